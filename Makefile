@@ -1,0 +1,48 @@
+# make run: a fresh clone to tables, figures and report. make test: the tests. Python 3.11, git and make are all they need.
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+.PHONY: run test sync record keep lint bench lock
+
+run: .venv/ready
+	$(BIN)/snakemake --cores all
+	$(BIN)/dvc commit --force --quiet
+	@echo "tables: results/tables/   figures: results/figures/   report: results/report.html"
+
+test: .venv/ready
+	$(BIN)/pytest
+
+# After `git checkout` and `dvc checkout`: tell Snakemake that the restored files are what this commit's parameters make.
+sync: .venv/ready
+	@$(BIN)/dvc status --quiet || { $(BIN)/dvc status; echo "make sync: files and dvc.lock differ: dvc checkout, or dvc repro" >&2; exit 1; }
+	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
+
+# After a direct run of snakemake: tell DVC. (`make run` does it by itself.)
+record: .venv/ready
+	$(BIN)/dvc commit --force
+
+# Put this run's metrics beside those of other presets.
+keep:
+	mkdir -p results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
+	cp results/metrics/*.json results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
+
+lint: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/snakemake --lint
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks
+
+# The exact versions in requirements.txt, anew from pyproject.toml.
+lock: .venv/ready
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate --upgrade -o requirements.txt
+
+# uv installs in a minute what pip takes two for; where it cannot (an index that only pip is configured for), pip does.
+.venv/ready: requirements.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=python3.11 ...')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt || $(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch .venv/ready

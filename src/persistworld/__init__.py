@@ -1,0 +1,1 @@
+"""Post-train action-conditioned robot world models on their own rollouts."""

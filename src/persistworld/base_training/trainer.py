@@ -1,0 +1,92 @@
+"""Trains a world model by teacher forcing, resumable to the same bytes."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from persistworld import params
+from persistworld.base_training.loss import draw, teacher_forcing_loss
+from persistworld.data.latents import LatentStore
+from persistworld.data.manifest import Entry
+from persistworld.data.windows import Batch, draw_window, read_batch
+from persistworld.distributed import average_gradients, mean_over_processes, own_share, processes
+from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
+from persistworld.progress import track
+from persistworld.randomness import generator
+from persistworld.training_state import load_state, save_state
+from persistworld.world_model.model import WorldModel, autocast
+
+
+def train_world_model(
+    model: WorldModel,
+    store: LatentStore,
+    episodes: Sequence[Entry],
+    training: params.BaseTraining,
+    history_index: tuple[int, ...],
+    seed: int,
+    run_folder: Path,
+) -> WorldModel:
+    """Train all of `model`; returns its exponential moving average (or itself, without one). State is kept in `run_folder`."""
+    average = copy.deepcopy(model)
+    optimizer = MatrixOptimizer(model.parameters(), training.optimizer)
+    digest = params.digest(training)
+    start = 0
+    if (state := load_state(run_folder, digest)) is not None:
+        start = state["step"]
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+
+    model.train()
+    running = 0.0
+    for step in track(range(start, training.steps), training.steps, "base training", start):
+        rng = generator(seed, "base_training", step)
+        batch, sentences = draw_batch(model, store, episodes, training, history_index, rng)
+        loss = training_loss(model, batch, sentences, training, rng)
+        loss.backward()
+        average_gradients(model.parameters())
+        optimizer.step(learning_rate_share(step, training.steps, training.warmup, training.optimizer.decay_from))
+        # The decay rises from 0.1, so that the random start is soon forgotten.
+        decay = min(training.weight_ema, (step + 1) / (step + 10))
+        ema_update(average.parameters(), model.parameters(), decay)
+        running += mean_over_processes(loss).item()
+        if (step + 1) % 50 == 0:
+            if processes().is_main_process:
+                print(f"base training step {step + 1}: loss {running / 50:.4f}", flush=True)
+            running = 0.0
+        if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
+            state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            if processes().is_main_process:
+                save_state(run_folder, step + 1, digest, state)
+    return (average if training.weight_ema > 0 else model).eval().requires_grad_(False)
+
+
+def draw_batch(
+    model: WorldModel,
+    store: LatentStore,
+    episodes: Sequence[Entry],
+    training: params.BaseTraining,
+    history_index: tuple[int, ...],
+    rng: torch.Generator,
+) -> tuple[Batch, list[str]]:
+    """Random windows of random episodes, and their instructions."""
+    chosen = [episodes[i] for i in torch.randint(len(episodes), (training.batch,), generator=rng).tolist()]
+    sizes = (model.config.history, model.config.future)
+    windows = [(e.index, *draw_window(e.frames, training, *sizes, history_index, rng)) for e in chosen]
+    return read_batch(store, windows, model.statistics.normalise), [e.instruction for e in chosen]
+
+
+def training_loss(
+    model: WorldModel, batch: Batch, sentences: list[str], training: params.BaseTraining, rng: torch.Generator
+) -> Tensor:
+    """The loss of this process's share of a batch; instructions are encoded with gradient: the text encoder is trained along."""
+    draws = draw(batch.history, batch.future, training, rng)
+    rows = own_share(len(batch.future), "base_training.batch")
+    batch, sentences, draws = batch.take(rows), sentences[rows], draws.take(rows)
+    with autocast(batch.future.device, training.precision):
+        text = None if model.text_encoder is None else model.text_encoder(sentences)
+        tokens = model.action_encoder(batch.poses, text)
+        return teacher_forcing_loss(model, batch.history, batch.future, tokens, draws)

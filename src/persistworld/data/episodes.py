@@ -1,0 +1,126 @@
+"""What an episode is, who can read one, and which split it belongs to (DROID's conventions, FACTS 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from persistworld.errors import UserError
+from persistworld.files import read_json
+
+VIEWS = ("exterior_1", "exterior_2", "wrist")
+NO_INSTRUCTION = "no instruction"  # a note, see Episode
+BACKGROUND, ROBOT, MANIPULATED_OBJECT = 0, 1, 2  # the classes of a mask
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The numbers and words of one recorded episode of T frames (the pictures are read apart, view by view).
+
+    `pose` is (T, 7) float32: x, y, z (m), Euler xyz (rad, fixed axes), gripper 0..1 (1 = closed); of another robot it
+    is whatever D numbers its data set records. `joints` is (T, 7) in rad, `action` (T, 7) the commanded pose in the
+    units of `pose`; they and `success` are None when not recorded. `notes` says, a phrase each, what is odd in the
+    recording and was dealt with.
+    """
+
+    index: int
+    instruction: str
+    fps: float
+    pose: np.ndarray
+    joints: np.ndarray | None
+    action: np.ndarray | None
+    success: bool | None
+    notes: tuple[str, ...] = ()
+
+
+class BadEpisode(UserError):
+    """One episode that cannot be used: its `index` and the `reason` in a line."""
+
+    def __init__(self, index: int, reason: str):
+        super().__init__(f"episode {index}: {reason}")
+        self.index = index
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.index, self.reason)
+
+
+class EpisodeSource(Protocol):
+    """A folder of episodes, whatever its layout."""
+
+    views: tuple[str, ...]
+    fps: float
+
+    def indices(self) -> list[int]:
+        """The indices of all listed episodes, ascending (they may be sparse)."""
+
+    def split(self, index: int) -> str | None:
+        """'train', 'tuning' or 'validation' where the layout records it; None leaves it to `split_of`."""
+
+    def episode(self, index: int) -> Episode:
+        """Poses, actions and instruction of one episode. Raises BadEpisode."""
+
+    def frames(self, index: int, view: str) -> np.ndarray:
+        """One view, (T, H, W, 3) uint8 RGB. Raises BadEpisode when it cannot be decoded whole."""
+
+    def masks(self, index: int) -> np.ndarray | None:
+        """(T, V, H, W) uint8 in 0 background, 1 robot, 2 manipulated object; None when there are none."""
+
+
+def open_episodes(path: str | Path) -> EpisodeSource:
+    """The reader for the folder `path`, chosen by looking at it. Raises UserError when no reader knows the layout."""
+    path = Path(path)
+    # Imported here, because the readers need this module.
+    if (path / "meta" / "info.json").is_file():
+        version = str(read_json(path / "meta" / "info.json").get("codebase_version"))
+        if version.startswith("v2"):
+            from persistworld.data.lerobot import LeRobotEpisodes
+
+            return LeRobotEpisodes(path)
+        if version.startswith("v3"):
+            from persistworld.data.lerobot_v3 import LeRobotV3Episodes
+
+            return LeRobotV3Episodes(path)
+        raise UserError(f"{path}/meta/info.json: codebase_version is {version}; convert the data to v2.1 or v3.0")
+    if (path / "annotation").is_dir():
+        from persistworld.data.processed import ProcessedEpisodes
+
+        return ProcessedEpisodes(path)
+    raise UserError(
+        f"{path}: no episodes here (a LeRobot folder holds meta/info.json, Ctrl-World's processed layout annotation/); "
+        "generate or download them"
+    )
+
+
+def split_of(index: int, modulus: int, validation: Sequence[int], tuning: Sequence[int]) -> str:
+    """'validation', 'tuning' or 'train' by `index % modulus`; DROID's rule is modulus 100, validation [99].
+
+    Raises UserError when a remainder cannot occur or stands in both lists.
+    """
+    wrong = [r for r in (*validation, *tuning) if not 0 <= r < modulus]
+    if wrong:
+        raise UserError(f"split remainder {wrong[0]} is not in 0..{modulus - 1}; choose remainders below the modulus")
+    both = set(validation) & set(tuning)
+    if both:
+        raise UserError(f"split remainder {min(both)} is both validation and tuning; name it once")
+    remainder = index % modulus
+    if remainder in validation:
+        return "validation"
+    return "tuning" if remainder in tuning else "train"
+
+
+def frame_stride(source_fps: float, target_fps: float) -> int:
+    """Keep every n-th frame to come from `source_fps` to `target_fps`; DROID: 15 -> 5 is 3 (FACTS 5).
+
+    Raises UserError when the ratio is not an integer to within 1 %.
+    """
+    if source_fps <= 0 or target_fps <= 0:
+        raise UserError(f"frame rates must be positive, not {source_fps} and {target_fps}")
+    ratio = source_fps / target_fps
+    stride = round(ratio)
+    if stride < 1 or abs(ratio - stride) > 0.01 * stride:
+        wanted = f"choose {source_fps:g}/n fps for a whole number n"
+        raise UserError(f"{source_fps:g} fps cannot be thinned to {target_fps:g} fps; {wanted}")
+    return stride

@@ -1,0 +1,118 @@
+"""Latents and poses of all frames, in a few safetensors shards (uncompressed, so that a window is a seek and not a decode).
+
+A shard holds, for each episode i, tensor "i" (T, C, V * h, w), the scaled and stacked latents, and "i.poses" (T, 7), both float32.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from persistworld import params
+from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
+from persistworld.errors import UserError
+from persistworld.files import atomic_path, read_json, write_json
+from persistworld.progress import track
+from persistworld.randomness import normal
+from persistworld.world_model.autoencoder import Autoencoder, images_to_float, stack_views
+
+
+def resized_frames(source: EpisodeSource, index: int, settings: params.Episodes, view: str) -> Tensor:
+    """(T, H, W, 3) uint8 at the frame rate and size that the world model sees. Raises BadEpisode."""
+    stride = frame_stride(source.fps, settings.fps)
+    frames = torch.from_numpy(source.frames(index, view)[::stride])
+    if frames.shape[1:3] == (settings.height, settings.width):
+        return frames
+    size = (settings.height, settings.width)
+    images = F.interpolate(frames.movedim(-1, 1).float(), size, mode="bilinear", antialias=True, align_corners=False)
+    return images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
+
+
+@torch.no_grad()
+def encode_episode(
+    source: EpisodeSource,
+    index: int,
+    settings: params.Episodes,
+    latents: params.Latents,
+    autoencoder: Autoencoder,
+    seed: int,
+) -> Tensor:
+    """Scaled, stacked latents (T, C, V * h, w) float32 of one episode. Raises BadEpisode."""
+    views = []
+    for number, view in enumerate(settings.views):
+        images = images_to_float(resized_frames(source, index, settings, view))
+        shape = (autoencoder.sizes.latent_channels, settings.height // autoencoder.factor, settings.width // autoencoder.factor)
+        parts = []
+        for start, part in zip(range(0, len(images), latents.batch), images.split(latents.batch), strict=True):
+            noise = None
+            if latents.posterior == "sample":
+                noise = normal((len(part), *shape), seed, "posterior", index, number, start)
+            parts.append(autoencoder.encode(part, noise))
+        views.append(torch.cat(parts))
+    if len({len(v) for v in views}) != 1:
+        raise BadEpisode(index, f"views differ in length: {[len(v) for v in views]}")
+    return stack_views(torch.stack(views, dim=1))
+
+
+def encode_shard(
+    source: EpisodeSource,
+    indices: Sequence[int],
+    settings: params.Episodes,
+    latents: params.Latents,
+    autoencoder: Autoencoder,
+    seed: int,
+    path: Path,
+) -> None:
+    """Encode `indices` into `path`; beside it a .json lists frame counts and, with the reason, the episodes left out."""
+    tensors, bad = {}, {}
+    for index in track(indices, len(indices), path.stem):
+        try:
+            poses = torch.from_numpy(source.episode(index).pose[:: frame_stride(source.fps, settings.fps)].copy())
+            encoded = encode_episode(source, index, settings, latents, autoencoder, seed)
+            if len(poses) != len(encoded):
+                raise BadEpisode(index, f"{len(poses)} poses but {len(encoded)} frames")
+            tensors |= {str(index): encoded, f"{index}.poses": poses}
+        except BadEpisode as error:
+            bad[str(index)] = error.reason
+    with atomic_path(path) as part:
+        save_file(tensors, part)
+    write_json(path.with_suffix(".json"), {"frames": {k: len(v) for k, v in tensors.items() if not k.endswith(".poses")}, "bad": bad})
+
+
+class LatentStore:
+    """Reads latents and poses from the shards of a folder."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._shards = {}
+        paths = sorted(Path(folder).glob("shard-*.safetensors"))
+        if not paths:
+            raise UserError(f"{folder}: no latent shards; run the stage 'latents' first")
+        for path in paths:
+            handle = safe_open(path, "pt")
+            self._shards |= dict.fromkeys(handle.keys(), handle)
+
+    def latents(self, episode: int, rows: Sequence[int] | slice = slice(None)) -> Tensor:
+        """(len(rows), C, V * h, w) float32, scaled: these frames' latents, all by default."""
+        return self._read(str(episode), rows)
+
+    def poses(self, episode: int, rows: Sequence[int] | slice = slice(None)) -> Tensor:
+        """(len(rows), 7) float32 in m, rad, 0..1: these frames' poses, all by default."""
+        return self._read(f"{episode}.poses", rows)
+
+    def _read(self, key: str, rows: Sequence[int] | slice) -> Tensor:
+        view = self._shards[key].get_slice(key)
+        if isinstance(rows, slice):
+            return view[rows]
+        low = min(rows)
+        return view[low : max(rows) + 1][torch.as_tensor(rows) - low]
+
+
+def read_shard_index(path: Path) -> tuple[dict[int, int], dict[int, str]]:
+    """Frame counts and bad episodes of a shard's .json."""
+    raw = read_json(path)
+    return {int(k): v for k, v in raw["frames"].items()}, {int(k): v for k, v in raw["bad"].items()}
+

@@ -1,0 +1,123 @@
+"""LeRobot v3.0: many episodes to a file.
+
+    meta/info.json
+    meta/episodes/chunk-000/file-000.parquet    a row per episode: its files, its time span in each video, its tasks
+    data/chunk-000/file-000.parquet             the rows of many episodes, told apart by their episode_index
+    videos/{video_key}/chunk-000/file-000.mp4   many episodes after each other
+"""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from persistworld.data.episodes import BadEpisode, Episode
+from persistworld.data.lerobot_columns import episode_of, read_info
+from persistworld.errors import UserError
+
+
+class LeRobotV3Episodes:
+    """The reader of the layout (EpisodeSource). It reads one episode's rows and frames, never a whole file of them."""
+
+    def __init__(self, root: str | Path) -> None:
+        """Read the meta files. Raises UserError when they are missing or broken."""
+        self.root = Path(root)
+        self._info = read_info(self.root)
+        self.fps, self.views = self._info.fps, tuple(self._info.video_keys)
+        self._listed = self._read_listed()
+
+    def _read_listed(self) -> dict[int, dict]:
+        folder = self.root / "meta/episodes"
+        paths = sorted(folder.glob("*/*.parquet"))
+        if not paths:
+            raise UserError(f"{folder}: no parquet files; the data set is not whole")
+        listed = {}
+        for path in paths:
+            try:
+                # Half of the columns are statistics (stats/...) that nobody asks for.
+                names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
+                listed |= {int(row["episode_index"]): row for row in pq.read_table(path, columns=names).to_pylist()}
+            except (OSError, pa.ArrowInvalid, KeyError) as error:
+                raise UserError(f"{path}: not a list of episodes ({error}); download it again") from None
+        return listed
+
+    def indices(self) -> list[int]:
+        """The indices of all listed episodes, ascending."""
+        return sorted(self._listed)
+
+    def split(self, index: int) -> None:
+        """The layout records no split that matches DROID's; the index decides."""
+
+    def episode(self, index: int) -> Episode:
+        """Read one episode's rows. Raises BadEpisode when they are missing, too few, or not poses."""
+        row = self._row(index)
+        path = self._file(index, self._info.data_path, "data")
+        try:
+            table = pq.read_table(path, filters=[("episode_index", "=", index)])
+        except FileNotFoundError:
+            raise BadEpisode(index, f"listed, but {path} is missing") from None
+        except (OSError, pa.ArrowInvalid) as error:
+            raise BadEpisode(index, f"{path} cannot be read ({str(error).splitlines()[0]})") from None
+        if not len(table) or len(table) != row["length"]:
+            raise BadEpisode(index, f"{path} holds {len(table)} of its frames, meta/episodes says {row['length']}")
+        if "frame_index" in table.column_names:
+            table = table.sort_by("frame_index")
+        return episode_of(index, table, self.fps, str((row.get("tasks") or [""])[0]))
+
+    def frames(self, index: int, view: str) -> np.ndarray:
+        """One view, (T, H, W, 3) uint8. Raises BadEpisode when its span of the video is missing or does not decode."""
+        if view not in self.views:
+            raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
+        row, group = self._row(index), f"videos/{self._info.video_keys[view]}"
+        path = self._file(index, self._info.video_path, group, video_key=self._info.video_keys[view])
+        start = row.get(f"{group}/from_timestamp")
+        if start is None:
+            raise BadEpisode(index, f"meta/episodes has no {group}/from_timestamp")
+        if not path.is_file():
+            raise BadEpisode(index, f"video {path} missing")
+        try:
+            frames = read_span(path, start, row["length"], self.fps)
+        except (av.FFmpegError, IndexError) as error:
+            raise BadEpisode(index, f"video {path} cannot be decoded ({error})") from None
+        if len(frames) != row["length"]:
+            span = f"{len(frames)} frames from {start:g} s on"
+            raise BadEpisode(index, f"video {path} holds {span}, meta/episodes says {row['length']}")
+        return np.stack(frames)
+
+    def masks(self, index: int) -> None:
+        """The layout has no masks."""
+
+    def _row(self, index: int) -> dict:
+        if index not in self._listed:
+            raise BadEpisode(index, f"not listed in {self.root / 'meta/episodes'}")
+        return self._listed[index]
+
+    def _file(self, index: int, template: str, group: str, **more: str) -> Path:
+        row = self._row(index)
+        chunk, file = row.get(f"{group}/chunk_index"), row.get(f"{group}/file_index")
+        if chunk is None or file is None:
+            raise BadEpisode(index, f"meta/episodes names no file for {group}")
+        return self.root / template.format(chunk_index=int(chunk), file_index=int(file), **more)
+
+
+def read_span(path: Path, start: float, count: int, fps: float) -> list[np.ndarray]:
+    """The first `count` frames (H, W, 3) uint8 from `start` (s) on; fewer where the video ends. Raises av.FFmpegError.
+
+    It seeks to the key frame before, so that the time does not grow with the episodes before it in the file.
+    """
+    found: list[np.ndarray] = []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        origin = (stream.start_time or 0) * stream.time_base
+        container.seek(int(max(0.0, start + float(origin)) / stream.time_base), stream=stream, backward=True)
+        for frame in container.decode(stream):
+            # Time stamps are rounded to the container's ticks: a frame counts from half a frame before `start` on.
+            if float(frame.pts * stream.time_base - origin) < start - 0.5 / fps:
+                continue
+            found.append(frame.to_ndarray(format="rgb24"))
+            if len(found) == count:
+                break
+    return found

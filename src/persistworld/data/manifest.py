@@ -1,0 +1,112 @@
+"""The manifest: which episodes there are, in which split, how long, with which words; and the pose statistics of training."""
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from persistworld import params
+from persistworld.data.episodes import EpisodeSource, split_of
+from persistworld.data.latents import LatentStore
+from persistworld.data.poses import PoseStatistics, pose_statistics
+from persistworld.errors import UserError
+from persistworld.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One usable episode; `frames` counts at the world model's frame rate."""
+
+    index: int
+    split: str
+    instruction: str
+    success: bool | None
+    frames: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    episodes: tuple[Entry, ...]  # by index
+    bad: dict[int, str]  # index -> reason
+    statistics: PoseStatistics
+    notes: dict[str, int]  # oddity that was handled -> how many episodes have it
+
+    def split(self, name: str) -> tuple[Entry, ...]:
+        return tuple(e for e in self.episodes if e.split == name)
+
+    def long_enough(self, split: str, frames: int) -> tuple[Entry, ...]:
+        """The split's episodes with at least `frames` frames. Raises UserError when there are none."""
+        chosen = tuple(e for e in self.split(split) if e.frames >= frames)
+        if not chosen:
+            raise UserError(
+                f"data/manifest.json: no episode of split '{split}' has {frames} frames; "
+                "shorten rollout.chunks or post_training.prefix, or add longer episodes"
+            )
+        return chosen
+
+
+def evaluation_episodes(manifest: Manifest, settings: params.Evaluation, frames: int) -> tuple[Entry, ...]:
+    """The episodes that are rolled out and scored: of the split, at least `frames` long, the first `episodes` of them."""
+    chosen = manifest.long_enough(settings.split, frames)
+    return chosen[: settings.episodes] if settings.episodes else chosen
+
+
+def wanted_indices(settings: params.Episodes, source: EpisodeSource | None = None) -> list[int]:
+    """The indices below `count` whose split is asked for: of those that `source` has, or of all (to simulate them)."""
+    indices = range(settings.count) if source is None else [i for i in source.indices() if i < settings.count]
+    return [i for i in indices if _split(i, settings, source) in settings.splits]
+
+
+def _split(index: int, settings: params.Episodes, source: EpisodeSource | None) -> str:
+    """The split that the data itself records, or else the one that the rule gives."""
+    recorded = None if source is None else source.split(index)
+    return recorded or split_of(index, settings.modulus, settings.validation, settings.tuning)
+
+
+def build_manifest(
+    source: EpisodeSource,
+    store: LatentStore,
+    frames: dict[int, int],
+    bad: dict[int, str],
+    settings: params.Episodes,
+    rotation: str,
+) -> Manifest:
+    """From frame counts and bad episodes of all shards. Raises UserError when too many episodes are unusable."""
+    total = len(frames) + len(bad)
+    if total == 0 or len(bad) > settings.bad_share * total:
+        first = "; ".join(f"episode {i}: {reason}" for i, reason in sorted(bad.items())[:3]) or "none found"
+        raise UserError(
+            f"{settings.path}: {len(bad)} of {total} episodes cannot be used, more than episodes.bad_share = "
+            f"{settings.bad_share} allows ({first})"
+        )
+    entries, notes = [], Counter()
+    for index in sorted(frames):
+        episode = source.episode(index)
+        split = _split(index, settings, source)
+        notes.update(episode.notes)
+        entries.append(Entry(index, split, episode.instruction, episode.success, frames[index]))
+    training = [store.poses(e.index).numpy() for e in entries if e.split == "train"]
+    if not training:
+        raise UserError(f"{settings.path}: no training episodes, so no pose statistics; add 'train' to episodes.splits")
+    return Manifest(tuple(entries), bad, pose_statistics(np.concatenate(training), rotation), dict(notes))
+
+
+def save_manifest(manifest: Manifest, path: str | Path) -> None:
+    """Write it as sorted JSON, with the counts of each split."""
+    value = {
+        "episodes": [dataclasses.asdict(e) for e in manifest.episodes],
+        "bad": {str(k): v for k, v in sorted(manifest.bad.items())},
+        "counts": {name: len(manifest.split(name)) for name in ("train", "tuning", "validation")} | {"bad": len(manifest.bad)},
+        "notes": manifest.notes,
+        "pose_statistics": dataclasses.asdict(manifest.statistics),
+    }
+    write_json(path, value)
+
+
+def load_manifest(path: str | Path) -> Manifest:
+    raw = read_json(path)
+    entries = tuple(Entry(**e) for e in raw["episodes"])
+    statistics = params.build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
+    return Manifest(entries, {int(k): v for k, v in raw["bad"].items()}, statistics, raw["notes"])

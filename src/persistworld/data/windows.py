@@ -1,0 +1,75 @@
+"""Which frames make a training example: H history frames, then L future frames, the first of which is the current one (FACTS 1)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from persistworld.data.latents import LatentStore
+from persistworld.params import BaseTraining
+
+CHUNK_STRIDE = 4  # new frames per chunk (L - 1): history entries are this far apart, in units of the frame skip
+BUFFER_FILL = 24  # copies of the first frame that a rollout's history buffer starts with
+
+
+@dataclass(frozen=True)
+class Batch:
+    """latents: history (B, H, C, Vh, w), future (B, L, C, Vh, w), scaled; poses: (B, H + L, D) normalised."""
+
+    history: Tensor
+    future: Tensor
+    poses: Tensor
+    episodes: tuple[int, ...]
+
+    def take(self, rows: slice) -> "Batch":
+        return Batch(self.history[rows], self.future[rows], self.poses[rows], self.episodes[rows])
+
+
+def buffer_rows(first: int, chunk: int, index: tuple[int, ...]) -> list[int]:
+    """The frames that a rollout's history points at before its `chunk`-th chunk, when it began at frame `first`.
+
+    The buffer holds BUFFER_FILL copies of the first frame and then the last frame of every chunk; `index` is into it.
+    """
+    buffer = [first] * BUFFER_FILL + [first + CHUNK_STRIDE * (c + 1) for c in range(chunk)]
+    return [buffer[i] for i in index]
+
+
+def skip_rows(current: int, history: int, spacing: int) -> list[int]:
+    """`history` frames before `current`, `spacing` apart, oldest first; frame 0 stands in for those before the clip."""
+    return [max(0, current - spacing * k) for k in range(history, 0, -1)]
+
+
+def draw_window(
+    frames: int, training: BaseTraining, history: int, future: int, index: tuple[int, ...], rng: torch.Generator
+) -> tuple[list[int], list[int]]:
+    """History rows (H) and future rows (L) of a random window of an episode with `frames` frames."""
+
+    def below(n: int) -> int:
+        return int(torch.randint(n, (1,), generator=rng))
+
+    skip = training.frame_skips[below(len(training.frame_skips))]
+    skip = min(skip, (frames - 1) // (future - 1))
+    collapse = bool(torch.rand(1, generator=rng) < training.history_collapse)
+    last_start = frames - 1 - skip * (future - 1)
+    if training.history_rule == "buffer":
+        chunk = below(last_start // CHUNK_STRIDE + 1)
+        first = below(last_start - CHUNK_STRIDE * chunk + 1)
+        current, rows = first + CHUNK_STRIDE * chunk, buffer_rows(first, chunk, index)
+    else:
+        current = below(last_start + 1)
+        rows = skip_rows(current, history, CHUNK_STRIDE * skip)
+    if collapse:
+        rows = [current] * history
+    return rows, [current + skip * k for k in range(future)]
+
+
+def read_batch(
+    store: LatentStore, windows: list[tuple[int, list[int], list[int]]], normalise
+) -> Batch:
+    """Read (episode, history rows, future rows) triples. `normalise` maps (T, 7) poses to (T, D) in [-1, 1]."""
+    history = torch.stack([store.latents(e, past) for e, past, _ in windows])
+    future = torch.stack([store.latents(e, ahead) for e, _, ahead in windows])
+    poses = torch.stack(
+        [torch.from_numpy(normalise(store.poses(e, past + ahead).numpy())) for e, past, ahead in windows]
+    )
+    return Batch(history, future, poses, tuple(e for e, _, _ in windows))

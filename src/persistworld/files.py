@@ -1,0 +1,81 @@
+"""Atomic writes: beside, fsync, rename. Whatever dies half-way leaves nothing that looks finished."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from persistworld.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, on any error removed.
+
+    The caller may create a file or a directory at the yielded path. Raises UserError when the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last, so that writers that choose a format by it (PyArrow, Matplotlib, PyAV) keep doing so.
+    part = path.with_name(f".{path.stem}.part-{os.getpid()}{path.suffix}")
+    _remove(part)
+    try:
+        yield part
+        _sync(part)
+        if path.is_dir() and part.is_dir():
+            shutil.rmtree(path)
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno == 28:
+            raise UserError(f"{path}: no space left on the disk; free some and run the same command again") from None
+        raise
+    finally:
+        _remove(part)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as sorted, indented JSON, atomically."""
+    with atomic_path(path) as part:
+        part.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file. Raises UserError when it is missing or not JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that writes it first") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); delete it and run the stage that writes it again") from None
+
+
+def sha256(path: str | Path) -> str:
+    """The hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

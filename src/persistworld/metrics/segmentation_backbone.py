@@ -1,0 +1,87 @@
+"""The perceptual network of the tabletop preset: a small segmentation network trained on the simulator's own labels.
+
+AlexNet's weights cannot be had offline, and random features rank distortions wrongly (FACTS 8). Learning to tell
+background, robot and object apart, and to name local colour, gives features that react to a lost object or gripper and
+to a changed colour.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CLASSES = ("background", "robot", "object")
+
+
+class SegmentationBackbone(nn.Module):
+    """Four stages (24, 48, 64, 96 channels; strides 1, 2, 2, 2) of 3x3 convolutions and ReLU, without normalisation
+    layers: 0.24 M parameters.
+
+    `forward(images (N, 3, H, W) in [-1, 1])` returns the four stages' outputs, the feature maps of
+    `PerceptualDistance`. `logits` and `colours` are read from all stages by 1x1 convolutions; only training needs them.
+    """
+
+    def __init__(self, channels: tuple[int, ...] = (24, 48, 64, 96)) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList()
+        previous = 3
+        for index, width in enumerate(channels):
+            first = nn.Conv2d(previous, width, 3, stride=1 if index == 0 else 2, padding=1)
+            # One convolution at full resolution, where it costs most; two in every later stage.
+            layers = (
+                [first, nn.ReLU()]
+                if index == 0
+                else [first, nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+            )
+            self.stages.append(nn.Sequential(*layers))
+            previous = width
+        self.class_heads = nn.ModuleList(nn.Conv2d(width, len(CLASSES), 1) for width in channels)
+        self.colour_heads = nn.ModuleList(nn.Conv2d(width, 3, 1) for width in channels)
+        for layer in self.stages.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        features = []
+        hidden = images
+        for stage in self.stages:
+            hidden = stage(hidden)
+            features.append(hidden)
+        return features
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class scores (N, 3, H, W): the heads' answers of all stages, brought to full size and added."""
+        return self.logits_of(self(images), images.shape[-2:])
+
+    def logits_of(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
+        """`logits` from feature maps that `forward` returned, at `size` = (H, W)."""
+        scores = [head(feature) for head, feature in zip(self.class_heads, features, strict=True)]
+        return sum(F.interpolate(score, size=size, mode="bilinear", align_corners=False) for score in scores)
+
+    def colours_of(self, features: list[Tensor]) -> list[Tensor]:
+        """Each stage's guess of its input's local mean colour in [-1, 1], (N, 3, h, w) at the stage's own size."""
+        return [head(feature) for head, feature in zip(self.colour_heads, features, strict=True)]
+
+
+def local_colours(images: Tensor, features: list[Tensor]) -> list[Tensor]:
+    """The images (N, 3, H, W) averaged down to each feature map's size: the targets of `colours_of`."""
+    return [F.adaptive_avg_pool2d(images, feature.shape[-2:]) for feature in features]
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of learned values."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@torch.no_grad()
+def segmentation_accuracy(network: SegmentationBackbone, images: Tensor, labels: Tensor) -> dict[str, float]:
+    """Intersection over union per class. images: (N, 3, H, W) in [-1, 1]; labels: (N, H, W) with 0 background, 1 robot,
+    2 object.
+    """
+    guess = network.logits(images).argmax(dim=1)
+    scores = {}
+    for index, name in enumerate(CLASSES):
+        both = ((guess == index) & (labels == index)).sum().item()
+        either = ((guess == index) | (labels == index)).sum().item()
+        scores[name] = both / max(either, 1)
+    return scores

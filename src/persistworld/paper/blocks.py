@@ -1,0 +1,178 @@
+"""Printable tables: cells formatted, in the order of the page, for Markdown, LaTeX and HTML alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from persistworld.metrics.statistics import LOWER_IS_BETTER
+from persistworld.paper.cells import TABLE_REGIONS, Cell, CellKey, label, ordered, reported
+from persistworld.paper.notes import Settings
+from persistworld.paper.scores_table import METRICS, PROTOCOLS, VIEW_GROUPS
+
+PROTOCOL_TEXT = {
+    "decoded": "against autoencoder-decoded ground truth",
+    "raw": "against the raw recorded frames",
+}
+HEADINGS = {"ssim": "SSIM ↑", "psnr": "PSNR (dB) ↑", "lpips": "LPIPS ↓"}
+DIGITS = {"ssim": 4, "psnr": 2, "lpips": 4}
+RANKED_OUT = ("copy_frame", "autoencoder")  # never printed bold: they are not world models
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One printed number: its text, interval and change, all formatted; `better` says whether the change is for the
+    better.
+    """
+
+    value: str
+    interval: str = ""
+    change: str = ""
+    best: bool = False
+    better: bool | None = None
+
+
+NOTHING = Entry("–")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A printable table: a caption, the column headings over the metrics, and rows of (label, one entry per column)."""
+
+    caption: str
+    groups: list[str]  # one heading per three metric columns
+    rows: list[tuple[str, list[Entry]]]
+
+
+def table_blocks(cells: dict[CellKey, Cell], details: dict[str, Any], table: str, settings: Settings) -> list[Block]:
+    """This run under the headline protocol, its paired wins, the other protocol, and what the paper printed."""
+    order = [settings.protocol, *(p for p in PROTOCOLS if p != settings.protocol)]
+    headline, other = [_run_block(cells, table, p, settings, p == settings.protocol) for p in order]
+    blocks = [headline, _paired_block(details, table, settings), other, _paper_block(table)]
+    return [part for block in blocks for part in _page_wide(block)]
+
+
+def _page_wide(block: Block) -> list[Block]:
+    """The block in parts of two headings (six columns), which is what fits on a page."""
+    width = 2 * len(METRICS)
+    return [
+        Block(
+            block.caption,
+            block.groups[i : i + 2],
+            [(name, entries[width * i // 2 : width * i // 2 + width]) for name, entries in block.rows],
+        )
+        for i in range(0, len(block.groups), 2)
+    ]
+
+
+def _run_block(cells: dict[CellKey, Cell], table: str, protocol: str, settings: Settings, headline: bool) -> Block:
+    columns = _columns(table)
+    models = ordered(sorted({key[2] for key in cells if key[0] == protocol}))
+    if protocol == "decoded":  # the autoencoder's output is the reference here
+        models = [model for model in models if model != "autoencoder"]
+    best = {}
+    for group, region in columns:
+        for metric in METRICS:
+            ranked = {m: cells[protocol, group, m, region, metric].value.mean for m in models
+                      if m not in RANKED_OUT and (protocol, group, m, region, metric) in cells}  # fmt: skip
+            if ranked:
+                choose: Callable = min if metric in LOWER_IS_BETTER else max
+                best[group, region, metric] = choose(ranked, key=ranked.get)
+    rows = []
+    for model in models:
+        entries = []
+        for group, region in columns:
+            for metric in METRICS:
+                cell = cells.get((protocol, group, model, region, metric))
+                entries.append(_entry(cell, metric, best.get((group, region, metric)) == model))
+        rows.append((label(model), entries))
+    kind = "headline protocol" if headline else "other protocol"
+    caption = f"This run ({settings.scale}), {kind}: {PROTOCOL_TEXT[protocol]}"
+    return Block(caption, [_heading(table, group, region) for group, region in columns], rows)
+
+
+def _paired_block(details: dict[str, Any], table: str, settings: Settings) -> Block:
+    """Share of episodes in which the first model is better, and Wilcoxon's p, under the headline protocol."""
+    columns = _columns(table)
+    rows = []
+    for pair, tree in details.items():
+        entries = []
+        for group, region in columns:
+            metrics = tree.get(settings.protocol, {}).get(group, {}).get(region, {})
+            entries += [_win_entry(metrics.get(metric)) for metric in METRICS]
+        ours, theirs = pair.split("_vs_")
+        rows.append((f"{label(ours)} over {label(theirs)}", entries))
+    caption = f"Paired by episode, {settings.protocol}: share of episodes that are better (Wilcoxon's two-sided p)"
+    return Block(caption, [_heading(table, group, region) for group, region in columns], rows)
+
+
+def _win_entry(found: dict[str, Any] | None) -> Entry:
+    if found is None:
+        return NOTHING
+    better = found["win_rate"] > 0.5
+    return Entry(f"{found['win_rate']:.0%}", change=f"p {p_text(found['wilcoxon_p'])}", better=better)
+
+
+def p_text(p: float) -> str:
+    """A p value with one digit after the point, scientific below 0.001."""
+    return f"{p:.0e}" if p < 1e-3 else f"{p:.3f}"
+
+
+def _paper_block(table: str) -> Block:
+    printed = reported()
+    names = {**printed["others"], **printed["models"]}
+    columns = _columns(table)
+    found: dict[str, dict[tuple[str, str], list[Entry]]] = {}
+    for group, region, model, numbers, base in paper_rows(table):
+        entries = []
+        for metric in METRICS:
+            value = f"{numbers[metric]:.{3 if metric == 'lpips' else 2}f}"
+            difference = numbers[metric] - base[metric] if model == "post_trained" else None
+            if difference is None:
+                entries.append(Entry(value))
+            else:
+                change = _change_text(metric, difference, 100 * difference / base[metric])
+                entries.append(Entry(value, change=change, better=(difference < 0) == (metric in LOWER_IS_BETTER)))
+        found.setdefault(model, {})[group, region] = entries
+    rows = [
+        (names[model], [e for column in columns for e in found[model].get(column, [NOTHING] * len(METRICS))])
+        for model in names
+        if model in found
+    ]
+    caption = "As the paper printed (full scale: DROID, AlexNet LPIPS; not measured here)"
+    return Block(caption, [_heading(table, group, region) for group, region in columns], rows)
+
+
+def paper_rows(table: str) -> list[tuple[str, str, str, dict[str, float], dict[str, float] | None]]:
+    """(view, region, model, numbers, base's numbers) for every row that the paper printed."""
+    rows = []
+    for group, models in reported()[table].items():
+        for model, numbers in models.items():
+            regions = {"full": numbers} if table == "table_1" else numbers
+            for region, values in regions.items():
+                base = models["base"] if table == "table_1" else models["base"][region]
+                rows.append((group, region, model, values, base if model in ("base", "post_trained") else None))
+    return rows
+
+
+def _columns(table: str) -> list[tuple[str, str]]:
+    return [(group, region) for group in VIEW_GROUPS for region in TABLE_REGIONS[table]]
+
+
+def _heading(table: str, group: str, region: str) -> str:
+    return group if table == "table_1" else f"{group} {region}"
+
+
+def _entry(cell: Cell | None, metric: str, best: bool) -> Entry:
+    if cell is None:
+        return NOTHING
+    digits = DIGITS[metric]
+    interval = f"{cell.value.low:.{digits}f}, {cell.value.high:.{digits}f}"
+    if cell.change is None or cell.difference is None:
+        return Entry(f"{cell.value.mean:.{digits}f}", interval, best=best)
+    change = _change_text(metric, cell.difference.mean, cell.change.mean)
+    better = (cell.difference.mean < 0) == (metric in LOWER_IS_BETTER)
+    return Entry(f"{cell.value.mean:.{digits}f}", interval, change, best, better)
+
+
+def _change_text(metric: str, difference: float, percent: float) -> str:
+    return f"{difference:+.2f} dB" if metric == "psnr" else f"{percent:+.1f} %"

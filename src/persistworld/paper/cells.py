@@ -1,0 +1,173 @@
+"""The numbers of Tables 1 and 2 and the paired comparisons, computed from the score table."""
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from persistworld.metrics.statistics import LOWER_IS_BETTER, Interval, Paired, bootstrap_mean, bootstrap_ratio, paired
+from persistworld.paper.scores_table import METRICS, PROTOCOLS, VIEW_GROUPS, Cells, Scores, cell_values, episode_cells
+
+TABLE_REGIONS = {"table_1": ("full",), "table_2": ("object", "robot")}
+MODEL_ORDER = ("copy_frame", "base", "teacher_forced", "post_trained")  # then variants, then the autoencoder
+MODEL_LABELS = {
+    "copy_frame": "Copy first frame",
+    "base": "Base",
+    "teacher_forced": "Teacher-forced (control)",
+    "post_trained": "Post-trained",
+    "autoencoder": "Autoencoder (ceiling)",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table: its mean over episodes with the bootstrap interval, and its change against base (None for
+    base).
+
+    `change` is in percent of base's mean, `difference` in the metric's unit; both only over episodes that both models
+    have.
+    """
+
+    value: Interval
+    episodes: int
+    change: Interval | None
+    difference: Interval | None
+
+
+CellKey = tuple[str, str, str, str, str]  # protocol, group, model, region, metric
+
+
+def label(model: str) -> str:
+    """A model's name as printed; a variant is named by itself."""
+    return MODEL_LABELS.get(model, f"Variant {model}")
+
+
+def ordered(models: list[str]) -> list[str]:
+    """Models in the order of the tables: baselines, trained models, variants, the ceiling last."""
+    known = [m for m in MODEL_ORDER if m in models]
+    variants = sorted(m for m in models if m not in MODEL_ORDER and m != "autoencoder")
+    return known + variants + (["autoencoder"] if "autoencoder" in models else [])
+
+
+def make_cells(scores: Scores, bootstrap: int, confidence: float, seed: int) -> dict[CellKey, Cell]:
+    """Every cell that has a value, for both protocols."""
+    values = episode_cells(scores.frame)
+    cells = {}
+    for protocol, group, region, metric, model in _grid(scores.models):
+        own = cell_values(values, protocol, model, group, region, metric)
+        if own.empty:
+            continue
+        base = cell_values(values, protocol, "base", group, region, metric)
+        common = own.index.intersection(base.index)
+        against = model != "base" and len(common) > 0
+        change = bootstrap_ratio(own[common], base[common], bootstrap, confidence, seed) if against else None
+        difference = bootstrap_mean(own[common] - base[common], bootstrap, confidence, seed) if against else None
+        value = bootstrap_mean(own, bootstrap, confidence, seed)
+        cells[protocol, group, model, region, metric] = Cell(value, len(own), change, difference)
+    return cells
+
+
+def compare(
+    values: Cells, protocol: str, ours: str, theirs: str, group: str, region: str, metric: str,
+    bootstrap: int, confidence: float, seed: int,
+) -> Paired | None:  # fmt: skip
+    """Paired statistics of two models over the episodes that both have a value for; None when there are none."""
+    mine, other = (cell_values(values, protocol, model, group, region, metric) for model in (ours, theirs))
+    common = mine.index.intersection(other.index)
+    if common.empty:
+        return None
+    return paired(mine[common], other[common], metric in LOWER_IS_BETTER, bootstrap, confidence, seed)
+
+
+def table_json(cells: dict[CellKey, Cell], table: str, protocol: str) -> dict[str, Any]:
+    """table_1: {view: {model: {metric: mean}}}; table_2: {view: {model: {region: {metric: mean}}}}."""
+    result: dict[str, Any] = {}
+    for (cell_protocol, group, model, region, metric), cell in cells.items():
+        if cell_protocol == protocol and region in TABLE_REGIONS[table]:
+            place = result.setdefault(group, {}).setdefault(model, {})
+            if table == "table_2":
+                place = place.setdefault(region, {})
+            place[metric] = _rounded(cell.value.mean)
+    return result
+
+
+def paired_json(details: dict[str, Any], protocol: str, ours: str, theirs: str) -> dict[str, Any]:
+    """{view: {metric: {win_rate, p_value, episodes}}} of the full frame, from `paired_details`; p is Wilcoxon's."""
+    names = {"win_rate": "win_rate", "p_value": "wilcoxon_p", "episodes": "episodes"}
+    views = details.get(f"{ours}_vs_{theirs}", {}).get(protocol, {})
+    return {
+        group: {metric: {k: found[v] for k, v in names.items()} for metric, found in regions.get("full", {}).items()}
+        for group, regions in views.items()
+    }
+
+
+def paired_details(
+    scores: Scores, pairs: list[tuple[str, str]], bootstrap: int, confidence: float, seed: int
+) -> dict[str, Any]:
+    """{ours_vs_theirs: {protocol: {view: {region: {metric: every paired statistic}}}}} where scored."""
+    values = episode_cells(scores.frame)
+    result: dict[str, Any] = {}
+    for ours, theirs in pairs:
+        if not {ours, theirs} <= set(scores.models):
+            continue
+        tree = result.setdefault(f"{ours}_vs_{theirs}", {})
+        for protocol, group, region, metric, _ in _grid([ours]):
+            found = compare(values, protocol, ours, theirs, group, region, metric, bootstrap, confidence, seed)
+            if found is not None:
+                place = tree.setdefault(protocol, {}).setdefault(group, {}).setdefault(region, {})
+                place[metric] = _numbers(dataclasses.asdict(found))
+    return result
+
+
+@dataclass(frozen=True)
+class Claim:
+    """In how many cells of a table one model is better than another; `worse` names the cells where it is not."""
+
+    table: str
+    ours: str
+    theirs: str
+    better: int
+    cells: int
+    worse: tuple[str, ...]
+
+
+def claims(cells: dict[CellKey, Cell], protocol: str, pairs: list[tuple[str, str]]) -> list[Claim]:
+    """Count, for each pair and table, the cells whose mean is better; pairs that were not scored are left out."""
+    found = []
+    for (ours, theirs), (table, regions) in itertools.product(pairs, TABLE_REGIONS.items()):
+        better, worse = 0, []
+        for group, region, metric in itertools.product(VIEW_GROUPS, regions, METRICS):
+            mine, other = (cells.get((protocol, group, model, region, metric)) for model in (ours, theirs))
+            if mine is None or other is None:
+                continue
+            gain = (mine.value.mean - other.value.mean) * (-1 if metric in LOWER_IS_BETTER else 1)
+            better += gain > 0
+            if gain <= 0:
+                worse.append(f"{group} {region} {metric.upper()}")
+        if better + len(worse):
+            found.append(Claim(table, ours, theirs, better, better + len(worse), tuple(worse)))
+    return found
+
+
+def reported() -> dict[str, Any]:
+    """What the paper printed."""
+    return yaml.safe_load(resources.files("persistworld.paper").joinpath("reported.yaml").read_text())
+
+
+def _grid(models: list[str]) -> list[tuple[str, str, str, str, str]]:
+    regions = [region for group in TABLE_REGIONS.values() for region in group]
+    return list(itertools.product(PROTOCOLS, VIEW_GROUPS, regions, METRICS, models))
+
+
+def _rounded(value: float) -> float:
+    """Six significant digits: enough for any comparison, and JSON that does not change with the last bit."""
+    return float(f"{value:.6g}")
+
+
+def _numbers(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _numbers(value) for key, value in tree.items()}
+    return _rounded(tree) if isinstance(tree, float) else tree

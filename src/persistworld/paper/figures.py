@@ -1,0 +1,139 @@
+"""Figure 4 (paired differences) and Figures 5 and 11 (metrics over the rollout), from the score table alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from persistworld.metrics.statistics import LOWER_IS_BETTER
+from persistworld.paper.blocks import p_text
+from persistworld.paper.cells import cell_values, compare, label, ordered
+from persistworld.paper.notes import Settings, short_note
+from persistworld.paper.scores_table import METRICS, VIEW_GROUPS, Scores, curve_values, episode_cells
+from persistworld.paper.style import ARROWS, DASHES, GRID, INK, METRIC_NAMES, colour, figure, save, title_and_note
+
+OVER_TIME = {"figure_5": "wrist", "figure_11": "external"}  # name -> view
+LEVEL_MODELS = ("base", "teacher_forced", "post_trained")  # they set the range of the axes
+
+
+def figure_4(
+    scores: Scores, settings: Settings, folder: Path, ours: str = "post_trained", theirs: str = "base"
+) -> None:
+    """Every episode's gain of `ours` over `theirs`, sorted, with win rate, sign test and Wilcoxon; one panel a view and
+    metric.
+    """
+    values = episode_cells(scores.frame)
+    options = (settings.bootstrap, settings.confidence, settings.seed)
+    with figure(len(VIEW_GROUPS), len(METRICS), 9.2, 5.0) as (fig, axes):
+        for row, group in zip(axes, VIEW_GROUPS, strict=True):
+            for ax, metric in zip(row, METRICS, strict=True):
+                found = compare(values, settings.protocol, ours, theirs, group, "full", metric, *options)
+                mine, other = (cell_values(values, settings.protocol, m, group, "full", metric) for m in (ours, theirs))
+                common = mine.index.intersection(other.index)
+                gain = np.sort((mine[common] - other[common]).to_numpy() * (-1 if metric in LOWER_IS_BETTER else 1))
+                _waterfall(ax, gain, colour(ours), colour(theirs))
+                ax.set_title(f"{group.capitalize()} {METRIC_NAMES[metric]}")
+                if found is not None:
+                    ax.text(
+                        0.03, 0.97,
+                        f"{found.win_rate:.0%} of {found.episodes} episodes better\n"
+                        f"Wilcoxon p {p_text(found.wilcoxon_p)}, sign test p {p_text(found.sign_p)}",
+                        transform=ax.transAxes, va="top", fontsize=7.5,
+                    )  # fmt: skip
+        for row in axes:
+            row[0].set_ylabel(f"Gain over {label(theirs).lower()}")
+        for ax in axes[-1]:
+            ax.set_xlabel("Episodes, sorted by gain")
+        fig.tight_layout(rect=(0, 0.03, 1, 0.95), h_pad=1.4)
+        pair = f"{label(ours).lower()} over {label(theirs).lower()}"
+        what = f"Figure 4. Paired by episode: {pair}, full frame (up is better)"
+        title_and_note(fig, what, f"{short_note(scores, settings)}  ·  dashed: mean")
+        save(fig, folder, "figure_4")
+
+
+def _waterfall(ax: Axes, gain: np.ndarray, better: str, worse: str) -> None:
+    """Sorted bars around zero, the mean as a dashed line, and room for two lines of text on top."""
+    ax.bar(np.arange(len(gain)), gain, width=0.82, color=np.where(gain > 0, better, worse))
+    ax.axhline(0, color=INK, linewidth=0.7)
+    if len(gain):
+        ax.axhline(gain.mean(), color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+        low, high = min(gain.min(), 0), max(gain.max(), 0)
+        span = (high - low) or 1.0
+        ax.set_ylim(low - 0.06 * span, high + 0.42 * span)
+    ax.set_xticks([])
+    ax.ticklabel_format(axis="y", scilimits=(-3, 4))
+
+
+def figure_over_time(scores: Scores, settings: Settings, folder: Path, name: str, fps: float) -> None:
+    """Figure 5 or 11: each metric over the rollout (top) and its difference from base (bottom), with bootstrap bands.
+
+    Base's and the post-trained model's bands overlap because episodes differ; the differences are paired, so the lower
+    row shows what is certain.
+    """
+    group = OVER_TIME[name]
+    curves = curve_values(scores.frame[scores.frame["region"] == "full"])
+    curves = curves[(curves["protocol"] == settings.protocol) & (curves["group"] == group)]
+    models = [m for m in ordered(scores.models) if m != "autoencoder" or settings.protocol == "raw"]
+    with figure(2, len(METRICS), 9.2, 4.9, sharex=True, height_ratios=(1.5, 1)) as (fig, axes):
+        for top, bottom, metric in zip(axes[0], axes[1], METRICS, strict=True):
+            tables = {m: _by_frame(curves, m, metric) for m in models}
+            shown = {m: t for m, t in tables.items() if not t.empty}
+            for model, table in shown.items():
+                _band(top, table, model, fps, settings)
+            _limits(top, [t.mean(axis=0) for m, t in shown.items() if m in LEVEL_MODELS or m not in DASHES])
+            top.set_title(f"{METRIC_NAMES[metric]} {ARROWS[metric]}")
+            for model in shown:
+                if model not in ("base", "copy_frame", "autoencoder") and "base" in shown:
+                    common = shown[model].index.intersection(shown["base"].index)
+                    _band(bottom, shown[model].loc[common] - shown["base"].loc[common], model, fps, settings)
+            bottom.axhline(0, color=colour("base"), linewidth=1.2)
+            bottom.set_xlabel("Time in the rollout (s)")
+        axes[0][0].set_ylabel("Mean over episodes")
+        axes[1][0].set_ylabel("Difference from base")
+        for ax in axes.flat:
+            ax.grid(axis="y", color=GRID, linewidth=0.6)
+            ax.margins(x=0)
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="upper right", ncols=len(labels), bbox_to_anchor=(0.995, 0.945), fontsize=8)
+        fig.tight_layout(rect=(0, 0.055, 1, 0.9), h_pad=1.0)
+        number = name.removeprefix("figure_")
+        band = f"bands: {settings.confidence:.0%} bootstrap interval over episodes"
+        cut = "  ·  copy-first-frame leaves the axes where it is worse" if "copy_frame" in models else ""
+        title_and_note(
+            fig, f"Figure {number}. {group.capitalize()} view over the rollout",
+            f"{short_note(scores, settings)}\n{band}; lower row: paired differences{cut}",
+        )  # fmt: skip
+        save(fig, folder, name)
+
+
+def _by_frame(curves: pd.DataFrame, model: str, metric: str) -> pd.DataFrame:
+    """(episodes, frames) of one model and metric."""
+    chosen = curves[(curves["model"] == model) & (curves["metric"] == metric)]
+    return chosen.pivot(index="episode", columns="frame", values="value")
+
+
+def _band(ax: Axes, table: pd.DataFrame, model: str, fps: float, settings: Settings) -> None:
+    """The mean over episodes as a line, its bootstrap interval as a band (the same resamples at every frame)."""
+    values = table.to_numpy()
+    samples = min(settings.bootstrap, 500)  # a band needs fewer than a table
+    picks = np.random.default_rng(settings.seed).integers(len(values), size=(samples, len(values)))
+    tail = (1 - settings.confidence) / 2
+    low, high = np.nanquantile(np.nanmean(values[picks], axis=1), [tail, 1 - tail], axis=0)
+    seconds = table.columns.to_numpy() / fps
+    baseline = model in ("copy_frame", "autoencoder")
+    if not baseline:
+        ax.fill_between(seconds, low, high, color=colour(model), alpha=0.16, linewidth=0)
+    ax.plot(
+        seconds, np.nanmean(values, axis=0), color=colour(model), linewidth=1.1 if baseline else 1.7,
+        linestyle=DASHES.get(model, "-"), label=label(model),
+    )  # fmt: skip
+
+
+def _limits(ax: Axes, curves: list[pd.Series]) -> None:
+    """The range of the world models' curves; baselines may leave it. Frame 0, which is given, is not counted."""
+    if curves:
+        late = pd.concat([curve[curve.index > 0] for curve in curves])
+        low, high = late.min(), late.max()
+        margin = 0.12 * ((high - low) or 1.0)
+        ax.set_ylim(low - margin, high + margin)

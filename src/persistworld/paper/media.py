@@ -1,0 +1,120 @@
+"""Frames to show: which episodes, and their recorded and generated pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+
+from persistworld.data.episodes import EpisodeSource, open_episodes
+from persistworld.data.latents import resized_frames
+from persistworld.errors import UserError
+from persistworld.metrics.statistics import LOWER_IS_BETTER
+from persistworld.paper.scores_table import Scores, cell_values, episode_cells, view_group
+from persistworld.params import Params
+from persistworld.segmentation.masks import MaskStore
+from persistworld.world_model.autoencoder import decode_views, load_autoencoder
+
+ROLLOUTS = Path("data/rollouts")
+BASE_CHECKPOINT = Path("checkpoints/base")
+VISIBLE = 0.8  # a region is shown only in episodes where it is in view in this share of the frames
+
+
+@dataclass(frozen=True)
+class Media:
+    """One episode's pictures, T frames and V views: uint8 (T, V, H, W, 3) recorded and, by model, generated.
+
+    `masks` is uint8 (T, V, H, W) in 0 background, 1 robot, 2 object, or None where nobody asked for them.
+    """
+
+    episode: int
+    seed: int
+    instruction: str
+    views: tuple[str, ...]
+    truth: np.ndarray
+    generated: dict[str, np.ndarray]
+    masks: np.ndarray | None
+
+
+def ranked_episodes(
+    scores: Scores,
+    protocol: str,
+    group: str,
+    region: str,
+    metric: str,
+    ours: str = "post_trained",
+    theirs: str = "base",
+) -> pd.Series:
+    """Every episode's gain of `ours` over `theirs` in one cell, ascending: the order from which episodes are shown.
+
+    Of a region, only episodes in which it is in view in four fifths of the frames are ranked, when there are any.
+    """
+    values = episode_cells(scores.frame)
+    mine, other = (cell_values(values, protocol, model, group, region, metric) for model in (ours, theirs))
+    common = mine.index.intersection(other.index)
+    gain = (mine[common] - other[common]) * (-1 if metric in LOWER_IS_BETTER else 1)
+    frame = scores.frame
+    in_view = frame[
+        (frame["model"] == ours) & (frame["region"] == region) & (frame["metric"] == metric)
+        & (frame["protocol"] == protocol) & (frame["view"].map(view_group) == group)
+    ]  # fmt: skip
+    seen = in_view.groupby("episode").size()
+    clear = gain[gain.index.isin(seen[seen >= VISIBLE * seen.max()].index)] if len(seen) else gain
+    # A stable order: equal gains by episode.
+    return (clear if len(clear) else gain).sort_index().sort_values(kind="stable")
+
+
+def spread_over(ranked: pd.Series, count: int) -> list[tuple[int, int]]:
+    """(episode, rank from 1) at `count` evenly spaced ranks from the worst to the best; one alone is the median."""
+    count = min(count, len(ranked))
+    if count == 0:
+        return []
+    places = [(len(ranked) - 1) / 2] if count == 1 else np.linspace(0, len(ranked) - 1, count)
+    return [(int(ranked.index[int(place)]), int(place) + 1) for place in places]
+
+
+class MediaReader:
+    """Reads and decodes episodes for figures and the report; each picture is decoded once.
+
+    `masks` is where the masks are, for whoever needs them.
+    """
+
+    def __init__(self, params: Params, models: Sequence[str], seed: int, masks: MaskStore | None = None) -> None:
+        self.params, self.models, self.seed, self.masks = params, tuple(models), seed, masks
+        self.source: EpisodeSource = open_episodes(params.episodes.path)
+        self.autoencoder = load_autoencoder(BASE_CHECKPOINT)
+        self.known: dict[int, Media] = {}
+
+    def read(self, episode: int) -> Media:
+        """The episode's pictures, as many frames as the rollouts have."""
+        if episode not in self.known:
+            views = self.params.episodes.views
+            paths = {model: ROLLOUTS / model / f"seed-{self.seed}.safetensors" for model in self.models}
+            latents = {model: read_rollout(path, episode) for model, path in paths.items()}
+            generated = {
+                model: decode_views(self.autoencoder, stack, len(views)).numpy() for model, stack in latents.items()
+            }
+            frames = len(next(iter(generated.values())))
+            recorded = [resized_frames(self.source, episode, self.params.episodes, view)[:frames] for view in views]
+            masks = None if self.masks is None else self.masks.masks(episode)[:frames].numpy()
+            instruction = self.source.episode(episode).instruction
+            truth = torch.stack(recorded, dim=1).numpy()
+            self.known[episode] = Media(episode, self.seed, instruction, views, truth, generated, masks)
+        return self.known[episode]
+
+
+def read_rollout(path: Path, episode: int) -> torch.Tensor:
+    """One episode's stacked latents (T, C, V * h, w) from a rollout file. Raises UserError when it is not in there."""
+    try:
+        with safe_open(path, "pt") as file:
+            episodes = file.get_tensor("episodes").tolist()
+            if episode not in episodes:
+                raise UserError(f"{path}: holds no rollout of episode {episode}; run the stage rollouts again")
+            return file.get_slice("latents")[episodes.index(episode)].float()
+    except (FileNotFoundError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: no readable rollouts ({error}); run the stage rollouts --model {path.parent.name}"
+        ) from None

@@ -1,0 +1,118 @@
+"""The report: one HTML page that holds its pictures and videos in itself."""
+
+import base64
+import importlib.metadata
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from persistworld.files import atomic_path
+from persistworld.paper.blocks import HEADINGS, Block
+from persistworld.paper.cells import Claim, label
+from persistworld.paper.scores_table import METRICS
+from persistworld.paper.style import COLOURS
+
+PACKAGES = (
+    "persistworld", "torch", "torchvision", "diffusers", "transformers", "peft", "lpips", "numpy", "scipy", "pandas",
+    "pybullet", "av", "snakemake", "dvc",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Video:
+    """A playable comparison: mp4 bytes and what to say under it."""
+
+    caption: str
+    mp4: bytes
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: png bytes, its title and a sentence."""
+
+    title: str
+    text: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on the page. `tables` is (title, blocks); `facts` name and value; `parameters` YAML; `manifests` JSON
+    by model.
+    """
+
+    scale: str
+    protocol: str
+    claims: list[Claim]
+    tables: list[tuple[str, list[Block]]]
+    notes: list[str]
+    pictures: list[Picture]
+    videos: list[Video]
+    training: Picture | None
+    times: pd.DataFrame
+    facts: dict[str, str]
+    parameters: str
+    manifests: dict[str, str]
+
+
+def write_report(path: Path, page: Page) -> None:
+    """Render the page to `path`, atomically."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
+    environment.filters["label"] = label
+    template = environment.from_string(resources.files("persistworld.paper").joinpath("template.html").read_text())
+    html = template.render(
+        page=page, metrics=METRICS, headings=HEADINGS, colours=COLOURS, stages=stage_rows(page.times)
+    )
+    with atomic_path(path) as part:
+        part.write_text(html)
+
+
+def read_times(folder: Path) -> pd.DataFrame:
+    """Snakemake's benchmark files: stage (the file's name), seconds and peak memory in MB, longest first; empty without
+    any.
+    """
+    rows = []
+    for path in sorted(folder.glob("*.tsv")):
+        table = pd.read_csv(path, sep="\t")
+        memory = pd.to_numeric(table["max_rss"], errors="coerce").max()
+        rows.append({"stage": path.stem, "seconds": float(table["s"].mean()), "memory": memory})
+    times = pd.DataFrame(rows, columns=["stage", "seconds", "memory"])
+    return times.sort_values(["seconds", "stage"], ascending=[False, True], ignore_index=True)
+
+
+def stage_rows(times: pd.DataFrame) -> list[dict[str, str | float]]:
+    """Printable rows: stage, seconds, share of the sum (jobs run side by side, so the sum exceeds the clock), peak
+    memory.
+    """
+    total = times["seconds"].sum() or 1.0
+    return [
+        {
+            "stage": row.stage,
+            "seconds": f"{row.seconds:.1f}",
+            "share": 100 * row.seconds / total,
+            "memory": "–" if pd.isna(row.memory) else f"{row.memory:.0f}",
+        }
+        for row in times.itertuples()
+    ]
+
+
+def environment_facts() -> dict[str, str]:
+    """Versions of Python, the packages that matter and the machine, and the git commit where there is one."""
+    facts = {"Python": platform.python_version(), "Machine": f"{platform.system()} {platform.machine()}"}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    if commit.returncode == 0:
+        facts["Commit"] = commit.stdout.strip()
+    for name in PACKAGES:
+        try:
+            facts[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # the workflow engines are optional
+    return facts

@@ -1,0 +1,64 @@
+"""One look for all figures: colours (Okabe and Ito's colour-blind safe palette), type, saving as png and pdf."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from persistworld.files import atomic_path
+
+COLOURS = {
+    "ground_truth": "#0072B2", "base": "#D55E00", "post_trained": "#009E73", "teacher_forced": "#AA4499",
+    "copy_frame": "#8A8A8A", "autoencoder": "#56B4E9",
+}  # fmt: skip
+VARIANT_COLOUR = "#E69F00"
+DASHES = {"teacher_forced": (0, (5, 2)), "copy_frame": (0, (1, 1.5)), "autoencoder": (0, (3, 1, 1, 1))}
+INK, MUTED, GRID = "#222222", "#6B6B6B", "#E3E3E3"
+METRIC_NAMES = {"ssim": "SSIM", "psnr": "PSNR (dB)", "lpips": "LPIPS"}
+ARROWS = {"ssim": "↑", "psnr": "↑", "lpips": "↓"}
+RC = {
+    "font.family": "DejaVu Sans", "font.size": 8.5, "axes.titlesize": 9.5, "axes.labelsize": 8.5,
+    "axes.edgecolor": MUTED, "axes.labelcolor": INK,
+    "text.color": INK, "xtick.color": MUTED, "ytick.color": MUTED, "axes.linewidth": 0.7,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left", "legend.frameon": False,
+    "figure.dpi": 100, "savefig.dpi": 220, "pdf.fonttype": 42, "svg.hashsalt": "persistworld",
+}  # fmt: skip
+
+
+def colour(model: str) -> str:
+    """The model's colour, the same in every figure."""
+    return COLOURS.get(model, VARIANT_COLOUR)
+
+
+@contextmanager
+def figure(
+    rows: int, columns: int, width: float, height: float, **options
+) -> Iterator[tuple[Figure, list[list[Axes]]]]:
+    """A figure in the common style with a grid of axes, closed afterwards. Sizes in inches."""
+    with plt.rc_context(RC):
+        fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+        try:
+            yield fig, axes
+        finally:
+            plt.close(fig)
+
+
+def title_and_note(fig: Figure, title: str, note: str) -> None:
+    """A title above the axes and a note below them, both outside of the layout's space."""
+    inch = 1 / fig.get_figheight()
+    fig.suptitle(title, x=0.012, ha="left", y=1 - 0.08 * inch, va="top", fontsize=11, fontweight="bold")
+    fig.text(0.012, 0.06 * inch, note, ha="left", va="bottom", fontsize=7, color=MUTED)
+
+
+def save(fig: Figure, folder: Path, name: str) -> None:
+    """Write `folder`/`name`.png and .pdf, the same bytes for the same figure."""
+    undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
+    for suffix, metadata in undated.items():
+        with atomic_path(folder / f"{name}.{suffix}") as part:
+            fig.savefig(part, metadata=metadata)

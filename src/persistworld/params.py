@@ -1,0 +1,444 @@
+"""Typed parameters: one frozen dataclass per section of `params.yaml`.
+
+Defaults are the paper's values (arXiv 2603.25685, section 4 and appendices B, E) or, where the paper is silent, those of
+the system that it builds on (Ctrl-World, DiffusionNFT). A key that no dataclass names is refused, with the nearest
+name; so are wrong types and impossible values.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from persistworld.errors import UserError
+
+View = str
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Where episodes come from and how they are split."""
+
+    source: Literal["simulate", "folder"] = "folder"  # simulate: the PyBullet tabletop; folder: LeRobot or Ctrl-World layout at `path`
+    path: str = "data/episodes"
+    count: int = 95_600  # indices 0 .. count-1 are considered
+    splits: tuple[str, ...] = ("train", "validation")  # which splits are made or read at all
+    modulus: int = 100  # DROID: index % 100 == 99 is validation
+    validation: tuple[int, ...] = (99,)
+    tuning: tuple[int, ...] = ()
+    frames: int = 61  # simulated frames per episode
+    height: int = 192  # pixels per view that the world model sees
+    width: int = 320
+    fps: float = 5.0  # after frame skip
+    views: tuple[View, ...] = ("exterior_1", "exterior_2", "wrist")
+    bad_share: float = 0.05  # a larger share of unusable episodes fails the stage
+
+    def check(self) -> None:
+        require(self.count >= 1, "episodes.count", self.count, "must be at least 1")
+        require(1 <= len(self.views) <= 4, "episodes.views", self.views, "name one to four views")
+        require(0 <= self.bad_share <= 1, "episodes.bad_share", self.bad_share, "must lie in 0..1")
+        require(self.fps > 0, "episodes.fps", self.fps, "must be positive")
+        for name in ("validation", "tuning"):
+            residues = getattr(self, name)
+            require(all(0 <= r < self.modulus for r in residues), f"episodes.{name}", residues, f"residues lie in 0..{self.modulus - 1}")
+        require(not set(self.validation) & set(self.tuning), "episodes.tuning", self.tuning, "shares a residue with episodes.validation")
+        for split in self.splits:
+            require(split in ("train", "tuning", "validation"), "episodes.splits", split, "choose from train, tuning, validation")
+
+
+@dataclass(frozen=True)
+class BaseCheckpoint:
+    """The pre-trained world model: where it is fetched from."""
+
+    source: Literal["file", "https", "hf"] = "hf"
+    location: str = "yjguo/Ctrl-World"  # a folder, a URL ending in .tar, or a hub repository
+    revision: str | None = None  # hf: a commit hash; branches move, so they are refused
+    sha256: dict[str, str] = field(default_factory=dict)  # file name -> digest; recorded at first download, enforced after
+
+    def check(self) -> None:
+        pinned = self.source != "hf" or self.revision is not None
+        require(pinned, "base_checkpoint.revision", self.revision, "pin a commit hash for source hf")
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The autoencoder encodes every view of every frame once."""
+
+    posterior: Literal["mean", "sample"] = "sample"
+    batch: int = 64  # images per encoder call
+    shards: int = 8  # files, and jobs that can run side by side
+
+    def check(self) -> None:
+        require(self.shards >= 1, "latents.shards", self.shards, "must be at least 1")
+        require(self.batch >= 1, "latents.batch", self.batch, "must be at least 1")
+
+
+@dataclass(frozen=True)
+class Autoencoder:
+    """diffusers' AutoencoderKLTemporalDecoder (SVD's class); `patch` folds pixels into channels before it (1 = SVD)."""
+
+    patch: int = 1
+    latent_channels: int = 4
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers: int = 2
+    scaling_factor: float = 0.18215
+
+
+@dataclass(frozen=True)
+class UNet:
+    """diffusers' UNetSpatioTemporalConditionModel (SVD's class), at SVD's size by default."""
+
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    heads: tuple[int, ...] = (5, 10, 20, 20)
+    layers: int = 2
+    cross_attention_dim: int = 1024
+    addition_time_embed_dim: int = 256
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """transformers' CLIPTextModelWithProjection, at ViT-B/32's size by default."""
+
+    hidden: int = 512
+    layers: int = 12
+    heads: int = 8
+    projection: int = 512
+    vocabulary: int = 49_408
+    length: int = 77
+
+
+@dataclass(frozen=True)
+class WorldModel:
+    """Ctrl-World's architecture (FACTS 1). Only `base_training` reads sizes from here; everywhere else they come with the checkpoint."""
+
+    autoencoder: Autoencoder = field(default_factory=Autoencoder)
+    unet: UNet = field(default_factory=UNet)
+    text_encoder: TextEncoder = field(default_factory=TextEncoder)
+    history: int = 6  # H
+    future: int = 5  # L
+    rotation: Literal["euler", "continuous"] = "euler"  # continuous: the first two columns of the rotation matrix, no jump at +-pi
+    use_text: bool = True
+
+    def check(self) -> None:
+        unet = self.unet
+        require(len(unet.channels) == len(unet.heads), "world_model.unet.heads", unet.heads, "one number per entry of unet.channels")
+        projection = self.text_encoder.projection
+        require(
+            unet.cross_attention_dim % projection == 0, "world_model.text_encoder.projection", projection,
+            "must divide unet.cross_attention_dim: the text embedding is repeated to that width",
+        )
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    name: Literal["muon", "adamw"] = "muon"  # muon: matrices by torch.optim.Muon, the rest by AdamW
+    learning_rate: float = 1e-4
+    adjust_lr: Literal["original", "match_rms_adamw"] = "match_rms_adamw"
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    decay_from: float = 1.0  # share of the steps after which the rate falls linearly to 0; 1: constant
+
+
+@dataclass(frozen=True)
+class BaseTraining:
+    """Teacher forcing as in Ctrl-World (FACTS 1)."""
+
+    autoencoder_steps: int = 0  # 0: the autoencoder is a given (SVD's)
+    autoencoder_episodes: int = 200  # the first so many training episodes: their frames are held in memory
+    autoencoder_batch: int = 48
+    autoencoder_optimizer: Optimizer = field(default_factory=Optimizer)
+    perceptual_steps: int = 0  # 0: the perceptual network is a given (AlexNet)
+    steps: int = 100_000
+    batch: int = 32
+    optimizer: Optimizer = field(default_factory=lambda: Optimizer(name="adamw", learning_rate=1e-5, weight_decay=0.01))
+    warmup: int = 0  # steps of linearly rising rate
+    weight_ema: float = 0.0  # 0: the last weights are kept
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    sigma_mean: float = 0.7  # ln sigma ~ N(mean, std^2)
+    sigma_std: float = 1.6
+    history_noise: float = 0.3
+    current_noise: float = 0.2
+    action_dropout: float = 0.05
+    frame_skips: tuple[int, ...] = (1, 2)
+    history_rule: Literal["skip", "buffer"] = "skip"  # skip: every 4 * frame_skip frames (Ctrl-World); buffer: as rollouts look back
+    history_collapse: float = 0.15  # probability of a history that repeats the current frame
+    save_every: int = 500
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Euler sampler on Karras sigmas; SVD's configuration by default. `guidance` 1 is none (paper, appendix E.1)."""
+
+    steps: int = 50
+    sigma_max: float = 700.0
+    sigma_min: float = 0.002
+    rho: float = 7.0
+    guidance: float = 1.0  # ramped 1 .. guidance over the future frames, as in Ctrl-World
+    noise_aug: float = 0.02
+
+    def check(self, where: str) -> None:
+        require(self.steps >= 1, f"{where}.steps", self.steps, "must be at least 1")
+        require(0 < self.sigma_min < self.sigma_max, f"{where}.sigma_min", self.sigma_min, "must lie between 0 and sigma_max")
+        require(self.guidance >= 1, f"{where}.guidance", self.guidance, "1 is no guidance; smaller has no meaning")
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Autoregressive rollouts (paper 3.1; FACTS 1)."""
+
+    sampler: Sampler = field(default_factory=Sampler)
+    chunks: int = 14  # 14 * 4 + 1 = 57 distinct frames
+    history_index: tuple[int, ...] = (0, 0, -8, -6, -4, -2)  # of the buffer, one latent per chunk; policy script: 0 0 -12 -9 -6 -3
+    batch: int = 8  # episodes rolled out together
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+
+    def check(self) -> None:
+        self.sampler.check("rollout.sampler")
+        require(self.chunks >= 1, "rollout.chunks", self.chunks, "must be at least 1")
+        past = all(i <= 0 for i in self.history_index)
+        require(past, "rollout.history_index", self.history_index, "0 is the first latent, negative counts from the end")
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Paper 3.4, Eq. 3-5. `credit` is the granularity at which a reward is normalised and credited; the paper's is the clip."""
+
+    lpips: float = 1.0
+    ssim: float = 1.0
+    psnr: float = 1.0 / 32.0
+    view_weights: dict[str, float] = field(default_factory=dict)  # a view that is not named weighs 1 (Table 8)
+    credit: Literal["clip", "view_frame", "cell"] = "clip"
+    target: Literal["raw", "decoded"] = "raw"  # ground-truth frames of the dataset, or their autoencoder reconstruction
+    epsilon: float = 1e-4  # of Eq. 6
+
+
+@dataclass(frozen=True)
+class Lora:
+    rank: int = 64
+    alpha: float = 64.0
+    targets: Literal["attention", "linear", "linear_and_convolution"] = "attention"
+
+
+@dataclass(frozen=True)
+class PostTraining:
+    """Algorithm 1. K candidates, N best and N worst kept, prefix P ~ Unif{prefix}, F chunks per candidate."""
+
+    steps: int = 8_000
+    groups: int = 64  # groups per step, over all ranks
+    candidates: int = 16  # K
+    keep: int = 5  # N; 0 keeps all
+    prefix: tuple[int, int] = (0, 9)  # inclusive; equal numbers fix it (Table 5)
+    prefix_schedule: Literal["random", "curriculum"] = "random"
+    branch: int = 1  # F
+    sampling_policy: Literal["theta", "old"] = "theta"  # Algorithm 1 samples from theta; the theory assumes old
+    beta: float = 1.0
+    kl_weight: float = 1e-4
+    loss_weighting: Literal["plain", "edm", "self_normalised"] = "plain"
+    shared_noise: bool = False  # one sigma and noise draw for a group
+    sigma_mean: float = 0.7  # ln sigma ~ N(mean, std^2)
+    sigma_std: float = 1.6
+    old_ema_slope: float = 0.001  # d = min(slope * step, max); old <- d old + (1 - d) theta
+    old_ema_max: float = 0.5
+    weight_ema: float = 0.0  # of the learning policy (Table 11); 0: none
+    train_action_encoder: bool = True
+    sampler: Sampler = field(default_factory=Sampler)
+    reward: Reward = field(default_factory=Reward)
+    lora: Lora = field(default_factory=Lora)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    train_batch: int = 16  # candidates per backward pass; the gradient is accumulated over them
+    save_every: int = 100
+
+    def check(self) -> None:
+        self.sampler.check("post_training.sampler")
+        require(self.candidates >= 2, "post_training.candidates", self.candidates, "K must be at least 2: one alone cannot be ranked")
+        require(
+            0 <= 2 * self.keep <= self.candidates, "post_training.keep", self.keep,
+            f"N best and N worst must fit in K = {self.candidates}: choose N <= {self.candidates // 2} (0 keeps all)",
+        )
+        require(0 <= self.prefix[0] <= self.prefix[1], "post_training.prefix", self.prefix, "give [shortest, longest], both at least 0")
+        require(self.branch >= 1, "post_training.branch", self.branch, "F must be at least 1")
+        require(self.beta > 0, "post_training.beta", self.beta, "must be positive: beta = 0 gives no gradient")
+        require(self.steps >= 1 and self.groups >= 1, "post_training.steps", self.steps, "steps and groups must be at least 1")
+        require(self.train_batch >= 1, "post_training.train_batch", self.train_batch, "must be at least 1")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How frames are scored (FACTS 4)."""
+
+    lpips: Literal["alex", "vgg", "squeeze", "tabletop"] = "alex"  # tabletop: the small network shipped with the tabletop base checkpoint
+    ssim_window: int = 7  # uniform window, data range 255
+    masked_lpips: Literal["multiplied", "spatial"] = "multiplied"
+
+    def check(self) -> None:
+        require(self.ssim_window % 2 == 1 and self.ssim_window >= 3, "metrics.ssim_window", self.ssim_window, "must be odd and at least 3")
+
+
+@dataclass(frozen=True)
+class Masks:
+    source: Literal["simulator", "roboengine", "none"] = "roboengine"
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    split: Literal["validation", "tuning"] = "validation"
+    episodes: int = 0  # 0: all of the split
+    seeds: tuple[int, ...] = (0,)
+    models: tuple[str, ...] = ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder")
+    protocol: Literal["decoded", "raw"] = "decoded"  # the headline; both are always scored
+
+    def check(self) -> None:
+        require(len(self.seeds) >= 1, "evaluation.seeds", self.seeds, "give at least one seed")
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Tables, figures and the report."""
+
+    bootstrap: int = 2_000
+    confidence: float = 0.95
+    strip_frames: int = 8  # columns of Figure 3
+    report_episodes: int = 4  # playable rollouts in the report
+    scale: str = "tabletop"  # written on every table and figure
+
+
+@dataclass(frozen=True)
+class Params:
+    """The whole of `params.yaml`."""
+
+    preset: str = "droid"
+    seed: int = 0
+    episodes: Episodes = field(default_factory=Episodes)
+    base_checkpoint: BaseCheckpoint = field(default_factory=BaseCheckpoint)
+    latents: Latents = field(default_factory=Latents)
+    world_model: WorldModel = field(default_factory=WorldModel)
+    base_training: BaseTraining = field(default_factory=BaseTraining)
+    rollout: Rollout = field(default_factory=Rollout)
+    post_training: PostTraining = field(default_factory=PostTraining)
+    masks: Masks = field(default_factory=Masks)
+    metrics: Metrics = field(default_factory=Metrics)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    paper: Paper = field(default_factory=Paper)
+    variants: dict[str, Any] = field(default_factory=dict)  # name -> keys of post_training that differ; one more model each
+
+    def check(self) -> None:
+        for section in dataclasses.fields(self):
+            value = getattr(self, section.name)
+            if hasattr(value, "check"):
+                value.check()
+        longest = self.post_training.prefix[1] + self.post_training.branch
+        chunk = self.world_model.future - 1
+        if self.episodes.source == "simulate":
+            needed = max(longest, self.rollout.chunks) * chunk + 1
+            require(
+                needed <= self.episodes.frames, "episodes.frames", self.episodes.frames,
+                f"post_training.prefix + branch and rollout.chunks need {needed} frames: shorten them or simulate more",
+            )
+        for name in self.variants:
+            require(name not in RESERVED_MODELS, "variants", name, "is the name of a model that always exists: choose another")
+            self.for_run(name)
+
+    def for_run(self, run: str) -> "Params":
+        """The parameters of one post-training run: `post_trained`, or a variant with its overrides of `post_training` applied."""
+        if run == "post_trained":
+            return self
+        if run not in self.variants:
+            raise UserError(f"variants.{run}: no such run; choose from post_trained, {', '.join(self.variants) or '(no variants)'}")
+        merged = _merge(dataclasses.asdict(self.post_training), self.variants[run] or {})
+        changed = dataclasses.replace(self, post_training=build_section(PostTraining, merged, f"variants.{run}"), variants={})
+        changed.check()
+        return changed
+
+
+RESERVED_MODELS = ("base", "post_trained", "teacher_forced", "copy_frame", "autoencoder")
+BASELINES = ("copy_frame", "autoencoder")
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check a parameter file. Raises UserError on anything wrong, naming the key."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; copy one from presets/, e.g. cp presets/tabletop.yaml params.yaml") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected sections with keys, found {type(raw).__name__}")
+    try:
+        params = build_section(Params, raw, "")
+        params.check()
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return params
+
+
+def digest(section: Any) -> str:
+    """A short hash of a section (or of all parameters), for checkpoints' manifests."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(section), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def require(condition: bool, key: str, value: Any, mend: str) -> None:
+    """Raise UserError about `key` unless `condition` holds."""
+    if not condition:
+        raise UserError(f"{key} = {value}: {mend}")
+
+
+def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        merged[key] = _merge(old[key], value) if isinstance(value, dict) and isinstance(old.get(key), dict) else value
+    return merged
+
+
+def build_section(cls: type, raw: dict[str, Any], where: str) -> Any:
+    """A dataclass from plain keys and values, strictly. `where` names the section in errors."""
+    hints = typing.get_type_hints(cls)
+    if not isinstance(raw, dict):
+        raise UserError(f"{where} = {raw!r}: expected a section with keys, such as {', '.join(list(hints)[:3])}")
+    values = {}
+    for key, value in raw.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
+            raise UserError(f"{name}: no such key" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(hints)}"))
+        values[key] = _convert(hints[key], value, name)
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build_section(hint, value, name)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{name} = {value!r}: choose from {', '.join(map(str, args))}")
+        return value
+    if origin is types.UnionType:
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, name)
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or (args[-1] is not Ellipsis and len(value) != len(args)):
+            raise UserError(f"{name} = {value!r}: expected a list" + ("" if args[-1] is Ellipsis else f" of {len(args)}"))
+        return tuple(_convert(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{name} = {value!r}: expected keys with values")
+        return {str(k): _convert(args[1], v, f"{name}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
+        hintful = " (YAML reads 1e-4 as text: write 1.0e-4)" if hint is float and isinstance(value, str) else ""
+        raise UserError(f"{name} = {value!r}: expected {hint.__name__}{hintful}")
+    return value

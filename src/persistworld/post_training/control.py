@@ -1,0 +1,78 @@
+"""The control: teacher forcing goes on, with post-training's parameters, optimiser and compute, but never on the model's own history."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from persistworld import params
+from persistworld.base_training.trainer import draw_batch, training_loss
+from persistworld.data.latents import LatentStore
+from persistworld.data.manifest import Entry
+from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
+from persistworld.post_training.policy import Policy
+from persistworld.progress import track
+from persistworld.randomness import generator
+from persistworld.training_log import append_row, keep_rows
+from persistworld.training_state import load_state, save_state
+from persistworld.world_model.model import WorldModel
+
+BACKWARD = 2  # a backward pass costs about two forward passes
+
+
+def post_training_cost(settings: params.PostTraining) -> float:
+    """U-Net evaluations (forward passes of one chunk) that the whole post-training spends: prefix, branches, update."""
+    mean_prefix = sum(settings.prefix) / 2
+    kept = 2 * settings.keep or settings.candidates
+    sampled = (mean_prefix + settings.candidates * settings.branch) * settings.sampler.steps
+    reference = 1 + (settings.kl_weight > 0)
+    updated = kept * settings.branch * (1 + BACKWARD + reference)
+    return settings.steps * settings.groups * (sampled + updated)
+
+
+def control_steps(settings: params.PostTraining, training: params.BaseTraining) -> int:
+    """Teacher-forced steps for the same number of U-Net evaluations."""
+    return round(post_training_cost(settings) / (training.batch * (1 + BACKWARD)))
+
+
+def train_control(
+    base: WorldModel,
+    store: LatentStore,
+    episodes: Sequence[Entry],
+    settings: params.PostTraining,
+    training: params.BaseTraining,
+    history_index: tuple[int, ...],
+    seed: int,
+    run_folder: Path,
+    digest: str,
+) -> dict[str, Tensor]:
+    """Teacher-forced training of the adapter and the action encoder; returns the trained weights, as `trainer.train`."""
+    steps = control_steps(settings, training)
+    policy = Policy(base, settings.lora, settings.train_action_encoder, seed)
+    average = {n: p.detach().clone() for n, p in policy.theta.items()}
+    optimizer = MatrixOptimizer(policy.theta.values(), settings.optimizer)
+    start = 0
+    if (state := load_state(run_folder, digest)) is not None:
+        start = state["step"]
+        with torch.no_grad():
+            for name, tensor in policy.theta.items():
+                tensor.copy_(state["theta"][name])
+                average[name].copy_(state["average"][name])
+        optimizer.load_state_dict(state["optimizer"])
+    keep_rows(run_folder / "log.csv", start)
+
+    for step in track(range(start, steps), steps, "teacher forcing", start):
+        rng = generator(seed, "teacher_forcing", step)
+        batch, sentences = draw_batch(base, store, episodes, training, history_index, rng)
+        loss = training_loss(policy.model, batch, sentences, training, rng)
+        loss.backward()
+        share = learning_rate_share(step, steps, decay_from=settings.optimizer.decay_from)
+        norm = optimizer.step(share)
+        ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
+        append_row(run_folder / "log.csv", {"step": step, "loss": loss.item(), "gradient_norm": norm})
+        if (step + 1) % settings.save_every == 0 or step + 1 == steps:
+            theta = {n: p.detach() for n, p in policy.theta.items()}
+            state = {"theta": theta, "average": average, "optimizer": optimizer.state_dict()}
+            save_state(run_folder, step + 1, digest, state)
+    return average if settings.weight_ema > 0 else {n: p.detach() for n, p in policy.theta.items()}

@@ -1,0 +1,124 @@
+"""Groups of candidates (paper 3.3, S1 and S2): a shared prefix of the model's own making, then K continuations of it.
+
+All groups of a step and all candidates of a group are sampled in batches; every draw is keyed by (seed, step, group, candidate, chunk).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from persistworld import params
+from persistworld.data.latents import LatentStore
+from persistworld.data.manifest import Entry
+from persistworld.data.windows import CHUNK_STRIDE
+from persistworld.randomness import generator, normal
+from persistworld.rollout.engine import Starts, chunk_condition
+from persistworld.rollout.starts import starts_of
+from persistworld.world_model.model import Condition, WorldModel
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a step's G groups start from."""
+
+    episodes: tuple[Entry, ...]
+    first_rows: tuple[int, ...]  # the frame that each group's rollout starts at
+    prefixes: tuple[int, ...]  # P
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Candidate chunks. chunks: (G, K, F, L, C, Vh, w); conditions[f]: what chunk f was conditioned on, batch G * K."""
+
+    chunks: Tensor
+    conditions: tuple[Condition, ...]
+
+
+def plan_groups(
+    episodes: Sequence[Entry], settings: params.PostTraining, future: int, seed: int, step: int, groups: int
+) -> Plan:
+    """Draw episode, first frame and prefix length P of every group."""
+    rng = generator(seed, "groups", step)
+    stride = future - 1
+    shortest, longest = settings.prefix
+    if settings.prefix_schedule == "curriculum":  # the longest prefix grows over the run
+        longest = shortest + round((longest - shortest) * min(1.0, (step + 1) / settings.steps))
+    chosen, rows, prefixes = [], [], []
+    for _ in range(groups):
+        prefix = int(torch.randint(shortest, longest + 1, (1,), generator=rng))
+        needed = (prefix + settings.branch) * stride + 1
+        entry = episodes[int(torch.randint(len(episodes), (1,), generator=rng))]
+        chosen.append(entry)
+        rows.append(int(torch.randint(entry.frames - needed + 1, (1,), generator=rng)))
+        prefixes.append(prefix)
+    return Plan(tuple(chosen), tuple(rows), tuple(prefixes))
+
+
+def group_starts(model: WorldModel, store: LatentStore, plan: Plan, branch: int) -> Starts:
+    """The groups' starting points, with as many poses as the longest needs; the others' are padded by their last pose."""
+    needed = CHUNK_STRIDE * (max(plan.prefixes) + branch) + 1
+    parts = []
+    for entry, row in zip(plan.episodes, plan.first_rows, strict=True):
+        available = min(needed, entry.frames - row)
+        start = starts_of(model, store, [entry], available, [row])
+        padding = start.poses[:, -1:].expand(-1, needed - available, -1)
+        parts.append(Starts(start.first, torch.cat([start.poses, padding], dim=1), start.text))
+    text = None if parts[0].text is None else torch.cat([p.text for p in parts])
+    return Starts(torch.cat([p.first for p in parts]), torch.cat([p.poses for p in parts]), text)
+
+
+def roll_prefixes(
+    model: WorldModel, starts: Starts, plan: Plan, settings: params.PostTraining, index: tuple[int, ...], seed: int, step: int
+) -> Tensor:
+    """S1: entries (G, max P + 1, C, Vh, w) of every group's own rollout of P chunks; entries past its P are not read."""
+    entries = starts.first[:, None]
+    shape = (model.config.future, *starts.first.shape[1:])
+    for chunk in range(max(plan.prefixes)):
+        active = torch.tensor([g for g, p in enumerate(plan.prefixes) if p > chunk])
+        condition = chunk_condition(entries[active], starts.take(active), [chunk] * len(active), index, shape[0])
+        noise = torch.stack([normal(shape, seed, "prefix", step, int(g), chunk) for g in active])
+        latest = model.sample(condition, noise.to(entries.device), settings.sampler, settings.precision)[:, -1]
+        added = entries[:, -1].clone()
+        added[active] = latest
+        entries = torch.cat([entries, added[:, None]], dim=1)
+    return entries
+
+
+def branch_candidates(
+    model: WorldModel,
+    starts: Starts,
+    entries: Tensor,
+    plan: Plan,
+    settings: params.PostTraining,
+    index: tuple[int, ...],
+    seed: int,
+    step: int,
+) -> Samples:
+    """S2: K candidates of F chunks from each group's frozen prefix, each on a private copy of the buffer."""
+    groups, count = len(plan.prefixes), settings.candidates
+    every = torch.arange(groups).repeat_interleave(count)
+    starts, entries = starts.take(every), entries[every]
+    done = [plan.prefixes[g] for g in every.tolist()]
+    shape = (model.config.future, *starts.first.shape[1:])
+    chunks, conditions = [], []
+    for number in range(settings.branch):
+        condition = chunk_condition(entries, starts, done, index, shape[0])
+        noise = torch.stack(
+            [normal(shape, seed, "branch", step, i // count, i % count, number) for i in range(groups * count)]
+        )
+        chunk = model.sample(condition, noise.to(entries.device), settings.sampler, settings.precision)
+        chunks.append(chunk)
+        conditions.append(condition)
+        done = [d + 1 for d in done]
+        entries = torch.cat([entries, torch.zeros_like(entries[:, :1])], dim=1)
+        entries[torch.arange(len(done)), torch.tensor(done)] = chunk[:, -1]
+    stacked = torch.stack(chunks, dim=1)
+    return Samples(stacked.reshape(groups, count, *stacked.shape[1:]), tuple(conditions))
+
+
+def target_rows(plan: Plan, group: int, branch: int) -> list[int]:
+    """The ground-truth frames that a group's candidates are scored against: L rows for each of the F chunks."""
+    first = plan.first_rows[group] + CHUNK_STRIDE * plan.prefixes[group]
+    return [first + CHUNK_STRIDE * f + k for f in range(branch) for k in range(CHUNK_STRIDE + 1)]

@@ -1,0 +1,103 @@
+"""Visual rewards of candidates (paper 3.4, Eq. 3-5), at the granularity at which they are credited."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from persistworld import params
+from persistworld.metrics.frame import SsimTarget, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
+from persistworld.metrics.perceptual import PerceptualDistance
+from persistworld.world_model.autoencoder import Autoencoder, split_views
+
+CELL_MSE_FLOOR = 1e-4  # 40 dB: a cell without any error must not outweigh all others
+
+
+@dataclass(frozen=True)
+class Target:
+    """Ground truth of one group: images (M, 3, H, W) in [0, 1] with M = frames * V, and what the metrics need of it."""
+
+    images: Tensor
+    ssim: SsimTarget
+    features: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """clip: (K,), Eq. 5 for each candidate; credit: (K, frames, 1, Vh or 1, w or 1), what advantages are taken of."""
+
+    clip: Tensor
+    credit: Tensor
+
+
+class RewardModel:
+    """Decodes candidates and compares them with the ground truth in every view."""
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        perceptual: PerceptualDistance,
+        settings: params.Reward,
+        views: tuple[str, ...],
+        ssim_window: int,
+        precision: str,
+    ) -> None:
+        self.autoencoder, self.perceptual, self.settings = autoencoder, perceptual, settings
+        self.window, self.precision = ssim_window, precision
+        weights = torch.tensor([settings.view_weights.get(v, 1.0) for v in views])
+        self.view_weights = weights / weights.sum()  # Eq. 4 with equal weights, Table 8 otherwise
+
+    def target(self, images: Tensor) -> Target:
+        """images: (M, 3, H, W) in [0, 1], M = frames * V, view fastest."""
+        return Target(images, ssim_target(images, self.window), self._features(images, len(images)))
+
+    @torch.no_grad()
+    def decode(self, stacked: Tensor) -> Tensor:
+        """Stacked latents (N, C, Vh, w) to images (N * V, 3, H, W) in [0, 1], view fastest."""
+        latents = split_views(stacked, len(self.view_weights)).flatten(0, 1)
+        with torch.autocast(stacked.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            images = torch.cat([self.autoencoder.decode(part) for part in latents.split(128)])
+        return (images.float().clamp(-1, 1) + 1) / 2
+
+    @torch.no_grad()
+    def score(self, candidates: Tensor, target: Target) -> Rewards:
+        """candidates: (K, frames, C, Vh, w) stacked latents of one group."""
+        count, frames, _, _, width = candidates.shape
+        images = self.decode(candidates.flatten(0, 1))
+        shape = (count, frames, len(self.view_weights))
+        features = self._features(images, len(target.images))
+        similarity = ssim_map(images, target.ssim)
+        error = squared_error_map(images, target.images)
+        lpips = self.perceptual.distance(features, target.features)
+        per_frame = self._combine(
+            lpips, valid_mean(similarity, self.window), psnr_of(error.mean(dim=(1, 2)))
+        ).reshape(shape)
+        clip = (per_frame.mean(dim=1) * self.view_weights).sum(dim=1)
+        if self.settings.credit == "clip":
+            return Rewards(clip, clip.reshape(-1, 1, 1, 1, 1))
+        cells = candidates.shape[3] // len(self.view_weights)
+        if self.settings.credit == "view_frame":
+            return Rewards(clip, per_frame.repeat_interleave(cells, dim=2)[:, :, None, :, None])
+        size = (cells, width)
+        local = self._combine(
+            _pool(self.perceptual.spatial(features, target.features, images.shape[-2:]), size),
+            _pool(similarity, size),
+            psnr_of(_pool(error, size) + CELL_MSE_FLOOR),
+        )
+        return Rewards(clip, local.reshape(count, frames, 1, -1, width))
+
+    def _features(self, images: Tensor, batch: int) -> list[Tensor]:
+        # One candidate at a time keeps the feature maps in the processor's cache: twice as fast as all at once.
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            parts = [self.perceptual.features(part * 2 - 1) for part in images.split(batch)]
+        return [torch.cat(maps).float() for maps in zip(*parts, strict=True)]
+
+    def _combine(self, lpips: Tensor, ssim: Tensor, psnr: Tensor) -> Tensor:
+        s = self.settings
+        return -s.lpips * lpips + s.ssim * ssim + s.psnr * psnr
+
+
+def _pool(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mean of maps (N, H, W) over each latent cell: (N, h, w)."""
+    return F.adaptive_avg_pool2d(values[:, None], size)[:, 0]

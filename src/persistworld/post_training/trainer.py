@@ -1,0 +1,244 @@
+"""Post-training of a world model on its own rollouts (paper 3.2-3.4, Algorithm 1)."""
+
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from persistworld import params
+from persistworld.data.latents import LatentStore
+from persistworld.data.manifest import Entry
+from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
+from persistworld.post_training.groups import (
+    Plan,
+    Samples,
+    branch_candidates,
+    group_starts,
+    plan_groups,
+    roll_prefixes,
+    target_rows,
+)
+from persistworld.post_training.objective import nft_loss, reward_weights, select_best_and_worst
+from persistworld.post_training.policy import Policy
+from persistworld.post_training.rewards import RewardModel, Rewards
+from persistworld.post_training.targets import TargetImages
+from persistworld.progress import track
+from persistworld.randomness import generator
+from persistworld.training_log import append_row, keep_rows
+from persistworld.training_state import load_state, save_state
+from persistworld.world_model import edm
+from persistworld.world_model.model import Condition, WorldModel, autocast
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where episodes come from: latents, the training split, and ground-truth images by (episode, rows)."""
+
+    store: LatentStore
+    episodes: Sequence[Entry]
+    images: TargetImages
+
+
+@dataclass
+class Clock:
+    """Seconds per phase of a step."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str):
+        began = time.perf_counter()
+        yield
+        self.seconds[f"seconds_{name}"] = round(time.perf_counter() - began, 4)
+
+
+def train(
+    base: WorldModel,
+    reward_model: RewardModel,
+    data: Data,
+    settings: params.PostTraining,
+    history_index: tuple[int, ...],
+    seed: int,
+    run_folder: Path,
+    digest: str,
+) -> dict[str, Tensor]:
+    """Run Algorithm 1 for `settings.steps` steps; returns the trained weights (adapter and action encoder).
+
+    A killed run goes on at its last saved step and ends with the same bytes. One log row a step: run_folder/log.csv.
+    """
+    policy = Policy(base, settings.lora, settings.train_action_encoder, seed)
+    average = {n: p.detach().clone() for n, p in policy.theta.items()}
+    optimizer = MatrixOptimizer(policy.theta.values(), settings.optimizer)
+    start = restore(run_folder, digest, policy, average, optimizer)
+    keep_rows(run_folder / "log.csv", start)
+
+    for step in track(range(start, settings.steps), settings.steps, "post-training", start):
+        clock = Clock()
+        plan = plan_groups(data.episodes, settings, base.config.future, seed, step, settings.groups)
+        sampler = policy.merged(policy.theta if settings.sampling_policy == "theta" else policy.old)
+        starts = group_starts(sampler, data.store, plan, settings.branch)
+        with clock.phase("prefix"):
+            entries = roll_prefixes(sampler, starts, plan, settings, history_index, seed, step)
+        with clock.phase("branch"):
+            samples = branch_candidates(sampler, starts, entries, plan, settings, history_index, seed, step)
+        with clock.phase("reward"):
+            rewards = score_groups(reward_model, data, plan, samples)
+        with clock.phase("update"):
+            losses = update(policy, samples, rewards, settings, seed, step)
+            share = learning_rate_share(step, settings.steps, decay_from=settings.optimizer.decay_from)
+            norm = optimizer.step(share)
+            decay = min(settings.old_ema_slope * step, settings.old_ema_max)
+            ema_update(policy.old.values(), policy.theta.values(), decay)
+            ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
+        append_row(run_folder / "log.csv", log_row(step, plan, rewards, losses, norm, clock))
+        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+            save(run_folder, step + 1, digest, policy, average, optimizer)
+    return average if settings.weight_ema > 0 else {n: p.detach() for n, p in policy.theta.items()}
+
+
+def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Samples) -> list[Rewards]:
+    """S3: each group's candidates against its ground-truth frames."""
+    branch = samples.chunks.shape[2]
+    scored = []
+    for group, entry in enumerate(plan.episodes):
+        target = reward_model.target(data.images(entry.index, target_rows(plan, group, branch)))
+        scored.append(reward_model.score(samples.chunks[group].flatten(1, 2), target))
+    return scored
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Means over the step's kept samples: the objective, and squared drift of theta's predictions from old and base.
+
+    Without a KL term the drift from the base is taken on the first sample alone: it costs a forward pass.
+    """
+
+    loss: float
+    drift_old: float
+    drift_base: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The kept candidates' chunks of all groups, one row each: x0 (N, L, C, Vh, w), its condition, r, sigma, noise."""
+
+    x0: Tensor
+    condition: Condition
+    r: Tensor
+    sigma: Tensor
+    noise: Tensor
+
+
+def keep_candidates(
+    samples: Samples, rewards: list[Rewards], settings: params.PostTraining, seed: int, step: int
+) -> Kept:
+    """Eq. 6 and 7 in each group, N best and N worst; sigma and noise drawn per sample, or per group when shared."""
+    count, branch, frames = samples.chunks.shape[1:4]
+    rows = []
+    for group, reward in enumerate(rewards):
+        r = reward_weights(reward.credit, settings.reward.epsilon)
+        r = r.expand(-1, branch * frames, -1, -1, -1).unflatten(1, (branch, frames))
+        for k in select_best_and_worst(reward.clip, settings.keep).tolist():
+            for f in range(branch):
+                rng = generator(seed, "noising", step, group, -1 if settings.shared_noise else k, f)
+                sigma = edm.sample_log_normal((1,), settings.sigma_mean, settings.sigma_std, rng)
+                noise = torch.randn(samples.chunks.shape[3:], generator=rng)
+                condition = samples.conditions[f].take(slice(group * count + k, group * count + k + 1))
+                rows.append((samples.chunks[group, k, f], condition, r[k, f], sigma, noise))
+    x0, conditions, r, sigma, noise = zip(*rows, strict=True)
+    return Kept(torch.stack(x0), concatenate(conditions), torch.stack(r), torch.cat(sigma), torch.stack(noise))
+
+
+def update(
+    policy: Policy,
+    samples: Samples,
+    rewards: list[Rewards],
+    settings: params.PostTraining,
+    seed: int,
+    step: int,
+) -> Losses:
+    """S4: accumulate the gradient of Eq. 2 (and of the KL term) over the kept candidates, a part at a time."""
+    kept = keep_candidates(samples, rewards, settings, seed, step)
+    old, count = policy.merged(policy.old), len(kept.x0)
+    compared = count if settings.kl_weight > 0 else 1  # with the base
+    totals = {"loss": 0.0, "drift_old": 0.0, "drift_base": 0.0}
+    for rows in torch.arange(count).split(settings.train_batch):
+        x0, sigma, condition = kept.x0[rows], kept.sigma[rows], kept.condition.take(rows)
+        x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]
+        near = slice(0, int((rows < compared).sum()))
+        with autocast(x0.device, settings.precision):
+            with torch.no_grad():
+                x0_old = old.predict_x0(x_sigma, sigma, old.context(condition))
+            x0_theta = policy.model.predict_x0(x_sigma, sigma, policy.model.context(condition))
+        loss = nft_loss(x0_theta, x0_old, x0, kept.r[rows], settings.beta, settings.loss_weighting, sigma).sum() / count
+        totals["drift_old"] += squared_distance(x0_theta, x0_old).sum().item() / count
+        if near.stop:
+            with torch.no_grad(), autocast(x0.device, settings.precision):
+                context = policy.base.context(condition.take(near))
+                x0_base = policy.base.predict_x0(x_sigma[near], sigma[near], context)
+            from_base = squared_distance(x0_theta[near], x0_base).sum() / compared
+            loss = loss + settings.kl_weight * from_base
+            totals["drift_base"] += from_base.item()
+        loss.backward()
+        totals["loss"] += loss.item()
+    return Losses(**totals)
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference per sample (N,) of (N, L, C, Vh, w)."""
+    return ((a - b) ** 2).mean(dim=(1, 2, 3, 4))
+
+
+def concatenate(conditions: Sequence[Condition]) -> Condition:
+    """Conditions one after the other, along the batch."""
+    text = None if conditions[0].text is None else torch.cat([c.text for c in conditions])
+    fields = [torch.cat([getattr(c, n) for c in conditions]) for n in ("history", "current", "poses")]
+    return Condition(*fields, text)
+
+
+def log_row(
+    step: int, plan: Plan, rewards: list[Rewards], losses: Losses, norm: float, clock: Clock
+) -> dict[str, float]:
+    """One row of the training log; rewards are those of Eq. 5, whatever the credit."""
+    clip = torch.stack([r.clip for r in rewards])
+    return {
+        "step": step,
+        "prefix_mean": sum(plan.prefixes) / len(plan.prefixes),
+        "reward_mean": clip.mean().item(),
+        "reward_std": clip.std(dim=1, correction=0).mean().item(),
+        "reward_best": clip.max(dim=1).values.mean().item(),
+        "reward_worst": clip.min(dim=1).values.mean().item(),
+        "loss": losses.loss,
+        "gradient_norm": norm,
+        "drift_old": losses.drift_old,
+        "drift_base": losses.drift_base,
+        **clock.seconds,
+    }
+
+
+def save(
+    folder: Path, step: int, digest: str, policy: Policy, average: dict[str, Tensor], optimizer: MatrixOptimizer
+) -> None:
+    """theta, old, average and optimiser each on their own: none can be had from another."""
+    theta = {n: p.detach() for n, p in policy.theta.items()}
+    state = {"theta": theta, "old": policy.old, "average": average, "optimizer": optimizer.state_dict()}
+    save_state(folder, step, digest, state)
+
+
+def restore(
+    folder: Path, digest: str, policy: Policy, average: dict[str, Tensor], optimizer: MatrixOptimizer
+) -> int:
+    """Load the newest state, if there is one; returns the step to go on at."""
+    state = load_state(folder, digest)
+    if state is None:
+        return 0
+    with torch.no_grad():
+        for own, saved in ((policy.theta, "theta"), (policy.old, "old"), (average, "average")):
+            for name, tensor in own.items():
+                tensor.copy_(state[saved][name])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]

@@ -1,0 +1,24 @@
+"""Progress: a bar on a terminal, a plain line now and then in a log."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def track(items: Iterable[Item], total: int, label: str, start: int = 0) -> Iterator[Item]:
+    """Yield `items`, showing how many of `total` are done. `start` counts those that an earlier run did."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, initial=start, desc=label)
+        return
+    began = last = time.monotonic()
+    for done, item in enumerate(items, start + 1):
+        yield item
+        now = time.monotonic()
+        if now - last > 10 or done == total:
+            last = now
+            print(f"{label}: {done}/{total}, {now - began:.0f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,19 @@
+"""One rule for all randomness: a generator is made afresh from the numbers that name the draw, such as (seed, step).
+
+Results then do not depend on batch size, worker count or interruption, and a resumed run needs no saved generator state.
+"""
+
+import hashlib
+
+import torch
+
+
+def generator(*key: int | str) -> torch.Generator:
+    """A CPU generator seeded by `key`, e.g. generator(seed, "rollout", episode, chunk)."""
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def normal(shape: tuple[int, ...], *key: int | str) -> torch.Tensor:
+    """Standard normal float32 draws for `key`."""
+    return torch.randn(shape, generator=generator(*key))

@@ -1,0 +1,35 @@
+"""Tool export_checkpoint: a checkpoint folder as others read it: `flat` (the reference's .pt, a post-trained model's
+adapter merged in),
+`folders` (diffusers' and transformers'), or `adapter` (peft's format, with a model card).
+"""
+
+import argparse
+from pathlib import Path
+
+from persistworld import params as parameters
+from persistworld.files import read_json
+from persistworld.params import Params
+from persistworld.post_training.export import export_adapter, is_adapter, merged_tensors
+from persistworld.world_model.checkpoint import CONFIG
+from persistworld.world_model.interchange import flat_tensors
+from persistworld.world_model.library_folders import export_folders
+from persistworld.world_model.tensor_files import write_pickle
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    """args: checkpoint, format (flat | folders | adapter), base, output, no_image_encoder."""
+    folder, output = Path(args.checkpoint), Path(args.output)
+    base = Path(args.base) if is_adapter(folder) else folder
+    if args.format == "adapter":
+        export_adapter(folder, output, params.base_checkpoint.location)
+    else:
+        keep = not args.no_image_encoder
+        tensors = merged_tensors(folder, base, keep) if is_adapter(folder) else flat_tensors(folder, keep)
+        if args.format == "flat":
+            write_pickle(tensors, output)
+        else:
+            config = parameters.build_section(
+                parameters.WorldModel, read_json(base / CONFIG)["world_model"], "world_model"
+            )
+            export_folders(tensors, config, base, output)
+    print(f"exported {folder} as {args.format}: {output}")

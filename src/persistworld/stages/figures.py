@@ -1,0 +1,50 @@
+"""Stage figures: Figures 3, 4, 5 and 11."""
+
+import argparse
+from pathlib import Path
+
+from persistworld.paper.figures import OVER_TIME, figure_4, figure_over_time
+from persistworld.paper.media import MediaReader, ranked_episodes, spread_over
+from persistworld.paper.notes import Settings, settings_of, short_note
+from persistworld.paper.scores_table import Scores, load_scores
+from persistworld.paper.strips import Strip, figure_3
+from persistworld.params import Params
+from persistworld.segmentation.masks import MaskStore
+
+SCORES, FIGURES = Path("results/scores"), Path("results/figures")
+SHOWN = ("base", "post_trained")
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    """Write results/figures/figure_{3,4,5,11}.{png,pdf}."""
+    models = params.evaluation.models
+    scores = load_scores([SCORES / f"{model}.parquet" for model in models], models)
+    settings = settings_of(params)
+    figure_4(scores, settings, FIGURES)
+    for name in OVER_TIME:
+        figure_over_time(scores, settings, FIGURES, name, params.episodes.fps)
+    masks = None if params.masks.source == "none" else MaskStore("data/masks.safetensors")
+    reader = MediaReader(params, SHOWN, params.evaluation.seeds[0], masks)
+    note = f"{short_note(scores, settings)}  ·  strips: seed {reader.seed}"
+    figure_3(
+        strips(scores, settings, reader), list(SHOWN), params.paper.strip_frames, params.episodes.fps, note, FIGURES
+    )
+
+
+def strips(scores: Scores, settings: Settings, reader: MediaReader) -> list[Strip]:
+    """The median episode by the wrist view's PSNR gain on the object, and on the robot; on the whole frame without
+    masks.
+    """
+    found = []
+    for region in ("object", "robot"):
+        ranked = ranked_episodes(scores, settings.protocol, "wrist", region, "psnr")
+        for episode, rank in spread_over(ranked, 1):
+            rule = f"episode {episode}: rank {rank} of {len(ranked)} (median) by PSNR gain on the {region}"
+            found.append(Strip(reader.read(episode), region, rule))
+    if found:
+        return found
+    ranked = ranked_episodes(scores, settings.protocol, "wrist", "full", "psnr")
+    [(episode, rank)] = spread_over(ranked, 1)
+    return [
+        Strip(reader.read(episode), "full", f"episode {episode}: rank {rank} of {len(ranked)} (median) by PSNR gain")
+    ]

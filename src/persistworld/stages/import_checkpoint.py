@@ -1,0 +1,35 @@
+"""Tool import_checkpoint: a checkpoint from elsewhere becomes a checkpoint folder of this project.
+
+`source` is a flat state dict as Ctrl-World and PersistWorld publish (.pt, or the same names in .safetensors; sizes from
+`world_model` in params.yaml), or SVD's folder (`--clip` then names CLIP's; sizes from the folders). The tokenizer and
+the pose statistics come with neither.
+"""
+
+import argparse
+from pathlib import Path
+
+from persistworld.errors import UserError
+from persistworld.params import Params
+from persistworld.world_model.interchange import (
+    CTRL_WORLD_STATISTICS,
+    import_checkpoint,
+    read_statistics,
+)
+from persistworld.world_model.library_folders import read_folders
+from persistworld.world_model.tensor_files import map_tensors
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    """args: source, clip, statistics (None: Ctrl-World's), output."""
+    source, clip = Path(args.source), Path(args.clip)
+    if not clip.is_dir():
+        raise UserError(
+            f"{clip}: no such folder; --clip names the folder with CLIP's tokenizer.json (and weights, for SVD)"
+        )
+    statistics = read_statistics(Path(args.statistics)) if args.statistics else CTRL_WORLD_STATISTICS
+    if source.is_dir():
+        tensors, config = read_folders(source, clip, params.world_model.rotation, params.seed)
+    else:
+        tensors, config = map_tensors(source), params.world_model
+    import_checkpoint(tensors, config, params.episodes.views, statistics, clip, source, Path(args.output))
+    print(f"imported {source}: {len(tensors):,} tensors -> {args.output}")

@@ -1,0 +1,21 @@
+"""Stage manifest: episodes, splits, frame counts, what is unusable and why, pose statistics of the training split."""
+
+import argparse
+from pathlib import Path
+
+from persistworld.data.episodes import open_episodes
+from persistworld.data.latents import LatentStore, read_shard_index
+from persistworld.data.manifest import build_manifest, save_manifest
+from persistworld.params import Params
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    frames, bad = {}, {}
+    for shard in range(params.latents.shards):
+        more_frames, more_bad = read_shard_index(Path(f"data/latents/shard-{shard}.json"))
+        frames |= more_frames
+        bad |= more_bad
+    source, store = open_episodes(params.episodes.path), LatentStore("data/latents")
+    manifest = build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation)
+    save_manifest(manifest, "data/manifest.json")
+    print(f"{len(manifest.episodes)} episodes, {len(manifest.bad)} left out")

@@ -1,0 +1,56 @@
+"""Stage post_training: Algorithm 1 for one run, the preset's own (`post_trained`) or a variant."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from persistworld.data.episodes import open_episodes
+from persistworld.data.latents import LatentStore
+from persistworld.data.manifest import load_manifest
+from persistworld.files import atomic_path, sha256
+from persistworld.metrics.perceptual import load_perceptual
+from persistworld.params import Params, digest
+from persistworld.post_training.checkpoint import save_adapter
+from persistworld.post_training.rewards import RewardModel
+from persistworld.post_training.targets import decoded_images, raw_images
+from persistworld.post_training.trainer import Data, train
+from persistworld.world_model.autoencoder import load_autoencoder
+from persistworld.world_model.checkpoint import WEIGHTS, load_base_model
+
+BASE = Path("checkpoints/base")
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    params = params.for_run(args.run)
+    settings = params.post_training
+    base, store = load_base_model(BASE), LatentStore("data/latents")
+    reward_model = RewardModel(
+        load_autoencoder(BASE),
+        load_perceptual(params.metrics.lpips, BASE),
+        settings.reward,
+        params.episodes.views,
+        params.metrics.ssim_window,
+        settings.precision,
+    )
+    if settings.reward.target == "raw":
+        images = raw_images(open_episodes(params.episodes.path), params.episodes)
+    else:
+        images = decoded_images(store, reward_model.decode)
+    longest = (settings.prefix[1] + settings.branch) * (base.config.future - 1) + 1
+    episodes = load_manifest("data/manifest.json").long_enough("train", longest)
+    made_from = f"{digest(settings)}-{params.seed}-{sha256(BASE / WEIGHTS)[:12]}-{sha256('data/manifest.json')[:12]}"
+    run_folder = Path("runs") / args.run / digest(settings)
+    data = Data(store, episodes, images)
+    weights = train(
+        base, reward_model, data, settings, params.rollout.history_index, params.seed, run_folder, made_from
+    )
+    with atomic_path(f"checkpoints/{args.run}") as folder:
+        save_adapter(weights, base, BASE, folder, settings, params.seed)
+    publish_log(run_folder, args.run)
+
+
+def publish_log(run_folder: Path, run: str) -> None:
+    """Copy the run's log to results/ and drop its folder: the checkpoint is out."""
+    with atomic_path(f"results/training/{run}.csv") as part:
+        shutil.copyfile(run_folder / "log.csv", part)
+    shutil.rmtree(run_folder)

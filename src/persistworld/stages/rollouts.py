@@ -1,0 +1,31 @@
+"""Stage rollouts: a model's autoregressive rollouts of every evaluation episode, for one seed, replaying the recorded poses."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from persistworld.data.latents import LatentStore
+from persistworld.data.manifest import evaluation_episodes, load_manifest
+from persistworld.files import atomic_path
+from persistworld.params import Params
+from persistworld.post_training.checkpoint import load_world_model
+from persistworld.progress import track
+from persistworld.rollout.engine import rollout
+from persistworld.rollout.starts import starts_of
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    settings = params.rollout
+    model, store = load_world_model(f"checkpoints/{args.model}"), LatentStore("data/latents")
+    frames = settings.chunks * (model.config.future - 1) + 1
+    episodes = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, frames)
+    parts = [episodes[i : i + settings.batch] for i in range(0, len(episodes), settings.batch)]
+    latents = []
+    for part in track(parts, len(parts), f"rollouts of {args.model}, seed {args.seed}"):
+        starts = starts_of(model, store, part, frames)
+        latents.append(rollout(model, starts, [e.index for e in part], args.seed, settings))
+    with atomic_path(Path(f"data/rollouts/{args.model}/seed-{args.seed}.safetensors")) as path:
+        tensors = {"latents": torch.cat(latents), "episodes": torch.tensor([e.index for e in episodes])}
+        save_file(tensors, path, metadata={"model": args.model, "seed": str(args.seed)})

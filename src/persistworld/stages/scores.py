@@ -1,0 +1,72 @@
+"""Stage scores: one model's rollouts (or a baseline) against the ground truth, as a tidy table."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from persistworld.data.episodes import open_episodes
+from persistworld.data.latents import LatentStore, resized_frames
+from persistworld.data.manifest import evaluation_episodes, load_manifest
+from persistworld.evaluation.scores import Scorer, Truth
+from persistworld.metrics.perceptual import load_perceptual
+from persistworld.paper.scores_table import write_scores
+from persistworld.params import Params
+from persistworld.progress import track
+from persistworld.segmentation.masks import MaskStore
+from persistworld.world_model.autoencoder import Autoencoder, decode_views, load_autoencoder
+
+BASE = Path("checkpoints/base")
+NO_SEED = -1  # baselines do not depend on it
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    views = params.episodes.views
+    autoencoder, store = load_autoencoder(BASE), LatentStore("data/latents")
+    scorer = Scorer(load_perceptual(params.metrics.lpips, BASE), params.metrics, views)
+    count = params.rollout.chunks * (params.world_model.future - 1) + 1
+    episodes = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, count)
+    source = open_episodes(params.episodes.path)
+    masks = None if params.masks.source == "none" else MaskStore("data/masks.safetensors")
+    parts = []
+    for entry in track(episodes, len(episodes), f"scores of {args.model}"):
+        raw = [resized_frames(source, entry.index, params.episodes, v)[:count] for v in views]
+        decoded = decode_views(autoencoder, store.latents(entry.index, slice(0, count)), len(views))
+        mask = None if masks is None else masks.masks(entry.index)[:count]
+        truth = Truth(entry.index, torch.stack(raw, dim=1), decoded, mask)
+        if mask is not None:
+            scorer.count_empty(mask)
+        rollouts = dict(_generated(args.model, truth, params, autoencoder))
+        parts.append(scorer.score(args.model, rollouts, truth))
+    write_scores(
+        f"results/scores/{args.model}.parquet",
+        pd.concat(parts, ignore_index=True),
+        {
+            "lpips_backbone": params.metrics.lpips,
+            "ssim_window": params.metrics.ssim_window,
+            "masked_lpips": params.metrics.masked_lpips,
+            "scale": params.paper.scale,
+            "empty_masks": dict(scorer.empty_masks),
+        },
+    )
+
+
+def _generated(
+    model: str, truth: Truth, params: Params, autoencoder: Autoencoder
+) -> Iterator[tuple[int, Tensor]]:
+    """Seed and uint8 frames (T, V, H, W, 3) of every rollout of the episode."""
+    if model == "autoencoder":
+        yield NO_SEED, truth.decoded
+    elif model == "copy_frame":
+        yield NO_SEED, truth.decoded[:1].expand_as(truth.decoded)
+    else:
+        for seed in params.evaluation.seeds:
+            with safe_open(f"data/rollouts/{model}/seed-{seed}.safetensors", "pt") as rollouts:
+                place = rollouts.get_tensor("episodes").tolist().index(truth.episode)
+                latents = rollouts.get_slice("latents")[place]
+            yield seed, decode_views(autoencoder, latents, len(params.episodes.views))
+

@@ -1,0 +1,75 @@
+"""Checkpoint folders: safetensors beside JSON that says what they are and where they come from.
+
+A world model's folder holds config.json (architecture, views, pose statistics), world_model.safetensors, tokenizer.json,
+autoencoder.{safetensors,json}, and manifest.json. A post-trained one holds adapter files over its base instead (post_training.checkpoint).
+"""
+
+import dataclasses
+import importlib.metadata
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from persistworld import params
+from persistworld.data.poses import PoseStatistics
+from persistworld.files import read_json, sha256, write_json
+from persistworld.world_model.autoencoder import load_weights, read_tensors, write_tensors
+from persistworld.world_model.model import WorldModel
+from persistworld.world_model.text import InstructionEncoder, load_tokenizer, save_tokenizer
+
+WEIGHTS, CONFIG, MANIFEST = "world_model.safetensors", "config.json", "manifest.json"
+
+
+def save_world_model(model: WorldModel, folder: Path, half: bool = False) -> None:
+    """Write config, tokenizer and weights (float16 when `half`) into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.text_encoder is not None:
+        save_tokenizer(model.text_encoder.tokenizer, folder)
+    write_tensors(model.state_dict(), folder / WEIGHTS, half)
+    write_json(
+        folder / CONFIG,
+        {
+            "world_model": dataclasses.asdict(model.config),
+            "views": model.views,
+            "pose_statistics": dataclasses.asdict(model.statistics),
+        },
+    )
+
+
+def build_world_model(folder: str | Path) -> WorldModel:
+    """The model that `folder`'s config.json describes, with random weights."""
+    folder = Path(folder)
+    raw = read_json(folder / CONFIG)
+    config = params.build_section(params.WorldModel, raw["world_model"], "world_model")
+    text_encoder = InstructionEncoder(config.text_encoder, load_tokenizer(folder)) if config.use_text else None
+    statistics = params.build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
+    return WorldModel(config, raw["views"], statistics, text_encoder)
+
+
+def load_base_model(folder: str | Path) -> WorldModel:
+    """The world model of a base checkpoint, float32, evaluation mode. Raises UserError on missing files or wrong keys."""
+    folder = Path(folder)
+    model = build_world_model(folder)
+    load_weights(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    return model.eval().requires_grad_(False)
+
+
+def write_manifest(folder: Path, section: Any, seed: int, parents: dict[str, Path]) -> None:
+    """What made the checkpoint: parameters' hash, parents' hashes, seed, git commit, versions, and its files' hashes."""
+    write_json(
+        folder / MANIFEST,
+        {
+            "params": params.digest(section),
+            "seed": seed,
+            "parents": {name: sha256(path) for name, path in parents.items()},
+            "files": {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST and p.is_file()},
+            "versions": {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "peft")},
+            "git_commit": git_commit(),
+        },
+    )
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory, or None outside a repository."""
+    result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+    return result.stdout.strip() or None

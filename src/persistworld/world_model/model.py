@@ -1,0 +1,148 @@
+"""The world model: U-Net, action encoder and instruction encoder (Ctrl-World's architecture, FACTS 1).
+
+Latents are scaled and stacked by height: (C, V * h, w). A chunk is H history frames and L future frames, the first of
+which is the current one.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from persistworld import params
+from persistworld.data.poses import PoseStatistics
+from persistworld.world_model import edm
+from persistworld.world_model.action_encoder import ActionEncoder
+from persistworld.world_model.sampler import euler_sample, guidance_scale
+from persistworld.world_model.text import InstructionEncoder
+from persistworld.world_model.unet import build_unet
+
+FPS, MOTION_BUCKET = 7, 127  # SVD's added_time_ids, as Ctrl-World sets them
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a chunk is conditioned on, as data.
+
+    history: (B, H, C, Vh, w) and current: (B, C, Vh, w), scaled latents; poses: (B, H + L, D), normalised; text: (B, E)
+    or None.
+    """
+
+    history: Tensor
+    current: Tensor
+    poses: Tensor
+    text: Tensor | None
+
+    def take(self, index: Tensor | slice) -> "Condition":
+        return Condition(*(None if t is None else t[index] for t in (self.history, self.current, self.poses, self.text)))
+
+
+@dataclass(frozen=True)
+class Context:
+    """A condition as one model sees it: the action encoder's tokens (B, H + L, D) in place of poses and text."""
+
+    history: Tensor
+    current: Tensor
+    tokens: Tensor
+
+
+class WorldModel(nn.Module):
+    """An action-conditioned, multi-view latent video diffusion model."""
+
+    def __init__(
+        self,
+        config: params.WorldModel,
+        views: Sequence[str],
+        statistics: PoseStatistics,
+        text_encoder: InstructionEncoder | None,
+    ) -> None:
+        super().__init__()
+        self.config, self.views, self.statistics = config, tuple(views), statistics
+        sizes = config.autoencoder
+        self.scaling_factor = sizes.scaling_factor
+        self.unet = build_unet(config.unet, sizes.latent_channels, config.history + config.future)
+        self.action_encoder = ActionEncoder(len(statistics.low), config.unet.cross_attention_dim)
+        self.text_encoder = text_encoder
+
+    def encode_instructions(self, sentences: Sequence[str]) -> Tensor | None:
+        """(B, E) embeddings, without gradient, or None when the model takes no text."""
+        if self.text_encoder is None:
+            return None
+        with torch.no_grad():
+            return self.text_encoder(sentences).clone()
+
+    def context(self, condition: Condition) -> Context:
+        """Encode a condition's poses and text; computed once a chunk, not once a sampler step."""
+        tokens = self.action_encoder(condition.poses, condition.text)
+        return Context(condition.history, condition.current, tokens)
+
+    def predict_x0(self, x_sigma: Tensor, sigma: Tensor, context: Context, noise_aug: float = 0.0) -> Tensor:
+        """The clean future that the model sees in x_sigma (paper Eq. 8).
+
+        x_sigma: (B, L, C, Vh, w) = x0 + sigma * noise; sigma: (B,). History stands before the future, clean or already
+        rescaled; the current frame, divided by the scaling factor, is repeated over all frames in the other half of
+        the channels (Ctrl-World's convention).
+        """
+        batch = x_sigma.shape[0]
+        s = sigma.reshape(-1, 1, 1, 1, 1)
+        frames = torch.cat([context.history, x_sigma * edm.c_in(s)], dim=1)
+        current = (context.current / self.scaling_factor)[:, None].expand(-1, frames.shape[1], -1, -1, -1)
+        ids = torch.tensor([[FPS, MOTION_BUCKET, noise_aug]], device=x_sigma.device).expand(batch, -1)
+        output = self.unet(torch.cat([frames, current], dim=2), edm.c_noise(sigma), context.tokens, ids)
+        return edm.predict_x0(output[:, context.history.shape[1] :].float(), x_sigma, s)
+
+    @torch.no_grad()
+    def sample(self, condition: Condition, noise: Tensor, sampler: params.Sampler, precision: str = "float32") -> Tensor:
+        """Future latents (B, L, C, Vh, w) from unit-variance `noise` of that shape."""
+        batch, frames = noise.shape[:2]
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            level = sigma.expand(batch)
+            x0 = self.predict_x0(x, level, context, sampler.noise_aug)
+            if uncondition is None:
+                return x0
+            free = self.predict_x0(x, level, uncondition, sampler.noise_aug)
+            return free + guidance_scale(sampler, frames).to(x.device) * (x0 - free)
+
+        with autocast(noise.device, precision):
+            context = self.context(condition)
+            uncondition = None
+            if sampler.guidance > 1:
+                uncondition = Context(context.history, context.current, torch.zeros_like(context.tokens))
+            return euler_sample(denoise, noise, sampler)
+
+    @torch.no_grad()
+    def sample_chunk(
+        self,
+        history: Tensor,
+        current: Tensor,
+        poses: np.ndarray,
+        instructions: Sequence[str] | None = None,
+        sampler: params.Sampler | None = None,
+        noise: Tensor | None = None,
+        precision: str = "float32",
+    ) -> Tensor:
+        """One chunk from raw inputs: L future latents (B, L, C, Vh, w), the first of which is the current frame again.
+
+        history: (B, H, C, Vh, w) and current: (B, C, Vh, w), scaled latents; poses: (B, H + L, 7) in m, rad, 0..1;
+        instructions: B sentences, empty by default; noise: (B, L, C, Vh, w), unit variance, drawn when not given.
+        """
+        batch = current.shape[0]
+        normalised = np.stack([self.statistics.normalise(p) for p in np.asarray(poses)])
+        text = self.encode_instructions(instructions or [""] * batch)
+        if noise is None:
+            noise = torch.randn(batch, self.config.future, *current.shape[1:], device=current.device)
+        condition = Condition(history, current, torch.from_numpy(normalised).to(current.device), text)
+        return self.sample(condition, noise, sampler or params.Sampler(), precision)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """bfloat16 autocast, or nothing for float32."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+

@@ -1,0 +1,77 @@
+"""The instruction: a CLIP text model with projection (Ctrl-World: ViT-B/32; FACTS 1)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
+
+from persistworld.params import TextEncoder
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+class InstructionEncoder(nn.Module):
+    """Sentences to CLIP's projected embeddings (B, projection)."""
+
+    def __init__(self, sizes: TextEncoder, tokenizer: PreTrainedTokenizerFast) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+        self.length = sizes.length
+        self.clip = CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                vocab_size=sizes.vocabulary,
+                hidden_size=sizes.hidden,
+                intermediate_size=4 * sizes.hidden,
+                num_hidden_layers=sizes.layers,
+                num_attention_heads=sizes.heads,
+                projection_dim=sizes.projection,
+                max_position_embeddings=sizes.length,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+
+    def forward(self, sentences: Sequence[str]) -> Tensor:
+        """Embeddings (B, projection) of `sentences`; an empty sentence is CLIP's empty prompt. Longer ones are cut."""
+        batch = self.tokenizer(
+            list(sentences), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
+        )
+        device = self.clip.device
+        # CLIP has no padding mask of its own: it reads the state at the first end token, and attention is causal.
+        return self.clip(input_ids=batch["input_ids"].to(device)).text_embeds
+
+
+def train_tokenizer(sentences: Sequence[str], sizes: TextEncoder) -> PreTrainedTokenizerFast:
+    """CLIP's byte-pair encoding (lower case, words end in </w>) learned on `sentences`."""
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    tokenizer.train_from_iterator(
+        sentences,
+        trainers.BpeTrainer(
+            vocab_size=sizes.vocabulary, special_tokens=[START, END], end_of_word_suffix="</w>", show_progress=False
+        ),
+    )
+    start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)]
+    )
+    return _wrap(tokenizer)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    return _wrap(Tokenizer.from_file(str(folder / "tokenizer.json")))
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def _wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=START, eos_token=END, pad_token=END)
+
+

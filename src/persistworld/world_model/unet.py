@@ -1,0 +1,96 @@
+"""SVD's spatio-temporal U-Net with the frame-level condition of Ctrl-World: frame f attends to its own token only (FACTS 1)."""
+
+import torch
+from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.attention_processor import Attention, AttnProcessor
+from torch import Tensor, nn
+
+from persistworld.params import UNet
+
+
+class FrameConditionedUNet(UNetSpatioTemporalConditionModel):
+    """The stock U-Net takes one context for a clip and repeats it over the frames; this one takes a token per frame.
+
+    Parameters and their names are the stock ones, so SVD's and Ctrl-World's weights load key by key.
+    """
+
+    def forward(self, sample: Tensor, timestep: Tensor, frame_tokens: Tensor, added_time_ids: Tensor) -> Tensor:
+        """Predict the EDM network output m (paper Eq. 8).
+
+        sample: (B, F, C_in, h, w); timestep: (B,) c_noise = ln(sigma) / 4; frame_tokens: (B, F, D), one context token per frame;
+        added_time_ids: (B, 3) fps, motion bucket, noise augmentation. Returns (B, F, C_out, h, w).
+        """
+        batch, frames = sample.shape[:2]
+        dtype = sample.dtype
+        embedding = self.time_embedding(self.time_proj(timestep).to(dtype))
+        added = self.add_time_proj(added_time_ids.flatten()).reshape(batch, -1).to(dtype)
+        embedding = (embedding + self.add_embedding(added)).repeat_interleave(frames, dim=0)
+        tokens = frame_tokens.flatten(0, 1)[:, None]  # (B * F, 1, D): each frame sees its own token
+        video = torch.zeros(batch, frames, dtype=dtype, device=sample.device)  # "none of these frames is a still image"
+
+        hidden = self.conv_in(sample.flatten(0, 1))
+        skips = (hidden,)
+        for block in self.down_blocks:
+            context = {"encoder_hidden_states": tokens} if getattr(block, "has_cross_attention", False) else {}
+            hidden, outputs = block(hidden_states=hidden, temb=embedding, image_only_indicator=video, **context)
+            skips += outputs
+        hidden = self.mid_block(
+            hidden_states=hidden, temb=embedding, encoder_hidden_states=tokens, image_only_indicator=video
+        )
+        for block in self.up_blocks:
+            skips, own = skips[: -len(block.resnets)], skips[-len(block.resnets) :]
+            context = {"encoder_hidden_states": tokens} if getattr(block, "has_cross_attention", False) else {}
+            # A level of odd size does not double back to it, so the size of the next skip is handed over.
+            size = skips[-1].shape[2:] if skips else None
+            hidden = block(
+                hidden_states=hidden,
+                temb=embedding,
+                res_hidden_states_tuple=own,
+                upsample_size=size,
+                image_only_indicator=video,
+                **context,
+            )
+        hidden = self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
+        return hidden.reshape(batch, frames, *hidden.shape[1:])
+
+
+class SingleTokenProcessor:
+    """Cross-attention over one token: the softmax is 1, so the result is the token's value, whatever the query."""
+
+    def __call__(
+        self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
+    ) -> Tensor:
+        assert encoder_hidden_states is not None and encoder_hidden_states.shape[1] == 1
+        value = attn.to_out[0](attn.to_v(encoder_hidden_states))
+        return value.expand(-1, hidden_states.shape[1], -1)
+
+
+def build_unet(sizes: UNet, latent_channels: int, frames: int) -> FrameConditionedUNet:
+    """A U-Net of `sizes` with random weights: input 2 * latent_channels (noised latent, current frame), output latent_channels."""
+    levels = len(sizes.channels)
+    unet = FrameConditionedUNet(
+        in_channels=2 * latent_channels,
+        out_channels=latent_channels,
+        down_block_types=("CrossAttnDownBlockSpatioTemporal",) * (levels - 1) + ("DownBlockSpatioTemporal",),
+        up_block_types=("UpBlockSpatioTemporal",) + ("CrossAttnUpBlockSpatioTemporal",) * (levels - 1),
+        block_out_channels=tuple(sizes.channels),
+        num_attention_heads=tuple(sizes.heads),
+        layers_per_block=sizes.layers,
+        cross_attention_dim=sizes.cross_attention_dim,
+        addition_time_embed_dim=sizes.addition_time_embed_dim,
+        projection_class_embeddings_input_dim=3 * sizes.addition_time_embed_dim,
+        num_frames=frames,
+    )
+    use_fast_attention(unet)
+    return unet
+
+
+def use_fast_attention(unet: nn.Module) -> None:
+    """Skip the softmax where there is one token; on short CPU sequences plain matrix products beat the fused kernel."""
+    short = AttnProcessor()
+    for name, module in unet.named_modules():
+        if isinstance(module, Attention):
+            if name.endswith("attn2"):
+                module.set_processor(SingleTokenProcessor())
+            elif not torch.cuda.is_available():
+                module.set_processor(short)

@@ -1,0 +1,80 @@
+"""The command line as a user meets it: one clear line for a mistake, and nothing heavy before it is needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from persistworld.cli import STAGES
+
+SCRIPT = Path(sys.executable).parent / "persistworld"
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+
+
+def run(*args: str, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run([SCRIPT, *args], cwd=cwd, capture_output=True, text=True)
+
+
+def with_change(folder: Path, section: str, key: str, value: object) -> None:
+    params = yaml.safe_load(PARAMS.read_text())
+    params[section][key] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("post_training", "candidats", 8, "post_training.candidats: no such key; did you mean 'candidates'?"),
+        ("post_training", "candidates", "eight", "post_training.candidates = 'eight': expected int"),
+        ("post_training", "candidates", 1, "K must be at least 2"),
+        ("post_training", "keep", 5, "N best and N worst must fit in K = 8"),
+        ("post_training", "prefix", [0, 20], "shorten them or simulate more"),
+        ("evaluation", "protocol", "decode", "choose from decoded, raw"),
+    ],
+)
+def test_a_mistake_in_the_parameters_is_one_line(tmp_path, section, key, value, said):
+    with_change(tmp_path, section, key, value)
+    done = run("post-training", cwd=tmp_path)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("persistworld: error: params.yaml: ") and said in line
+    assert list(tmp_path.iterdir()) == [tmp_path / "params.yaml"]
+
+
+def test_missing_parameters_are_one_line(tmp_path):
+    done = run("episodes", "--params", "nowhere.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("persistworld: error: nowhere.yaml: no such file; copy one from presets/")
+
+
+@pytest.mark.parametrize("args", [("latnts",), ("rollouts", "--model", "base"), ("latents", "--shard", "x")])
+def test_a_mistake_on_the_command_line_is_one_line(tmp_path, args):
+    done = run(*args, cwd=tmp_path)
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("persistworld: error: ")
+
+
+def test_help_names_every_stage(tmp_path):
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert all(stage in done.stdout for stage in STAGES)
+
+
+def test_help_imports_nothing_heavy():
+    heavy = ("torch", "numpy", "pandas", "matplotlib", "diffusers", "pybullet", "pyarrow", "snakemake")
+    code = (
+        "import sys, contextlib, persistworld.cli\n"
+        "with contextlib.suppress(SystemExit): persistworld.cli.main(['--help'])\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_stage_has_its_module():
+    folder = PARAMS.parent / "src/persistworld/stages"
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(STAGES)

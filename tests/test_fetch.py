@@ -1,0 +1,314 @@
+"""Fetching a base checkpoint: real transfers over loopback servers, and every way in which they go wrong."""
+
+import argparse
+import dataclasses
+import functools
+import hashlib
+import http.server
+import json
+import socket
+import tarfile
+import threading
+import urllib.request
+from pathlib import Path
+
+import pytest
+import torch
+
+from persistworld.errors import UserError
+from persistworld.params import Autoencoder, BaseCheckpoint, Params, UNet, WorldModel
+from persistworld.stages import base_checkpoint
+from persistworld.world_model import fetch as fetching
+from persistworld.world_model.checkpoint import load_base_model
+from persistworld.world_model.fetch import KNOWN, fetch, known_model
+from persistworld.world_model.interchange import flat_shapes
+from persistworld.world_model.tensor_files import write_pickle
+
+FILES = {"config.json": b"{}", "world_model.safetensors": bytes(range(256)) * 400}
+COMMIT = "a" * 40
+URL = "https://example.test/base.tar"
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+class Server:
+    """A loopback server: path -> (status, headers, body); a body that is shorter than its Content-Length breaks off."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        server = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, headers, body = server.answers.get(self.path.partition("?")[0], (404, {}, b"{}"))
+                self.send_response(status)
+                for key, value in ({"Content-Length": str(len(body))} | headers).items():
+                    self.send_header(key, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.http.server_address[1]}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def open_url(self, url: str):
+        """The opener for `fetch`: https://example.test/x is this server's /x."""
+        return urllib.request.urlopen(self.address + url.removeprefix("https://example.test"), timeout=10)
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    folder = tmp_path / "origin"
+    folder.mkdir()
+    for name, data in FILES.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def archive(origin: Path, tmp_path: Path) -> bytes:
+    path = tmp_path / "base.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(origin, arcname="base")
+    return path.read_bytes()
+
+
+def assert_nothing_left(folder: Path) -> None:
+    assert not folder.exists()
+    assert not list(folder.parent.glob(".*part*"))
+
+
+def test_file_source_copies_and_checks(origin: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "base"
+    right = {name: digest(data) for name, data in FILES.items()}
+    fetch(BaseCheckpoint(source="file", location=str(origin), sha256=right), folder)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    ("digests", "message"),
+    [({"config.json": "0" * 64}, "config.json has sha256"), ({"absent.bin": "0" * 64}, "lacks the file absent.bin")],
+)
+def test_wrong_sha256_and_missing_file_leave_nothing(origin: Path, tmp_path: Path, digests: dict, message: str) -> None:
+    folder = tmp_path / "checkpoints" / "base"
+    with pytest.raises(UserError, match=message):
+        fetch(BaseCheckpoint(source="file", location=str(origin), sha256=digests), folder)
+    assert_nothing_left(folder)
+
+
+def test_a_failed_fetch_keeps_the_checkpoint_that_was_there(origin: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    fetch(BaseCheckpoint(source="file", location=str(origin)), folder)
+    with pytest.raises(UserError):
+        fetch(BaseCheckpoint(source="file", location=str(origin), sha256={"config.json": "0" * 64}), folder)
+    assert (folder / "config.json").read_bytes() == FILES["config.json"]
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        fetch(BaseCheckpoint(source="file", location=str(tmp_path / "nowhere")), tmp_path / "base")
+
+
+def test_archive_is_unpacked_recorded_and_held_to_the_record(server: Server, archive: bytes, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / "base"
+    source = BaseCheckpoint(source="https", location=URL)
+    server.answers["/base.tar"] = (200, {}, archive)
+    fetch(source, folder, server.open_url)
+    assert {n: (folder / n).read_bytes() for n in FILES} == FILES
+    assert json.loads((folder / "fetched.json").read_text())["sha256"] == {n: digest(d) for n, d in FILES.items()}
+
+    fetch(source, folder, server.open_url)  # the same bytes again: nothing to say
+    changed = archive.replace(FILES["world_model.safetensors"], b"x" * len(FILES["world_model.safetensors"]))
+    server.answers["/base.tar"] = (200, {}, changed)
+    with pytest.raises(UserError, match=r"world_model\.safetensors has sha256 .* record of its first download"):
+        fetch(source, folder, server.open_url)
+    assert (folder / "world_model.safetensors").read_bytes() == FILES["world_model.safetensors"]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.02])
+def test_truncated_archive_leaves_nothing(server: Server, archive: bytes, tmp_path: Path, share: float) -> None:
+    folder = tmp_path / "checkpoints" / "base"
+    server.answers["/base.tar"] = (200, {"Content-Length": str(len(archive))}, archive[: int(len(archive) * share)])
+    with pytest.raises(UserError, match="broke off"):
+        fetch(BaseCheckpoint(source="https", location=URL), folder, server.open_url)
+    assert_nothing_left(folder)
+
+
+def test_archive_cut_between_members_is_noticed(server: Server, origin: Path, tmp_path: Path) -> None:
+    """The cruel case: what arrived is a valid archive of fewer files."""
+    path = tmp_path / "cut.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(origin / "config.json", arcname="config.json")
+        boundary = tar.offset
+        tar.add(origin / "world_model.safetensors", arcname="world_model.safetensors")
+    whole = path.read_bytes()
+    server.answers["/base.tar"] = (200, {"Content-Length": str(len(whole))}, whole[:boundary])
+    with pytest.raises(UserError, match="broke off"):
+        fetch(BaseCheckpoint(source="https", location=URL), tmp_path / "base", server.open_url)
+    assert_nothing_left(tmp_path / "base")
+
+
+def test_archive_that_reaches_outside_is_refused(server: Server, origin: Path, tmp_path: Path) -> None:
+    path = tmp_path / "evil.tar"
+    with tarfile.open(path, "w") as tar:
+        tar.add(origin / "config.json", arcname="../escaped.json")
+    server.answers["/base.tar"] = (200, {}, path.read_bytes())
+    with pytest.raises(UserError, match="refused"):
+        fetch(BaseCheckpoint(source="https", location=URL), tmp_path / "base", server.open_url)
+    assert not (tmp_path / "escaped.json").exists()
+
+
+def test_https_errors(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="answered 404"):
+        fetch(BaseCheckpoint(source="https", location=URL), tmp_path / "base", server.open_url)
+    with pytest.raises(UserError, match="starts with https"):
+        fetch(BaseCheckpoint(source="https", location="http://example.test/base.tar"), tmp_path / "base")
+    server.answers["/base.tar"] = (200, {}, b"<html>this is a page</html>" * 100)
+    with pytest.raises(UserError, match=r"is no \.tar"):
+        fetch(BaseCheckpoint(source="https", location=URL), tmp_path / "base", server.open_url)
+
+
+def test_https_offline(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be reached"):
+        fetch(BaseCheckpoint(source="https", location=f"https://127.0.0.1:{closed_port()}/base.tar"), tmp_path / "base")
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A loopback hub with the repository group/model; the hub's cache lies in the test's folder."""
+    import huggingface_hub
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", functools.partial(huggingface_hub.snapshot_download, etag_timeout=5)
+    )
+    tree = [{"type": "file", "path": name, "size": len(data), "oid": digest(data)[:40]} for name, data in FILES.items()]
+    server.answers[f"/api/models/group/model/tree/{COMMIT}"] = (
+        200,
+        {"Content-Type": "application/json"},
+        json.dumps(tree).encode(),
+    )
+    for name, data in FILES.items():
+        headers = {"ETag": f'"{digest(data)[:40]}"', "X-Repo-Commit": COMMIT, "Content-Length": str(len(data))}
+        server.answers[f"/group/model/resolve/{COMMIT}/{name}"] = (200, headers, data)
+    return server
+
+
+def from_hub(location: str = "group/model", revision: str = COMMIT) -> BaseCheckpoint:
+    return BaseCheckpoint(source="hf", location=location, revision=revision)
+
+
+def test_hub_snapshot_at_a_commit(hub: Server, tmp_path: Path) -> None:
+    fetch(from_hub(), tmp_path / "base", endpoint=hub.address)
+    assert {n: (tmp_path / "base" / n).read_bytes() for n in FILES} == FILES
+    assert not (tmp_path / "base" / "config.json").is_symlink()
+    assert json.loads((tmp_path / "base" / "fetched.json").read_text())["revision"] == COMMIT
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "abc123"])
+def test_a_branch_is_no_revision(tmp_path: Path, revision: str) -> None:
+    with pytest.raises(UserError, match="branches and tags move"):
+        fetch(from_hub(revision=revision), tmp_path / "base")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (403, "GatedRepo", "access is gated; accept its licence"),
+        (404, "RepoNotFound", "no such repository"),
+        (404, "RevisionNotFound", "has no such commit"),
+    ],
+)
+def test_hub_refusals(hub: Server, tmp_path: Path, status: int, code: str, message: str) -> None:
+    hub.answers[f"/api/models/group/model/tree/{COMMIT}"] = (
+        status,
+        {"X-Error-Code": code, "X-Error-Message": code},
+        b"{}",
+    )
+    with pytest.raises(UserError, match=message):
+        fetch(from_hub(), tmp_path / "checkpoints" / "base", endpoint=hub.address)
+    assert_nothing_left(tmp_path / "checkpoints" / "base")
+
+
+def test_hub_offline(hub: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be reached"):
+        fetch(from_hub(), tmp_path / "base", endpoint=f"http://127.0.0.1:{closed_port()}")
+
+
+def test_hub_repository_without_the_file_that_is_known_to_be_needed(
+    hub: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(fetching.KNOWN, "group", fetching.HubModel("group/model", COMMIT, ("config.json", "model.pt")))
+    with pytest.raises(UserError, match=r"has no file model\.pt"):
+        fetch(from_hub("group"), tmp_path / "base", endpoint=hub.address)
+
+
+def test_known_models_are_pinned() -> None:
+    assert known_model("yjguo/Ctrl-World") is KNOWN["ctrl_world"] is known_model("ctrl_world")
+    for model in KNOWN.values():
+        assert model.revision is None or fetching.COMMIT.fullmatch(model.revision)
+    assert known_model("somebody/else") is None
+
+
+# The stage
+
+
+def test_stage_copies_a_checkpoint_folder(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    params = dataclasses.replace(Params(), base_checkpoint=BaseCheckpoint(source="file", location=str(origin)))
+    for _ in range(2):  # and again over what is there
+        base_checkpoint.main(params, argparse.Namespace())
+        assert {p.name: p.read_bytes() for p in Path("checkpoints/base").iterdir()} == FILES
+    assert not Path("checkpoints/fetched/base").exists()
+
+
+def test_stage_imports_a_flat_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = WorldModel(
+        autoencoder=Autoencoder(channels=(32,), layers=1),
+        unet=UNet(channels=(32, 32), heads=(1, 1), layers=1, cross_attention_dim=32, addition_time_embed_dim=8),
+        use_text=False,
+    )
+    shapes = flat_shapes(config, None)
+    source = tmp_path / "source"
+    source.mkdir()
+    write_pickle({name: torch.randn(shape) for name, shape in shapes.items()}, source / "checkpoint-1.pt")
+    settings = BaseCheckpoint(source="file", location=str(source))
+    params = dataclasses.replace(Params(), world_model=config, base_checkpoint=settings)
+    with pytest.raises(UserError, match=r"stat\.json"):
+        base_checkpoint.main(params, argparse.Namespace())
+    (source / "stat.json").write_text(json.dumps({"state_01": [-1] * 7, "state_99": [1] * 7}))
+    base_checkpoint.main(params, argparse.Namespace())
+    assert load_base_model("checkpoints/base").statistics.high == (1.0,) * 7
+    assert not Path("checkpoints/fetched/base").exists()
+
+
+def test_stage_names_a_folder_without_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    params = dataclasses.replace(Params(), base_checkpoint=BaseCheckpoint(source="file", location="empty"))
+    with pytest.raises(UserError, match=r"expected config\.json, or one \.pt file; \.pt files found: none"):
+        base_checkpoint.main(params, argparse.Namespace())

@@ -1,0 +1,214 @@
+"""The layout on disk: written, read back, taken up again, and every damage named in a line."""
+
+import json
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from persistworld.data.episodes import VIEWS, BadEpisode, open_episodes
+from persistworld.data.generation import generate
+from persistworld.data.lerobot import episode_statistics, write_episode, write_meta
+from persistworld.data.simulator import simulate_episode
+from persistworld.errors import UserError
+
+SIZE = {"frames": 6, "height": 24, "width": 40, "fps": 5.0}
+INDICES = (2, 1005)  # sparse, in two chunks
+PARQUET = "data/chunk-000/episode_000002.parquet"
+VIDEO = "videos/chunk-000/observation.images.wrist_left/episode_000002.mp4"
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return {index: simulate_episode(index, 0, **SIZE) for index in INDICES}
+
+
+@pytest.fixture(scope="module")
+def written(simulated, tmp_path_factory):
+    root = tmp_path_factory.mktemp("episodes")
+    for one in simulated.values():
+        write_episode(root, one)
+    write_meta(root, [episode_statistics(root, index) for index in INDICES], 5.0)
+    return root
+
+
+@pytest.fixture
+def copy(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "copy")
+
+
+def _contents(root):
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def _lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_files_and_fields_are_lerobots(written):
+    info = json.loads((written / "meta/info.json").read_text())
+    assert (info["codebase_version"], info["fps"], info["chunks_size"]) == ("v2.1", 5.0, 1000)
+    assert (info["total_episodes"], info["total_frames"], info["total_videos"], info["total_chunks"]) == (2, 12, 6, 2)
+    for index in INDICES:
+        place = {"episode_chunk": index // 1000, "episode_index": index}
+        path = written / info["data_path"].format(**place)
+        keys = [name for name, feature in info["features"].items() if feature["dtype"] == "video"]
+        videos = [written / info["video_path"].format(video_key=key, **place) for key in keys]
+        assert len(videos) == 3 and all(video.is_file() for video in videos)
+        table = pq.read_table(path)
+        assert set(table.column_names) == set(info["features"]) - set(keys)
+        for name in table.column_names:
+            kind, wanted = table.schema.field(name).type, info["features"][name]
+            size = kind.list_size if pa.types.is_fixed_size_list(kind) else 1
+            kind = kind.value_type if pa.types.is_fixed_size_list(kind) else kind
+            names = {"float": "float32", "int64": "int64", "bool": "bool", "string": "string"}
+            assert (names[str(kind)], [size]) == (wanted["dtype"], wanted["shape"])
+    episodes = _lines(written / "meta/episodes.jsonl")
+    assert [(e["episode_index"], e["length"]) for e in episodes] == [(2, 6), (1005, 6)]
+    tasks = {t["task_index"]: t["task"] for t in _lines(written / "meta/tasks.jsonl")}
+    table = pq.read_table(written / PARQUET).to_pylist()
+    assert tasks[table[0]["task_index"]] == table[0]["language_instruction"] == episodes[0]["tasks"][0]
+    stats = _lines(written / "meta/episodes_stats.jsonl")[0]["stats"]
+    poses = np.array([row["observation.state.cartesian_position"] for row in table])
+    np.testing.assert_allclose(stats["observation.state.cartesian_position"]["mean"], poses.mean(0), rtol=1e-6)
+    assert np.shape(stats["observation.images.wrist_left"]["std"]) == (3, 1, 1)
+
+
+def test_round_trip(written, simulated):
+    source = open_episodes(written)
+    assert source.indices() == list(INDICES) and source.views == VIEWS and source.fps == 5.0
+    for index, one in simulated.items():
+        episode = source.episode(index)
+        for name in ("pose", "joints", "action"):
+            np.testing.assert_array_equal(getattr(episode, name), getattr(one.episode, name))
+        assert (episode.instruction, episode.success) == (one.episode.instruction, one.success)
+        np.testing.assert_array_equal(source.masks(index), one.masks)
+        for view in VIEWS:
+            error = source.frames(index, view).astype(float) - one.frames[view]
+            assert 10 * np.log10(255**2 / (error**2).mean()) > 38  # dB: the codec's loss
+
+
+def test_without_masks_there_are_none(copy):
+    shutil.rmtree(copy / "masks")
+    assert open_episodes(copy).masks(2) is None
+
+
+def test_generate_takes_up_where_it_stopped_to_the_same_bytes(tmp_path, simulated):
+    how = {"seed": 0, **SIZE, "workers": 2}
+    generate(tmp_path / "whole", INDICES, **how)
+    before = _contents(tmp_path / "whole")
+    kept = tmp_path / "whole" / PARQUET
+    stamp = kept.stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "whole/meta")  # as a run leaves it that was killed before its end
+    (tmp_path / "whole/data/chunk-001/episode_001005.parquet").unlink()
+    generate(tmp_path / "whole", INDICES, **how)
+    assert _contents(tmp_path / "whole") == before
+    assert kept.stat().st_mtime_ns == stamp
+    np.testing.assert_array_equal(open_episodes(tmp_path / "whole").episode(2).pose, simulated[2].episode.pose)
+
+
+def test_generate_makes_episodes_of_other_parameters_anew(tmp_path):
+    how = {"seed": 0, **SIZE, "workers": 1}
+    generate(tmp_path / "e", [2], **how)
+    first = open_episodes(tmp_path / "e").episode(2).pose
+    generate(tmp_path / "e", [2], **how | {"seed": 1})
+    assert not np.array_equal(open_episodes(tmp_path / "e").episode(2).pose, first)
+
+
+def test_generate_leaves_foreign_episodes_alone(copy):
+    with pytest.raises(UserError, match="not simulated here"):
+        generate(copy, [2], seed=0, workers=1, **SIZE)
+    assert (copy / PARQUET).is_file()
+
+
+def _without(name):
+    return lambda table: table.drop_columns([name])
+
+
+def _replace(name, change):
+    def edit(table):
+        values = np.array(table[name].to_pylist(), dtype=np.float32)
+        return table.set_column(table.column_names.index(name), name, pa.array(change(values).tolist()))
+
+    return edit
+
+
+def _nan(values):
+    values[3, 1] = np.nan
+    return values
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (_without("observation.state.cartesian_position"), "no column observation.state.cartesian_position"),
+        (_replace("observation.state.cartesian_position", _nan), "pose is not finite at frame 3"),
+        (_replace("observation.state.cartesian_position", lambda v: v[:, :3]), "is not 6 numbers a frame"),
+        (lambda table: table.slice(0, 4), "holds 4 frames, meta/episodes.jsonl says 6"),
+    ],
+)
+def test_bad_parquet(copy, edit, reason):
+    pq.write_table(edit(pq.read_table(copy / PARQUET)), copy / PARQUET)
+    with pytest.raises(BadEpisode, match=reason) as caught:
+        open_episodes(copy).episode(2)
+    assert caught.value.index == 2 and "\n" not in str(caught.value)
+    open_episodes(copy).episode(1005)  # the others are not touched
+
+
+def test_columns_that_need_not_be_there(copy):
+    names = ("observation.state.joint_position", "action.cartesian_position", "is_episode_successful")
+    pq.write_table(pq.read_table(copy / PARQUET).drop_columns(list(names)), copy / PARQUET)
+    episode = open_episodes(copy).episode(2)
+    assert episode.joints is None and episode.action is None and episode.success is None
+
+
+def test_gripper_as_a_list_of_one(copy):
+    want = open_episodes(copy).episode(2).pose
+    table = _replace("observation.state.gripper_position", lambda v: v[:, None])(pq.read_table(copy / PARQUET))
+    pq.write_table(table, copy / PARQUET)
+    np.testing.assert_array_equal(open_episodes(copy).episode(2).pose, want)
+
+
+@pytest.mark.parametrize("name", [PARQUET, VIDEO, "masks/chunk-000/episode_000002.npz"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.97])
+def test_truncated_files(copy, name, share):
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[: int(share * len(content))])
+    source = open_episodes(copy)
+    with pytest.raises(BadEpisode, match="episode 2: ") as caught:
+        source.episode(2), source.frames(2, "wrist"), source.masks(2)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files(copy):
+    (copy / PARQUET).unlink()
+    (copy / VIDEO).unlink()
+    source = open_episodes(copy)
+    with pytest.raises(BadEpisode, match=r"listed, but .* is missing"):
+        source.episode(2)
+    with pytest.raises(BadEpisode, match=r"wrist_left.* missing"):
+        source.frames(2, "wrist")
+    with pytest.raises(BadEpisode, match="not listed"):
+        source.episode(3)
+    assert len(source.frames(2, "exterior_1")) == 6
+
+
+def test_video_of_another_length(copy):
+    rows = _lines(copy / "meta/episodes.jsonl")
+    rows[0]["length"] = 7
+    (copy / "meta/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(BadEpisode, match=r"holds 6 frames, meta/episodes\.jsonl says 7"):
+        open_episodes(copy).frames(2, "wrist")
+
+
+def test_folders_that_are_no_data_set(copy, tmp_path):
+    with pytest.raises(UserError, match="no episodes here"):
+        open_episodes(tmp_path)
+    (copy / "meta/episodes.jsonl").write_text("nonsense\n")
+    with pytest.raises(UserError, match=r"episodes\.jsonl: not a list"):
+        open_episodes(copy)
+    (copy / "meta/info.json").write_text('{"codebase_version": "v3.0"}')
+    with pytest.raises(UserError, match=r"v3\.0"):
+        open_episodes(copy)

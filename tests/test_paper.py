@@ -1,0 +1,274 @@
+"""Tables, figures and the report from a synthetic score table whose effects are known."""
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import re
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from synthetic_scores import GAIN, META, model_frame, write_synthetic
+
+from persistworld import params
+from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
+from persistworld.data.lerobot import episode_statistics, write_episode, write_meta
+from persistworld.data.simulator import simulate_episode
+from persistworld.errors import UserError
+from persistworld.paper.cells import claims, make_cells, paired_details, paired_json, reported, table_json
+from persistworld.paper.figures import figure_4
+from persistworld.paper.media import Media, ranked_episodes, spread_over
+from persistworld.paper.notes import Settings, settings_of
+from persistworld.paper.scores_table import episode_values, load_scores, write_scores
+from persistworld.paper.strips import cut, mask_centres
+from persistworld.paper.tables import variant_json, write_tables
+from persistworld.paper.training_plot import read_training
+from persistworld.paper.videos import comparison_video
+from persistworld.stages import figures, report, tables
+from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
+
+SETTINGS = Settings("tabletop", "decoded", (0, 1), bootstrap=200)
+OPTIONS = (SETTINGS.bootstrap, SETTINGS.confidence, SETTINGS.seed)
+EPISODES, FRAMES = 8, 9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("scores")
+    write_synthetic(path, EPISODES, FRAMES)
+    return path
+
+
+@pytest.fixture(scope="module")
+def scores(folder):
+    return load_scores(sorted(folder.glob("*.parquet")))
+
+
+def test_a_cell_is_the_mean_over_frames_then_views_then_seeds_then_episodes():
+    values = [  # seed, episode, frame, view, value
+        (0, 3, 0, "exterior_1", 1.0), (0, 3, 1, "exterior_1", 3.0), (0, 3, 0, "exterior_2", 10.0),  # (2 + 10) / 2 = 6
+        (1, 3, 0, "exterior_1", 8.0),  # 8: the episode is (6 + 8) / 2 = 7
+        (0, 7, 0, "exterior_2", 1.0), (0, 3, 0, "wrist", 5.0),
+    ]  # fmt: skip
+    frame = pd.DataFrame(values, columns=["seed", "episode", "frame", "view", "value"])
+    frame = frame.assign(model="base", chunk=0, region="full", metric="psnr", protocol="decoded")
+    found = episode_values(frame).set_index(["group", "episode"])["value"].to_dict()
+    assert found == {("external", 3): 7.0, ("external", 7): 1.0, ("wrist", 3): 5.0}
+
+
+def test_known_effects_give_exact_cells_changes_and_wins(scores):
+    cells = make_cells(scores, *OPTIONS)
+    for metric, gain in GAIN.items():
+        cell = cells["decoded", "wrist", "post_trained", "object", metric]
+        base = cells["decoded", "wrist", "base", "object", metric].value.mean
+        assert cell.episodes == EPISODES
+        assert cell.difference.mean == pytest.approx(gain, rel=1e-4)
+        assert (cell.difference.low, cell.difference.high) == pytest.approx((gain, gain), rel=1e-4)
+        assert cell.change.mean == pytest.approx(100 * gain / base, rel=1e-4)
+        assert cells["raw", "external", "base", "full", metric].change is None
+    details = paired_details(scores, [("post_trained", "base")], *OPTIONS)
+    result = paired_json(details, "decoded", "post_trained", "base")
+    found = details["post_trained_vs_base"]["decoded"]["external"]["full"]["lpips"]
+    assert found["sign_p"] == pytest.approx(2 / 2**EPISODES, rel=1e-5) and found["losses"] == 0
+    assert result["external"]["lpips"] == {"win_rate": 1.0, "p_value": found["wilcoxon_p"], "episodes": EPISODES}
+    assert found["wilcoxon_p"] < 0.02
+    assert set(result) == {"external", "wrist"} and set(result["wrist"]) == {"ssim", "psnr", "lpips"}
+
+
+def test_claims_count_cells_and_name_those_that_do_not_improve(scores):
+    cells = make_cells(scores, *OPTIONS)
+    ours, reverse = ("post_trained", "teacher_forced"), ("base", "post_trained")
+    first, second = claims(cells, "decoded", [ours])
+    assert (first.better, first.cells, first.worse, second.better, second.cells) == (6, 6, (), 12, 12)
+    failed = claims(cells, "decoded", [reverse, ("nobody", "base")])
+    assert [(c.table, c.better) for c in failed] == [("table_1", 0), ("table_2", 0)]
+    assert "wrist full LPIPS" in failed[0].worse and len(failed[1].worse) == 12
+
+
+def test_json_has_the_promised_shape(scores):
+    cells = make_cells(scores, *OPTIONS)
+    one, two = (table_json(cells, table, "decoded") for table in ("table_1", "table_2"))
+    assert set(one) == {"external", "wrist"} and set(one["wrist"]["post_trained"]) == {"ssim", "psnr", "lpips"}
+    assert set(two["external"]["base"]) == {"object", "robot"}
+    assert all(isinstance(v, float) for v in two["external"]["base"]["robot"].values())
+
+
+def test_tables_say_how_they_were_made_and_keep_the_paper_apart(scores, tmp_path):
+    write_tables(scores, SETTINGS, tmp_path / "tables", tmp_path / "metrics")
+    for name in ("table_1", "table_2"):
+        page = (tmp_path / f"tables/{name}.md").read_text()
+        for said in (
+            "**Scale: tabletop**",
+            "LPIPS backbone: tabletop",
+            "7x7",
+            "multiplied by the mask",
+            "Seeds",
+            "raw",
+        ):
+            assert said.lower() in page.lower()
+        assert "object in wrist 2" in page and f"{EPISODES} episodes" in page
+        assert page.index("headline protocol") < page.index("other protocol") < page.index("As the paper printed")
+        tex = (tmp_path / f"tables/{name}.tex").read_text()
+        assert tex.count("{") == tex.count("}") and tex.count(r"\begin") == tex.count(r"\end") and "tabletop" in tex
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "tables/table_1.csv").read_text())))
+    printed = [r for r in rows if r["source"] == "paper" and r["model"] == "post_trained" and r["view"] == "external"]
+    assert [float(r["value"]) for r in printed] == [0.86, 24.42, 0.07]
+    assert {r["protocol"] for r in rows if r["source"] == "this run"} == {"decoded", "raw"}
+    metrics = json.loads((tmp_path / "metrics/paired.json").read_text())
+    assert metrics["wrist"]["psnr"]["win_rate"] == 1.0
+    assert set(json.loads((tmp_path / "metrics/paired_details.json").read_text())) == {
+        "post_trained_vs_base", "post_trained_vs_teacher_forced", "teacher_forced_vs_base",
+    }  # fmt: skip
+
+
+def test_the_papers_percentages_follow_from_its_numbers():
+    table = reported()["table_1"]
+    base, ours = table["external"]["base"], table["external"]["post_trained"]
+    assert ours["psnr"] - base["psnr"] == pytest.approx(1.40)  # paper, section 4
+    assert 100 * (ours["lpips"] / base["lpips"] - 1) == pytest.approx(-14.0, abs=0.5)
+
+
+def test_a_variant_gets_the_same_content(folder, tmp_path):
+    path = tmp_path / "paper_setting.parquet"
+    write_scores(path, model_frame("paper_setting", 0.5, EPISODES, FRAMES), {**META, "empty_masks": {}})
+    together = load_scores([folder / "base.parquet", folder / "teacher_forced.parquet", path])
+    tree = variant_json(together, SETTINGS, "paper_setting")
+    assert set(tree["table_1"]["wrist"]) == {"base", "teacher_forced", "paper_setting"}
+    assert tree["paired"]["external"]["ssim"]["win_rate"] == 1.0 and tree["protocol"] == "decoded"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.drop(columns="region"), "column 'region' is missing"),
+        (lambda f: f.assign(metric=f["metric"].replace("ssim", "fid")), "metric 'fid' is unknown"),
+        (lambda f: f.assign(value=f["value"].where(f.index != 5)), r"of episode 3, frame 0, .* is nan"),
+        (lambda f: pd.concat([f, f.iloc[:1]]), "occurs twice"),
+        (lambda f: f.assign(episode="three"), "wrong type"),
+    ],
+)
+def test_a_damaged_score_table_is_one_clear_error(folder, tmp_path, change, message):
+    frame = pd.read_parquet(folder / "base.parquet")
+    change(frame).to_parquet(tmp_path / "base.parquet", index=False)
+    with pytest.raises(UserError, match=message) as error:
+        load_scores([tmp_path / "base.parquet"])
+    assert str(tmp_path / "base.parquet") in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_models_and_unequal_metrics_are_clear_errors(folder, tmp_path):
+    with pytest.raises(UserError, match=r"nobody\.parquet: no such file; run the stage scores --model nobody"):
+        load_scores([folder / "nobody.parquet"])
+    with pytest.raises(UserError, match="no scores of model 'post_trained'"):
+        load_scores([folder / "base.parquet"], ["base", "post_trained"])
+    frame = model_frame("other", 0.0, EPISODES, FRAMES)
+    write_scores(tmp_path / "other.parquet", frame, {**META, "lpips_backbone": "alex"})
+    with pytest.raises(UserError, match="lpips_backbone is 'alex', but 'tabletop'"):
+        load_scores([folder / "base.parquet", tmp_path / "other.parquet"])
+    (tmp_path / "half.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="not a whole parquet file"):
+        load_scores([tmp_path / "half.parquet"])
+    (tmp_path / "log.csv").write_text("loss\n1\n")
+    with pytest.raises(UserError, match="expected a 'step' column"):
+        read_training(tmp_path / "log.csv")
+
+
+def test_episodes_are_shown_by_rank_never_by_hand(scores):
+    frame = scores.frame.copy()
+    ours = frame["model"] == "post_trained"
+    frame["value"] += np.where(ours, 0.001 * frame["episode"], 0.0)  # later episodes gain more
+    ranked = ranked_episodes(dataclasses.replace(scores, frame=frame), "decoded", "wrist", "full", "psnr")
+    assert list(ranked.index) == [3 + 4 * e for e in range(EPISODES)]
+    assert spread_over(ranked, 3) == [(3, 1), (15, 4), (31, 8)]
+    assert spread_over(ranked, 1) == [(15, 4)] and spread_over(ranked[:0], 3) == []
+
+
+def some_media(frames: int = 5) -> Media:
+    """Frames that brighten, with the object's mask moving down a column and missing in frame 1."""
+    truth = np.zeros((frames, 3, 24, 40, 3), np.uint8)
+    truth += (40 * np.arange(frames, dtype=np.uint8))[:, None, None, None, None]
+    masks = np.zeros((frames, 3, 24, 40), np.uint8)
+    for t in (0, 2, 3, 4):
+        masks[t, 2, 4 * t : 4 * t + 3, 10:13] = 2
+    models = {"base": truth, "post_trained": truth[::-1].copy()}
+    return Media(3, 0, "push the cup", ("exterior_1", "exterior_2", "wrist"), truth, models, masks)
+
+
+def test_crops_follow_the_mask_and_stay_in_the_frame():
+    centres = mask_centres(some_media(), 2, "object")
+    assert centres[0].tolist() == [1, 11] and centres[1].tolist() == [1, 11]  # none in frame 1: the nearest one's
+    assert centres[4].tolist() == [17, 11]
+    assert mask_centres(some_media(), 0, "object")[0].tolist() == [12, 20]
+    picture = np.arange(24 * 40).reshape(24, 40, 1)
+    assert cut(picture, (1, 11), (10, 10))[0, 0, 0] == 6 and cut(picture, (23, 39), (10, 10)).shape == (10, 10, 1)
+
+
+def test_a_video_plays_and_shows_the_frames():
+    data = comparison_video(some_media(), ["base", "post_trained"], 5.0)
+    with av.open(io.BytesIO(data)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+        assert float(container.streams.video[0].average_rate) == 5.0
+    assert len(frames) == 5
+    height, width = frames[-1].shape[:2]
+    middle = frames[-1][height // 2]
+    assert abs(int(middle[width // 6].mean()) - 160) < 12 and middle[5 * width // 6].mean() < 12  # truth, post_trained
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder as the stages before the paper leave it: two tiny episodes, an autoencoder, rollouts, scores, logs."""
+    root = tmp_path_factory.mktemp("work")
+    indices = (3, 7)
+    for index in indices:
+        write_episode(root / "data/episodes", simulate_episode(index, 0, frames=FRAMES, height=24, width=40, fps=5.0))
+    write_meta(root / "data/episodes", [episode_statistics(root / "data/episodes", i) for i in indices], 5.0)
+    sizes = params.Autoencoder(patch=2, latent_channels=4, channels=(32, 32), layers=1)
+    torch.manual_seed(0)
+    (root / "checkpoints/base").mkdir(parents=True)
+    save_autoencoder(Autoencoder(sizes), root / "checkpoints/base")
+    (root / "checkpoints/base/manifest.json").write_text('{"seed": 0}')
+    for model in ("base", "post_trained"):
+        (root / f"data/rollouts/{model}").mkdir(parents=True)
+        latents = {"latents": torch.randn(2, FRAMES, 4, 18, 10), "episodes": torch.tensor(indices)}
+        save_file(latents, root / f"data/rollouts/{model}/seed-0.safetensors")
+    labels = torch.zeros(FRAMES, 3, 24, 40, dtype=torch.uint8)
+    labels[:, :, 5:9, 20:28], labels[:, :, 12:, :9] = MANIPULATED_OBJECT, ROBOT
+    masks = {str(index): labels.clone() for index in indices}
+    save_file(masks, root / "data/masks.safetensors", metadata={"source": "simulator"})
+    write_synthetic(root / "results/scores", 2, FRAMES)
+    (root / "results/training").mkdir()
+    (root / "results/training/base.csv").write_text("step,reward_mean,reward_best,loss\n1,0.5,0.7,1.0\n2,0.6,0.8,0.9\n")
+    (root / "results/benchmarks").mkdir()
+    (root / "results/benchmarks/tables.tsv").write_text("s\th:m:s\tmax_rss\n7.5\t0:00:07\t-\n")
+    return root
+
+
+def test_the_stages_write_everything_they_promise(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    settings = params.Params(
+        episodes=params.Episodes(height=24, width=40, path="data/episodes"),
+        evaluation=params.Evaluation(seeds=(0,)),
+        paper=params.Paper(bootstrap=50, strip_frames=3, report_episodes=2),
+    )
+    for stage in (tables, figures, report):
+        stage.main(settings, argparse.Namespace())
+    for number in (3, 4, 5, 11):
+        assert (workplace / f"results/figures/figure_{number}.png").stat().st_size > 10_000
+        assert (workplace / f"results/figures/figure_{number}.pdf").read_bytes().startswith(b"%PDF")
+    page = (workplace / "results/report.html").read_text()
+    assert page.count("data:video/mp4;base64,") == 2 and page.count("data:image/png;base64,") == 5
+    for said in ("Scale: tabletop", "6 of 6", "7.5", "report_episodes: 2", "rank 1 of 2", "torch"):
+        assert said in page
+    assert not re.search(r"""(src|href)=["']?(https?:|//)|url\(""", page)  # nothing is fetched
+    first = {path: path.read_bytes() for path in (workplace / "results/figures").glob("figure_4.*")}
+    figure_4(
+        load_scores([workplace / f"results/scores/{m}.parquet" for m in settings.evaluation.models]),
+        settings_of(settings),
+        workplace / "results/figures",
+    )
+    assert len(first) == 2 and all(path.read_bytes() == data for path, data in first.items())

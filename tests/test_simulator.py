@@ -1,0 +1,100 @@
+"""The simulator: deterministic, moving by physics, and true to its own labels."""
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, VIEWS, frame_stride, split_of
+from persistworld.data.simulator import simulate_episode
+from persistworld.data.tasks import INSTRUCTIONS, sample_task
+from persistworld.errors import UserError
+
+SMALL = {"frames": 6, "height": 24, "width": 40, "fps": 5.0}
+
+
+@pytest.fixture(scope="module")
+def small():
+    return simulate_episode(3, 0, **SMALL)
+
+
+def _bytes(simulated):
+    episode = simulated.episode
+    arrays = [episode.pose, episode.joints, episode.action, simulated.masks, *simulated.frames.values()]
+    return b"".join(a.tobytes() for a in arrays)
+
+
+def test_same_seed_and_index_give_the_same_bytes_whatever_ran_before(small):
+    other = simulate_episode(4, 0, **SMALL)
+    again = simulate_episode(3, 0, **SMALL)
+    assert _bytes(again) == _bytes(small)
+    assert _bytes(other) != _bytes(small)
+    assert _bytes(simulate_episode(3, 1, **SMALL)) != _bytes(small)
+
+
+def test_shapes_and_units(small):
+    episode = small.episode
+    assert tuple(small.frames) == VIEWS
+    assert all(f.shape == (6, 24, 40, 3) and f.dtype == np.uint8 for f in small.frames.values())
+    assert small.masks.shape == (6, 3, 24, 40) and set(np.unique(small.masks)) == {0, 1, 2}
+    assert episode.pose.shape == episode.action.shape == (6, 7) and episode.pose.dtype == np.float32
+    assert episode.joints.shape == (6, 7)
+    assert episode.instruction in INSTRUCTIONS
+    assert ((episode.pose[:, 6] >= 0) & (episode.pose[:, 6] <= 1)).all()
+
+
+def test_gripper_points_down_and_the_arm_follows_its_commands(small):
+    episode = small.episode
+    down = Rotation.from_euler("xyz", episode.pose[:, 3:6]).as_matrix()[:, :, 2]  # where the hand's z axis points
+    assert (down[:, 2] < -0.97).all()
+    assert np.abs(episode.action[:-1, :3] - episode.pose[1:, :3]).max() < 0.02
+    commanded, reached = (Rotation.from_euler("xyz", e[:, 3:6]) for e in (episode.action[:-1], episode.pose[1:]))
+    turn = commanded.inv() * reached
+    assert turn.magnitude().max() < 0.05
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_every_view_sees_the_object_at_the_start(index):
+    simulated = simulate_episode(index, 0, frames=1, height=24, width=40, fps=5.0)
+    assert ((simulated.masks[0] == MANIPULATED_OBJECT).sum((1, 2)) > 0).all()
+    assert ((simulated.masks[0] == ROBOT).sum((1, 2)) > 0).all()
+    assert all(f.std() > 5 for f in simulated.frames.values())
+
+
+def test_masks_follow_the_object_colour():
+    """In the pixels labelled as the object its own colour dominates: an orange thing is redder than blue."""
+    simulated = simulate_episode(0, 0, frames=1, height=48, width=80, fps=5.0)
+    assert "orange" in simulated.episode.instruction
+    for view, frames in enumerate(simulated.frames.values()):
+        pixels = frames[0][simulated.masks[0, view] == MANIPULATED_OBJECT].astype(float)
+        assert (pixels[:, 0] > pixels[:, 2] + 40).mean() > 0.9
+
+
+def test_a_placement_succeeds_by_physics_and_a_miss_does_not():
+    seconds_only = {"frames": 62, "height": 8, "width": 8, "fps": 5.0}
+    tasks = {sample_task(np.random.default_rng([0, index])).intent: index for index in reversed(range(60))}
+    assert simulate_episode(tasks["place"], 0, **seconds_only).success
+    assert not simulate_episode(tasks["miss"], 0, **seconds_only).success
+
+
+@pytest.mark.parametrize("wrong", [{"frames": 0}, {"height": 4}, {"fps": 60.0}, {"fps": 0.0}])
+def test_sizes_that_cannot_be_simulated(wrong):
+    with pytest.raises(UserError, match="cannot simulate"):
+        simulate_episode(0, 0, **SMALL | wrong)
+
+
+def test_split_rule_is_droids_with_its_parameters():
+    assert [i for i in range(300) if split_of(i, 100, [99], []) == "validation"] == [99, 199, 299]
+    assert [split_of(i, 4, [3], [2]) for i in range(5)] == ["train", "train", "tuning", "validation", "train"]
+    with pytest.raises(UserError, match="remainder 4"):
+        split_of(0, 4, [4], [])
+    with pytest.raises(UserError, match="both"):
+        split_of(0, 4, [3], [3])
+
+
+def test_frame_stride():
+    assert frame_stride(15, 5) == 3
+    assert frame_stride(14.99, 5) == 3
+    assert frame_stride(5, 5) == 1
+    for source, target in ((15, 4), (5, 15), (0, 5)):
+        with pytest.raises(UserError):
+            frame_stride(source, target)

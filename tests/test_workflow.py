@@ -1,0 +1,289 @@
+"""Snakemake and DVC see one and the same workflow, and see every change.
+
+The engines run on a copy of the repository whose outputs are placeholders: which jobs they want is what is tested here.
+tests/test_workflow_run.py runs the stages themselves.
+"""
+
+import ast
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from persistworld.params import Params
+
+ROOT = Path(__file__).parents[1]
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
+# Modules that change no result, and params.py, whose values both engines compare by themselves.
+NEUTRAL = {f"src/persistworld/{name}.py" for name in ("__init__", "cli", "errors", "files", "params", "progress")}
+# DVC's stages that share a rule, and the rule that cannot bear its stage's name, which is a function in Snakefiles.
+RULES = {"baseline_scores": "scores", "report": "report_page"}
+EVALUATION = {"masks", "rollouts", "scores", "tables", "figures", "report_page"}
+
+
+def snakemake(*args: str, cwd: Path, snakefile: str = "workflow/Snakefile") -> str:
+    profile = ["--workflow-profile", "workflow/profiles/default", "--cores", "1"]
+    return _run(cwd, "snakemake", "-s", snakefile, *profile, *args)
+
+
+def dvc(*args: str, cwd: Path) -> str:
+    return _run(cwd, "dvc", *args)
+
+
+def _run(cwd: Path, *command: str) -> str:
+    done = subprocess.run([sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def planned(output: str) -> set[str]:
+    """The rules of the jobs that a dry run lists, targets left out."""
+    return set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE)) - {"all", "stage", "rollouts_base"}
+
+
+def stages() -> dict[str, dict]:
+    """DVC's stages by name, those of a `foreach` one by one."""
+    found = {}
+    for name, stage in DVC.items():
+        for item in stage.get("foreach", [None]):
+            body = json.loads(json.dumps(stage.get("do", stage)).replace("${item}", str(item)))
+            found[f"{name}@{item}" if item else name] = body
+    return found
+
+
+def rule_of(name: str) -> str:
+    """The Snakemake rule of one of DVC's stages."""
+    stage = name.split("@")[0]
+    return RULES.get(stage, stage)
+
+
+def outs(stage: dict) -> list[str]:
+    return [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
+
+
+def sections(stage: dict) -> set[str]:
+    return {param for param in stage["params"] if isinstance(param, str)}
+
+
+def covering(path: str, entries: list[str]) -> list[str]:
+    return [entry for entry in entries if path == entry or path.startswith(entry + "/")]
+
+
+def copy_of_repository(folder: Path) -> Path:
+    """The files that git has or would take, without results; a repository of its own, for DVC."""
+    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    for name in subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and not name.startswith("results/") and name != "dvc.lock" and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    return copy_of_repository(tmp_path_factory.mktemp("repository"))
+
+
+def outputs(repository: Path) -> list[dict[str, str]]:
+    """Snakemake's list of outputs, for the whole workflow: [{output_file, rule, input-file(s), ...}]."""
+    return list(csv.DictReader(snakemake("--detailed-summary", cwd=repository).splitlines(), delimiter="\t"))
+
+
+@pytest.fixture(scope="module")
+def finished(repository):
+    """The repository with a placeholder for each output, recorded by both engines."""
+    for row in outputs(repository):
+        path = repository / row["output_file"]
+        if not path.suffix:
+            path = path / "placeholder"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}" if path.suffix == ".json" else row["output_file"])
+    snakemake("--touch", "--forceall", cwd=repository)
+    dvc("commit", "--force", "--quiet", cwd=repository)
+    return repository
+
+
+@pytest.fixture
+def changeable(finished):
+    """The finished repository, whose params.yaml and code are put back after the test."""
+    before = {path: path.read_bytes() for path in [finished / "params.yaml", *finished.glob("src/**/*.py")]}
+    yield finished
+    for path, content in before.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+
+
+def test_lint_is_clean():
+    snakemake("--lint", cwd=ROOT)
+
+
+def test_both_engines_have_the_same_outputs_and_inputs(finished):
+    seen, summary = set(), outputs(finished)
+    for name, stage in stages().items():
+        rule = rule_of(name)
+        rows = [row for row in summary if covering(row["output_file"], outs(stage))]
+        assert {row["rule"] for row in rows} == {rule}, name
+        made = [row["output_file"] for row in rows]
+        assert {out for path in made for out in covering(path, outs(stage))} == set(outs(stage)), name
+        used = {path for row in rows for path in row["input-file(s)"].split(",")}
+        assert not [path for path in used if not covering(path, stage["deps"])], f"{name}: inputs that DVC lacks"
+        unused = set(stage["deps"]) - {dep for path in used for dep in covering(path, stage["deps"])}
+        assert not unused, f"{name}: deps that Snakemake lacks"
+        seen.update(made)
+    assert seen == {row["output_file"] for row in summary}
+
+
+def test_both_engines_have_the_same_parameters(repository):
+    listing = repository / "parameters.smk"
+    listing.write_text(
+        'include: "workflow/Snakefile"\n'
+        'import json; print(json.dumps({rule.name: list(rule.params.keys()) for rule in workflow.rules}))'
+    )
+    rules = json.loads(snakemake("--list", cwd=repository, snakefile="parameters.smk").splitlines()[0])
+    listing.unlink()
+    for name, stage in stages().items():
+        rule = rule_of(name)
+        assert sections(stage) == set(rules[rule]), name
+        [defaults] = [param["workflow/defaults.yaml"] for param in stage["params"] if isinstance(param, dict)]
+        assert set(defaults) == sections(stage), name
+
+
+def test_defaults_are_current():
+    written = yaml.safe_load((ROOT / "workflow/defaults.yaml").read_text())
+    current = json.loads(json.dumps(asdict(Params())))
+    assert written == current, "persistworld defaults > workflow/defaults.yaml"
+
+
+@pytest.mark.parametrize("preset", ["params.yaml", *sorted(path.name for path in (ROOT / "presets").glob("*.yaml"))])
+def test_presets_have_every_section_that_dvc_compares(preset):
+    path = ROOT / preset if preset == "params.yaml" else ROOT / "presets" / preset
+    params = yaml.safe_load(path.read_text())
+    for name in set().union(*map(sections, stages().values())):
+        assert has(params, name.split(".")), f"{preset}: DVC compares {name}: write it down, if only as {{}} or its default"
+
+
+def has(params: dict, keys: list[str]) -> bool:
+    return keys[0] in params and (len(keys) == 1 or has(params[keys[0]], keys[1:]))
+
+
+def test_the_models_of_dvc_are_those_of_the_parameters():
+    models = yaml.safe_load((ROOT / "params.yaml").read_text())["evaluation"].get("models", Params().evaluation.models)
+    assert set(models) == {*DVC["scores"]["foreach"], *DVC["baseline_scores"]["foreach"]}
+
+
+@pytest.mark.parametrize("stage", CODE)
+def test_the_code_of_a_stage_is_what_it_imports(stage):
+    used = {path for path in imported(f"src/persistworld/stages/{stage}.py") - NEUTRAL if not is_empty(path)}
+    missing = sorted(path for path in used if not covering(path, CODE[stage]))
+    assert not missing, f"workflow/code.yaml, {stage}: add {missing}"
+    idle = sorted(set(CODE[stage]) - {entry for path in used for entry in covering(path, CODE[stage])})
+    assert not idle, f"workflow/code.yaml, {stage}: does not use {idle}"
+
+
+@pytest.mark.parametrize("name", [name for name in DVC if name not in ("baseline_scores", "report")])
+def test_a_stage_declares_the_parameters_that_it_reads(name):
+    module = ast.parse((ROOT / f"src/persistworld/stages/{name}.py").read_text())
+    read = {
+        node.attr
+        for node in ast.walk(module)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
+    }
+    declared = {section.split(".")[0] for section in sections(DVC[name].get("do", DVC[name]))}
+    assert read & {field.name for field in fields(Params)} <= declared
+
+
+def imported(start: str) -> set[str]:
+    """The package's modules that a module imports, whether at once or in a function, directly or not."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        if path == "src/persistworld/__init__.py":
+            continue  # offers the whole package, each name imported when it is asked for
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            waiting += [path for name in names for path in files_of(name)]
+    return found
+
+
+def is_empty(path: str) -> bool:
+    """Whether a module is a docstring at most."""
+    return all(isinstance(node, ast.Expr) for node in ast.parse((ROOT / path).read_text()).body)
+
+
+def files_of(module: str) -> list[str]:
+    """The file of a module of ours and those of the packages around it; none for what is not a module of ours."""
+    parts = module.split(".")
+    if parts[0] != "persistworld":
+        return []
+    ends = [path for i in range(len(parts)) for path in (Path(*parts[: i + 1]), Path(*parts[: i + 1], "__init__"))]
+    return [f"src/{path}.py" for path in ends if (ROOT / f"src/{path}.py").is_file()]
+
+
+@pytest.mark.parametrize("name", [name for name in stages() if "@" not in name or name.endswith("@base")])
+def test_a_stage_file_builds_its_stage_and_nothing_upstream(finished, name):
+    command = stages()[name]["cmd"].split()
+    snakefile, target = command[command.index("-s") + 1], command[-1]
+    rule = rule_of(name)
+    # `stage` is the target that is built when none is named, so that none is not "nothing to be done".
+    wanted = [] if target == "stage" else [target]
+    assert planned(snakemake("--dry-run", "--forceall", *wanted, cwd=finished, snakefile=snakefile)) == {rule}
+
+
+def changed_stages(repository: Path) -> set[str]:
+    return {rule_of(name) for name in json.loads(dvc("status", "--json", cwd=repository))}
+
+
+def test_nothing_to_do_when_finished(finished):
+    assert "Nothing to be done" in snakemake("--dry-run", cwd=finished)
+    assert changed_stages(finished) == set()
+
+
+def change(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    os.utime(path)
+
+
+def test_an_evaluation_parameter_concerns_evaluation_and_paper_alone(changeable):
+    change(changeable / "params.yaml", "evaluation:\n", "evaluation:\n  protocol: raw\n")
+    assert planned(snakemake("--dry-run", cwd=changeable)) == EVALUATION
+    assert changed_stages(changeable) == EVALUATION
+
+
+def test_a_post_training_parameter_concerns_it_and_what_follows(changeable):
+    change(changeable / "params.yaml", "post_training:\n", "post_training:\n  beta: 0.5\n")
+    dry = snakemake("--dry-run", cwd=changeable)
+    assert planned(dry) == {"post_training", "teacher_forcing", *EVALUATION} - {"masks"}
+    assert not [made for made in re.findall(r"output: (.*)", dry) if made.startswith("data/rollouts/base")]
+    # What DVC compares directly: the stages that read the section. The rest follows from their outputs.
+    assert changed_stages(changeable) == {"post_training", "teacher_forcing", "report_page"}
+
+
+def test_an_edited_module_concerns_the_stages_that_import_it(changeable):
+    change(changeable / "src/persistworld/paper/strips.py", '"""', '"""\n')
+    assert planned(snakemake("--dry-run", cwd=changeable)) == {"tables", "figures", "report_page"}
+    assert changed_stages(changeable) == {"tables", "figures", "report_page"}
+
+
+def test_parameters_come_from_one_file(repository):
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--config", "seed=3"]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "persistworld: error: --config and --configfile" in done.stderr

@@ -1,0 +1,86 @@
+"""What the files in rules/ share: checked parameters, the models and files that they imply, the code of each stage."""
+
+import sys
+from dataclasses import asdict
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+
+import yaml
+from snakemake.utils import min_version, validate
+
+ROOT = Path(workflow.current_basedir).parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+from persistworld.errors import UserError
+from persistworld.params import BASELINES, RESERVED_MODELS, load_params
+
+min_version("9.0")
+
+
+configfile: "params.yaml"
+
+
+try:
+    PARAMS = load_params("params.yaml")
+    if config != yaml.safe_load(Path("params.yaml").read_text()):
+        raise UserError("--config and --configfile: stages read params.yaml alone; edit it, or copy a preset over it")
+except UserError as error:
+    sys.exit(f"persistworld: error: {error}")
+validate(config, "../schemas/params.schema.yaml", set_default=False)
+
+SETTINGS = asdict(PARAMS)
+SHARDS = range(PARAMS.latents.shards)
+SEEDS = PARAMS.evaluation.seeds
+MODELS = PARAMS.evaluation.models
+# Models that are a checkpoint, as against baselines that need none; of them, those that are evaluated.
+ROLLED_OUT = [model for model in (*RESERVED_MODELS, *PARAMS.variants) if model not in BASELINES]
+CHECKPOINTS = [model for model in MODELS if model in ROLLED_OUT]
+# One GPU a job at the paper's scale, none on the tabletop.
+GPUS = 0 if PARAMS.paper.scale == "tabletop" else 1
+CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
+SECTIONS = [name for name in SETTINGS if name != "preset"]
+FIGURES = [3, 4, 5, 11]
+LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
+ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=CHECKPOINTS, seed=SEEDS)
+SHOWN = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=["base", "post_trained"], seed=SEEDS)
+SCORES = expand("results/scores/{model}.parquet", model=MODELS)
+TRAINING = expand("results/training/{run}.csv", run=[model for model in CHECKPOINTS if model != "base"])
+MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengine' else 'persistworld'}.yml"
+
+
+def code(stage):
+    """The package's files that a stage uses. As inputs: an edited module makes its stages stale."""
+    files = []
+    for entry in map(Path, CODE[stage]):
+        files += sorted(file for file in entry.rglob("*.*") if file.suffix != ".pyc") if entry.is_dir() else [entry]
+    return [str(file) for file in files]
+
+
+def sections(*names):
+    """Sections or "section.key"s of params.yaml, defaults filled in. As `params:`, a change makes a rule's outputs stale."""
+    return {name: reduce(getitem, name.split("."), SETTINGS) for name in names}
+
+
+def base_files():
+    """The files of a base checkpoint that ships with the repository; none when it is downloaded."""
+    folder = Path(PARAMS.base_checkpoint.location)
+    return sorted(str(file) for file in folder.iterdir()) if PARAMS.base_checkpoint.source == "file" else []
+
+
+def rollouts_of(wildcards):
+    """The rollouts that a model's scores need: one a seed; none for baselines."""
+    seeds = [] if wildcards.model in BASELINES else SEEDS
+    return expand("data/rollouts/{model}/seed-{seed}.safetensors", model=wildcards.model, seed=seeds)
+
+
+def one_of(names):
+    """A wildcard's constraint: one of `names`, nothing else."""
+    return "|".join(names) or "(?!)"
+
+
+wildcard_constraints:
+    shard=r"\d+",
+    seed=r"-?\d+",
+    run=one_of(["post_trained", *PARAMS.variants]),
+    variant=one_of(PARAMS.variants),
+    model=one_of([*RESERVED_MODELS, *PARAMS.variants]),

@@ -1,0 +1,20 @@
+rule episodes:
+    input:
+        code=code("episodes"),
+    output:
+        episodes=directory("data/episodes"),
+    params:
+        **sections("episodes", "seed"),
+    log:
+        "logs/episodes.log",
+    benchmark:
+        "results/benchmarks/episodes.tsv"
+    conda:
+        "../envs/persistworld.yml"
+    threads: 2
+    priority: 100
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "persistworld episodes --threads {threads} 2>&1 | tee {log}"

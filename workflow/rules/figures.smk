@@ -1,0 +1,27 @@
+rule figures:
+    input:
+        scores=SCORES,
+        rollouts=SHOWN,
+        episodes="data/episodes",
+        base="checkpoints/base",
+        code=code("figures"),
+    output:
+        vector=expand("results/figures/figure_{number}.pdf", number=FIGURES),
+        figure_3=report("results/figures/figure_3.png", caption="../report/figure_3.rst", category="Figures"),
+        figure_4=report("results/figures/figure_4.png", caption="../report/figure_4.rst", category="Figures"),
+        figure_5=report("results/figures/figure_5.png", caption="../report/figure_5.rst", category="Figures"),
+        figure_11=report("results/figures/figure_11.png", caption="../report/figure_11.rst", category="Figures"),
+    params:
+        **sections("episodes", "evaluation", "paper", "seed"),
+    log:
+        "logs/figures.log",
+    benchmark:
+        "results/benchmarks/figures.tsv"
+    conda:
+        "../envs/persistworld.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "persistworld figures --threads {threads} 2>&1 | tee {log}"

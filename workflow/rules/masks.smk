@@ -1,0 +1,23 @@
+rule masks:
+    input:
+        episodes="data/episodes",
+        manifest="data/manifest.json",
+        code=code("masks"),
+    output:
+        masks="data/masks.safetensors",
+        metrics="results/metrics/masks.json",
+    params:
+        **sections("episodes", "evaluation", "masks", "rollout", "world_model"),
+    log:
+        "logs/masks.log",
+    benchmark:
+        "results/benchmarks/masks.tsv"
+    conda:
+        MASKS_ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=240,
+        gpu=GPUS,
+    shell:
+        "persistworld masks --threads {threads} 2>&1 | tee {log}"

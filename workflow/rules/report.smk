@@ -1,0 +1,25 @@
+rule report_page:
+    input:
+        scores=SCORES,
+        figures=expand("results/figures/figure_{number}.png", number=FIGURES),
+        checkpoints=expand("checkpoints/{model}", model=CHECKPOINTS),
+        training=TRAINING,
+        rollouts=SHOWN,
+        episodes="data/episodes",
+        code=code("report"),
+    output:
+        page=report("results/report.html", caption="../report/report.rst", category="Report"),
+    params:
+        **sections(*SECTIONS),
+    log:
+        "logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    conda:
+        "../envs/persistworld.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    shell:
+        "persistworld report --threads {threads} 2>&1 | tee {log}"

@@ -1,0 +1,25 @@
+rule teacher_forcing:
+    input:
+        base="checkpoints/base",
+        latents=LATENTS,
+        manifest="data/manifest.json",
+        code=code("teacher_forcing"),
+    output:
+        checkpoint=directory("checkpoints/teacher_forced"),
+        training="results/training/teacher_forced.csv",
+    params:
+        **sections("base_training", "post_training", "rollout.history_index", "seed"),
+    log:
+        "logs/teacher_forcing.log",
+    benchmark:
+        "results/benchmarks/teacher_forcing.tsv"
+    conda:
+        "../envs/persistworld.yml"
+    threads: 1
+    priority: 80
+    resources:
+        mem_mb=2500,
+        runtime=4320,
+        gpu=GPUS,
+    shell:
+        "persistworld teacher_forcing --threads {threads} 2>&1 | tee {log}"

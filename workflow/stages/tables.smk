@@ -1,0 +1,8 @@
+include: "../rules/common.smk"
+include: "../rules/tables.smk"
+
+
+rule stage:
+    default_target: True
+    input:
+        rules.tables.output,
