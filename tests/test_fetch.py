@@ -21,7 +21,7 @@ from persistworld.stages import base_checkpoint
 from persistworld.world_model import fetch as fetching
 from persistworld.world_model.checkpoint import load_base_model
 from persistworld.world_model.fetch import KNOWN, fetch, known_model
-from persistworld.world_model.interchange import flat_shapes
+from persistworld.world_model.interchange import CTRL_WORLD_STATISTICS, flat_shapes
 from persistworld.world_model.tensor_files import write_pickle
 
 FILES = {"config.json": b"{}", "world_model.safetensors": bytes(range(256)) * 400}
@@ -292,7 +292,7 @@ def test_stage_imports_a_flat_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
         unet=UNet(channels=(32, 32), heads=(1, 1), layers=1, cross_attention_dim=32, addition_time_embed_dim=8),
         use_text=False,
     )
-    shapes = flat_shapes(config, None)
+    shapes = flat_shapes(config, CTRL_WORLD_STATISTICS, None)
     source = tmp_path / "source"
     source.mkdir()
     write_pickle({name: torch.randn(shape) for name, shape in shapes.items()}, source / "checkpoint-1.pt")

@@ -154,7 +154,7 @@ def test_full_size_model_has_every_key_and_shape_of_ctrl_world(tokenizer) -> Non
     reference = {n: torch.Size(s) for n, s in json.loads(KEYS.read_text()).items()}
     assert len(reference) == 2525
     tensors = {n: torch.empty(s, device="meta") for n, s in reference.items()}
-    wanted = flat_shapes(params.WorldModel(), tokenizer) | image_encoder_shapes(tensors)
+    wanted = flat_shapes(params.WorldModel(), CTRL_WORLD_STATISTICS, tokenizer) | image_encoder_shapes(tensors)
     assert wanted == reference
     assert list(reconcile(tensors, wanted, "reference")) == list(wanted)
 
@@ -406,8 +406,8 @@ def test_missing_tokenizer_and_wrong_statistics(flat: Flat, tmp_path: Path) -> N
     empty.mkdir()
     with pytest.raises(UserError, match=r"tokenizer\.json"):
         import_tensors(flat, TINY, VIEWS, CTRL_WORLD_STATISTICS, empty, tmp_path / "x.pt", tmp_path / "base")
-    (tmp_path / "stat.json").write_text(json.dumps({"state_01": [0.0] * 6, "state_99": [1.0] * 6}))
-    with pytest.raises(UserError, match="7 each"):
+    (tmp_path / "stat.json").write_text(json.dumps({"state_01": [0.0] * 6, "state_99": [1.0] * 7}))
+    with pytest.raises(UserError, match="6 and 7 numbers"):
         read_statistics(tmp_path / "stat.json")
     (tmp_path / "stat.json").write_text(json.dumps({"mean": [0.0]}))
     with pytest.raises(UserError, match="state_01"):

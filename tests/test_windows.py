@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from persistworld import params
 from persistworld.data.latents import LatentStore
 from persistworld.data.windows import buffer_rows, draw_window, read_batch, skip_rows
-from persistworld.rollout.engine import Starts, chunk_condition
+from persistworld.rollouts.engine import Starts, chunk_condition
 
 REPLAY, POLICY = (0, 0, -8, -6, -4, -2), (0, 0, -12, -9, -6, -3)  # Ctrl-World's two published index sets
 H, L, CHUNKS = 6, 5, 14

@@ -169,7 +169,7 @@ def test_presets_have_every_section_that_dvc_compares(preset):
     path = ROOT / preset if preset == "params.yaml" else ROOT / "presets" / preset
     params = yaml.safe_load(path.read_text())
     for name in set().union(*map(sections, stages().values())):
-        assert has(params, name.split(".")), f"{preset}: DVC compares {name}: write it down, if only as {{}} or its default"
+        assert has(params, name.split(".")), f"{preset}: DVC compares {name}: write it down, if only as {{}}"
 
 
 def has(params: dict, keys: list[str]) -> bool:

@@ -1,1 +1,23 @@
-"""Post-train action-conditioned robot world models on their own rollouts."""
+"""Post-train action-conditioned robot world models on their own rollouts.
+
+    model = persistworld.load_world_model("checkpoints/post_trained")
+    latents = persistworld.rollout(model, starts, episodes, seed, settings)
+
+Both names are loaded on first use, so that importing the package (and `persistworld --help`) does not import torch.
+"""
+
+from typing import Any
+
+__all__ = ["load_world_model", "rollout"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_world_model":
+        from persistworld.post_training.checkpoint import load_world_model
+
+        return load_world_model
+    if name == "rollout":
+        from persistworld.rollouts.engine import rollout
+
+        return rollout
+    raise AttributeError(f"module 'persistworld' has no attribute {name!r}")

@@ -14,8 +14,8 @@ from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.data.windows import CHUNK_STRIDE
 from persistworld.randomness import generator, normal
-from persistworld.rollout.engine import Starts, chunk_condition
-from persistworld.rollout.starts import starts_of
+from persistworld.rollouts.engine import Starts, chunk_condition
+from persistworld.rollouts.starts import starts_of
 from persistworld.world_model.model import Condition, WorldModel
 
 

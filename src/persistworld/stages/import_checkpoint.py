@@ -28,7 +28,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         )
     statistics = read_statistics(Path(args.statistics)) if args.statistics else CTRL_WORLD_STATISTICS
     if source.is_dir():
-        tensors, config = read_folders(source, clip, params.world_model.rotation, params.seed)
+        tensors, config = read_folders(source, clip, statistics, params.seed)
     else:
         tensors, config = map_tensors(source), params.world_model
     import_checkpoint(tensors, config, params.episodes.views, statistics, clip, source, Path(args.output))

@@ -12,8 +12,8 @@ from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import load_world_model
 from persistworld.progress import track
-from persistworld.rollout.engine import rollout
-from persistworld.rollout.starts import starts_of
+from persistworld.rollouts.engine import rollout
+from persistworld.rollouts.starts import starts_of
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTrainedTokenizerFast
 
 from persistworld import params
-from persistworld.data.poses import PoseStatistics, pose_size
+from persistworld.data.poses import PoseStatistics
 from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json, write_json
 from persistworld.world_model import autoencoder as ae
@@ -63,11 +63,13 @@ CTRL_WORLD_STATISTICS = PoseStatistics(
 )
 
 
-def flat_shapes(config: params.WorldModel, tokenizer: PreTrainedTokenizerFast | None) -> Shapes:
+def flat_shapes(
+    config: params.WorldModel, statistics: PoseStatistics, tokenizer: PreTrainedTokenizerFast | None
+) -> Shapes:
     """Flat names and shapes of all that takes part in inference, for a model of `config`; nothing is allocated."""
     with torch.device("meta"):
         text = InstructionEncoder(config.text_encoder, tokenizer) if config.use_text and tokenizer is not None else None
-        model = WorldModel(config, (), PoseStatistics(config.rotation, (), ()), text)
+        model = WorldModel(config, (), statistics, text)
         autoencoder = Autoencoder(config.autoencoder)
     return {_flat_name(n): t.shape for m in (model, autoencoder) for n, t in m.state_dict().items()}
 
@@ -125,13 +127,10 @@ def import_checkpoint(
         raise UserError(
             f"{tokenizer_folder}/tokenizer.json: no such file; it comes with CLIP (openai/clip-vit-base-patch32)"
         )
-    if len(statistics.low) != pose_size(config.rotation):
-        raise UserError(
-            f"pose statistics have {len(statistics.low)} numbers, "
-            f"world_model.rotation = {config.rotation} needs {pose_size(config.rotation)}"
-        )
     tokenizer = load_tokenizer(tokenizer_folder) if config.use_text else None
-    wanted = flat_shapes(config, tokenizer) | image_encoder_shapes({_unwrapped(n): t for n, t in tensors.items()})
+    wanted = flat_shapes(config, statistics, tokenizer) | image_encoder_shapes(
+        {_unwrapped(n): t for n, t in tensors.items()}
+    )
     tensors = reconcile(tensors, wanted, str(origin))
     with atomic_path(output) as part:
         part.mkdir()
@@ -160,14 +159,16 @@ def flat_tensors(folder: Path, image_encoder: bool = True) -> Tensors:
 
 
 def read_statistics(path: Path) -> PoseStatistics:
-    """Ctrl-World's stat.json: `state_01` and `state_99`, seven numbers each, x y z, Euler xyz, gripper."""
+    """Ctrl-World's stat.json: `state_01` and `state_99`, a number per pose dimension (DROID: x y z, Euler xyz, gripper)."""
     raw = read_json(path)
     try:
         low, high = (tuple(float(v) for v in raw[key]) for key in ("state_01", "state_99"))
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: expected the lists state_01 and state_99, as in Ctrl-World's stat.json") from None
-    if not len(low) == len(high) == 7:
-        raise UserError(f"{path}: state_01 and state_99 have {len(low)} and {len(high)} numbers; 7 each are expected")
+    if not len(low) == len(high) > 0:
+        raise UserError(
+            f"{path}: state_01 and state_99 have {len(low)} and {len(high)} numbers; as many are expected in both"
+        )
     return PoseStatistics("euler", low, high)
 
 

@@ -7,26 +7,26 @@ from diffusers import UNetSpatioTemporalConditionModel
 from transformers import CLIPTextConfig
 
 from persistworld import params
-from persistworld.data.poses import PoseStatistics, pose_size
+from persistworld.data.poses import PoseStatistics
 from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json, write_json
 from persistworld.world_model.action_encoder import ActionEncoder
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.interchange import FLAT_TEXT, IN_AUTOENCODER, IN_IMAGE_ENCODER, image_encoder_config
-from persistworld.world_model.model import WorldModel
 from persistworld.world_model.tensor_files import Tensors, map_tensors, write_safetensors
 from persistworld.world_model.text import InstructionEncoder, load_tokenizer, save_tokenizer
+from persistworld.world_model.unet import build_unet
 
 
-def read_folders(svd: Path, clip: Path, rotation: str, seed: int) -> tuple[Tensors, params.WorldModel]:
+def read_folders(svd: Path, clip: Path, statistics: PoseStatistics, seed: int) -> tuple[Tensors, params.WorldModel]:
     """SVD's and CLIP's folders as diffusers and transformers save them: what Ctrl-World's training starts from.
 
     Sizes come from the folders' config.json. Neither has an action encoder: it gets random weights from `seed`.
     """
-    config = _config_of_folders(svd, clip, rotation)
+    config = _config_of_folders(svd, clip, statistics.rotation)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = ActionEncoder(pose_size(config.rotation), config.unet.cross_attention_dim)
+        encoder = ActionEncoder(len(statistics.low), config.unet.cross_attention_dim)
     text = {n: t for n, t in _weights_of(clip).items() if n.startswith(("text_model.", "text_projection."))}
     parts = {"unet.": _weights_of(svd / "unet"), "vae.": _weights_of(svd / "vae"), FLAT_TEXT: text}
     if (svd / "image_encoder").is_dir():
@@ -44,11 +44,11 @@ def export_folders(tensors: Tensors, config: params.WorldModel, tokenizer_folder
     tokenizer = load_tokenizer(tokenizer_folder) if config.use_text else None
     with torch.device("meta"):
         text = InstructionEncoder(config.text_encoder, tokenizer) if tokenizer is not None else None
-        model = WorldModel(config, (), PoseStatistics(config.rotation, (), ()), text)
+        unet = build_unet(config.unet, config.autoencoder.latent_channels, config.history + config.future)
         vae = Autoencoder(config.autoencoder).vae
     with atomic_path(output) as part:
         part.mkdir()
-        model.unet.save_config(part / "unet")
+        unet.save_config(part / "unet")
         # The parameters are the stock class's own; its name lets diffusers open the folder.
         stock = read_json(part / "unet" / "config.json") | {"_class_name": UNetSpatioTemporalConditionModel.__name__}
         write_json(part / "unet" / "config.json", stock)

@@ -6,7 +6,7 @@ import torch
 
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
-from persistworld.rollout.engine import Starts
+from persistworld.rollouts.engine import Starts
 from persistworld.world_model.model import WorldModel
 
 

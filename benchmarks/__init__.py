@@ -1,0 +1,1 @@
+"""Timings and counts, by hand: `python -m benchmarks [name ...] [--params FILE]`. Not tests: nothing here passes or fails."""

@@ -1,0 +1,57 @@
+"""`python -m benchmarks [name ...] [--params FILE] [--threads N]`: Markdown tables on standard output.
+
+Without names, all of them. `cost` counts and needs no weights and no time to speak of; the others time what they name, with the
+base checkpoint's weights where they are there and random ones otherwise. A machine that does other work gives other numbers.
+"""
+
+import argparse
+import importlib
+import os
+import platform
+import sys
+
+TIMED = {
+    "throughput": "frames per second of each part",
+    "phases": "seconds per phase of a post-training step",
+    "batching": "batched groups against one candidate at a time",
+    "engine": "our sampler against a plain diffusers loop",
+}
+COUNTED = {"cost": "FLOPs and peak memory, computed"}
+
+
+def main() -> int:
+    """Returns 0, or 2 for a mistake that the user can mend."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings and counts; not tests.")
+    known = COUNTED | TIMED
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(f"{n} ({t})" for n, t in known.items()))
+    parser.add_argument("--params", default="params.yaml", metavar="FILE", help="(default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
+    args = parser.parse_args()
+    if unknown := set(args.names) - known.keys():
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # before torch is imported
+    import torch
+
+    from benchmarks.materials import load_materials
+    from benchmarks.table import markdown
+    from persistworld.errors import UserError
+    from persistworld.params import load_params
+
+    torch.set_num_threads(args.threads)
+    try:
+        params = load_params(args.params)
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{args.threads} threads of {os.cpu_count()} cores"
+        print(f"preset {params.preset}; {device}; {platform.machine()}; torch {torch.__version__}\n", flush=True)
+        names = [name for name in known if name in args.names or not args.names]
+        materials = load_materials(params) if set(names) & TIMED.keys() else None
+        for name in names:
+            rows = importlib.import_module(f"benchmarks.{name}").rows(params if name in COUNTED else materials)
+            print(markdown(known[name], rows), flush=True)
+    except UserError as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

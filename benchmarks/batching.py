@@ -1,0 +1,22 @@
+"""Batched groups against one candidate at a time: how many times faster the same chunks are sampled."""
+
+from benchmarks.materials import Materials
+from benchmarks.table import Row, seconds
+
+
+def rows(materials: Materials) -> list[Row]:
+    """All candidates of a step (at most 32) in one batch, and then one by one."""
+    settings, model = materials.params.post_training, materials.model
+    count = min(32, settings.groups * settings.candidates)
+    condition, noise = materials.condition(count), materials.latents(count, model.config.future)
+
+    def sample(rows: slice) -> None:
+        model.sample(condition.take(rows), noise[rows], settings.sampler, settings.precision)
+
+    together = seconds(lambda: sample(slice(None)))
+    alone = seconds(lambda: [sample(slice(i, i + 1)) for i in range(count)])
+    return [
+        Row("one batch", count / together, "chunks/s", f"{count} candidates, {settings.sampler.steps} steps"),
+        Row("one at a time", count / alone, "chunks/s", ""),
+        Row("ratio", alone / together, "", "aim: 4 on two cores"),
+    ]

@@ -1,0 +1,178 @@
+"""FLOPs and peak memory at any preset, computed on the meta device: no weights, no GPU, under a minute.
+
+Counted by torch.utils.flop_counter on this package's own modules. FACTS: 8.87 TFLOP per U-Net forward, 444 a chunk of 50
+steps, at full size: the stock network without attention's own products, which the counter does not see in a fused kernel.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from peft import inject_adapter_in_model
+from torch import Tensor, nn
+
+from benchmarks.footprint import flops, peak_bytes
+from benchmarks.materials import random_model
+from benchmarks.table import Row
+from persistworld.params import Params, PostTraining
+from persistworld.post_training.policy import ADAPTER, lora_config
+from persistworld.world_model.autoencoder import Autoencoder
+from persistworld.world_model.model import Context, WorldModel
+
+TERA, GIB = 1e12, 2**30
+H200 = 989e12  # FLOP/s, dense bfloat16 matrix products, by its maker's data sheet (the same as H100's)
+FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
+
+
+@dataclass(frozen=True)
+class _Models:
+    model: WorldModel
+    autoencoder: Autoencoder
+    stacked: tuple[int, int, int]  # (C, V * h, w)
+
+    def context(self, batch: int, dtype: torch.dtype = FLOAT32) -> Context:
+        config = self.model.config
+        return Context(
+            _empty(batch, config.history, *self.stacked, dtype=dtype),
+            _empty(batch, *self.stacked, dtype=dtype),
+            _empty(batch, config.history + config.future, config.unet.cross_attention_dim, dtype=dtype),
+        )
+
+    def forward(self, batch: int, dtype: torch.dtype = FLOAT32) -> Tensor:
+        """One U-Net evaluation of `batch` chunks."""
+        chunk = _empty(batch, self.model.config.future, *self.stacked, dtype=dtype)
+        return self.model.predict_x0(chunk, _empty(batch, dtype=dtype), self.context(batch, dtype))
+
+
+def rows(params: Params) -> list[Row]:
+    """FLOPs of a forward, a chunk, a view's decoding and encoding, a post-training step; memory of both phases."""
+    models = _models(params)
+    return [*_flops(models, params), *_memory(models, params.post_training)]
+
+
+def _models(params: Params) -> _Models:
+    with torch.device("meta"):
+        model, autoencoder = random_model(params), Autoencoder(params.world_model.autoencoder)
+    model.to("meta"), autoencoder.to("meta")  # diffusers makes some parameters past the device context
+    for name, module in model.unet.named_modules():
+        if isinstance(module, Attention) and not name.endswith("attn2"):
+            module.set_processor(AttnProcessor2_0())  # what runs on a GPU
+    size, factor = params.episodes, autoencoder.factor
+    stacked = (autoencoder.sizes.latent_channels, len(size.views) * (size.height // factor), size.width // factor)
+    return _Models(model, autoencoder, stacked)
+
+
+@torch.no_grad()
+def _flops(models: _Models, params: Params) -> list[Row]:
+    settings, config, size = params.post_training, params.world_model, params.episodes
+    forward = flops(lambda: models.forward(1))
+    own = _attention_flops(models)
+    stock = forward + _single_token_savings(models)
+    channels, _, width = models.stacked
+    view = (config.future, channels, models.stacked[1] // len(size.views), width)
+    decode = flops(lambda: models.autoencoder.decode(_empty(*view)))
+    encode = flops(lambda: models.autoencoder.encode(_empty(config.future, 3, size.height, size.width)))
+    chunk, steps = forward * params.rollout.sampler.steps, params.rollout.sampler.steps
+    kept = settings.groups * (2 * settings.keep or settings.candidates) * settings.branch
+    candidates = settings.groups * settings.candidates * settings.branch
+    prefixes = settings.groups * sum(settings.prefix) / 2
+    sampled = (prefixes + candidates) * settings.sampler.steps * forward
+    # theta forward and backward (2), old, and base with a KL term; rewards decode every view of every candidate
+    updated = kept * (4 + (settings.kl_weight > 0)) * forward
+    scored = candidates * len(size.views) * decode
+    step = sampled + updated + scored
+    return [
+        Row("U-Net forward", forward / TERA, "TFLOP", f"attention's products {own / TERA:.3g} of it"),
+        Row("the same, stock cross-attention", stock / TERA, "TFLOP", f"{(stock - own) / TERA:.3g} as FACTS counts (8.87 at full size)"),
+        Row(f"chunk, {steps} steps", chunk / TERA, "TFLOP", f"{(stock - own) * steps / TERA:.3g} as FACTS counts (444 at full size)"),
+        Row("chunk, floor on one H200", chunk / H200, "s", "at 989 TFLOP/s"),
+        Row("decode, a view of a chunk", decode / TERA, "TFLOP", "FACTS: 3.5 at full size"),
+        Row("encode, a view of a chunk", encode / TERA, "TFLOP", "FACTS: 1.3 at full size"),
+        Row("post-training step", step / TERA, "TFLOP", f"{settings.groups} groups of {settings.candidates}; mean prefix {sum(settings.prefix) / 2:g}"),
+        Row("of it, sampling", 100 * sampled / step, "%", f"update {100 * updated / step:.1f} %, rewards {100 * scored / step:.1f} %"),
+        Row("step, floor on eight H200", step / H200 / 8, "s", f"{settings.steps:,} steps: {settings.steps * step / H200 / 8 / 86400:.3g} days"),
+    ]
+
+
+def _attention_flops(models: _Models) -> float:
+    """What attention's own two products cost in one forward: 4 * tokens^2 * width an attention."""
+    total = 0
+
+    def count(module: Attention, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal total
+        batch, tokens, _ = inputs[0].shape
+        total += 4 * batch * tokens**2 * module.inner_dim
+
+    return _with_hooks(models, "attn1", count, lambda: total)
+
+
+def _single_token_savings(models: _Models) -> float:
+    """What stock cross-attention would spend on queries, keys, scores and on the output projection of every position."""
+    total = 0
+
+    def count(module: Attention, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal total
+        batch, tokens, width = inputs[0].shape
+        inner, cross = module.inner_dim, module.cross_attention_dim
+        total += 2 * batch * (tokens * inner * (width + width) + cross * inner - inner * width)
+
+    return _with_hooks(models, "attn2", count, lambda: total)
+
+
+def _with_hooks(models: _Models, suffix: str, hook, result) -> float:
+    handles = [
+        module.register_forward_pre_hook(hook)
+        for name, module in models.model.unet.named_modules()
+        if isinstance(module, Attention) and name.endswith(suffix)
+    ]
+    models.forward(1)
+    for handle in handles:
+        handle.remove()
+    return result()
+
+
+def _memory(models: _Models, settings: PostTraining) -> list[Row]:
+    """Bytes that sampling and updating take on one device; the larger sum is the peak."""
+    model = models.model
+    config = model.config
+    weights, text = _count(model), 0 if model.text_encoder is None else _count(model.text_encoder)
+    with torch.no_grad():
+        sampling = peak_bytes(lambda: models.forward(1, FLOAT32))
+    model.requires_grad_(False)
+    inject_adapter_in_model(lora_config(model.unet, settings.lora), model.unet, ADAPTER)
+    model.to("meta")
+    if settings.train_action_encoder:
+        model.action_encoder.requires_grad_(True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    size = sum(p.numel() for p in trained)
+    momentum = sum(p.numel() * (1 if p.ndim >= 2 and settings.optimizer.name == "muon" else 2) for p in trained)
+    step = peak_bytes(lambda: models.forward(1).sum().backward()) - 4 * size
+    model.to(BFLOAT16)
+    low = peak_bytes(lambda: models.forward(1, BFLOAT16).sum().backward()) - 2 * size
+    with torch.no_grad():
+        low_sampling = peak_bytes(lambda: models.forward(1, BFLOAT16))
+    # base, theta's frozen part and the plain copy that adapters are merged into; theta, old, average, gradient
+    copies, states = 3 * 4 * weights, 4 * (4 * size + momentum)
+    autoencoder = 4 * _count(models.autoencoder)
+    fixed = copies + states + autoencoder + 2 * weights
+    candidates, batch = settings.groups * settings.candidates, settings.train_batch
+    return [
+        Row("world model", weights / 1e6, "M parameters", f"text encoder {text / 1e6:.3g} of them; autoencoder {_count(models.autoencoder) / 1e6:.3g} beside them"),
+        Row("trained", size / 1e6, "M parameters", f"LoRA rank {settings.lora.rank} on {settings.lora.targets}, and the action encoder"),
+        Row("weights", copies / GIB, "GiB", "float32: base, theta, the merged copy"),
+        Row("weights in bfloat16", 2 * weights / GIB, "GiB", "autocast's cache of one model"),
+        Row("theta, old, average, gradient, optimiser", states / GIB, "GiB", settings.optimizer.name),
+        Row("autoencoder", autoencoder / GIB, "GiB", "float32"),
+        Row("sampling, a candidate", low_sampling / GIB, "GiB", f"activations, bfloat16; {sampling / GIB:.3g} in float32"),
+        Row("update, a sample", low / GIB, "GiB", f"activations and gradients, bfloat16; {step / GIB:.3g} in float32; no checkpointing"),
+        Row(f"peak, {candidates} candidates at once", (fixed + candidates * low_sampling) / GIB, "GiB", f"to {(fixed + candidates * sampling) / GIB:.3g}: autocast lies between bfloat16 and float32"),
+        Row(f"peak, update by {batch}", (fixed + batch * low) / GIB, "GiB", f"to {(fixed + batch * step) / GIB:.3g}; L = {config.future}"),
+    ]
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _empty(*shape: int, dtype: torch.dtype = FLOAT32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")

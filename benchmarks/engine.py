@@ -1,0 +1,71 @@
+"""Our sampler against a plain loop as one would write it with diffusers, on the same small model, in one run.
+
+The plain loop encodes instruction and poses anew in every step, keeps stock attention (also over the one token of the
+frame-level condition), and steps diffusers' EulerDiscreteScheduler in float32. Both must give the same chunk.
+"""
+
+import copy
+
+import torch
+from diffusers import EulerDiscreteScheduler
+from diffusers.models.attention_processor import AttnProcessor2_0
+from torch import Tensor
+
+from benchmarks.materials import SENTENCE, Materials
+from benchmarks.table import Row, seconds
+from persistworld.params import Sampler
+from persistworld.world_model.model import FPS, MOTION_BUCKET, Condition, WorldModel
+
+
+
+def rows(materials: Materials) -> list[Row]:
+    """Chunks per second of both, the ratio, and by how much their outputs differ."""
+    model, settings = materials.model, materials.params.rollout
+    batch = settings.batch
+    condition, noise = materials.condition(batch), materials.latents(batch, model.config.future)
+    stock = copy.deepcopy(model)
+    stock.unet.set_attn_processor(AttnProcessor2_0())
+    ours, plain = (
+        model.sample(condition, noise, settings.sampler),
+        plain_loop(stock, condition, noise, settings.sampler),
+    )
+    time_plain = seconds(lambda: plain_loop(stock, condition, noise, settings.sampler))
+    time_float = seconds(lambda: model.sample(condition, noise, settings.sampler))
+    time_preset = seconds(lambda: model.sample(condition, noise, settings.sampler, settings.precision))
+    note = f"batch {batch}, {settings.sampler.steps} steps"
+    return [
+        Row("plain diffusers loop, float32", batch / time_plain, "chunks/s", note),
+        Row("ours, float32", batch / time_float, "chunks/s", f"{time_plain / time_float:.2f} times the plain loop"),
+        Row(f"ours, {settings.precision}", batch / time_preset, "chunks/s", f"{time_plain / time_preset:.2f} times the plain loop"),
+        Row("difference in float32", ((ours - plain).norm() / plain.norm()).item(), "relative", "rounding alone"),
+    ]
+
+
+@torch.no_grad()
+def plain_loop(model: WorldModel, condition: Condition, noise: Tensor, sampler: Sampler) -> Tensor:
+    """One chunk (B, L, C, Vh, w) from unit-variance `noise`, nothing kept from step to step."""
+    scheduler = EulerDiscreteScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        use_karras_sigmas=True,
+        sigma_min=sampler.sigma_min,
+        sigma_max=sampler.sigma_max,
+        timestep_spacing="leading",
+        timestep_type="continuous",
+        steps_offset=1,
+    )
+    scheduler.set_timesteps(sampler.steps, device=noise.device)
+    batch, past = len(noise), condition.history.shape[1]
+    x = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        text = model.encode_instructions([SENTENCE] * batch)
+        tokens = model.action_encoder(condition.poses, text)
+        frames = torch.cat([condition.history, scheduler.scale_model_input(x, t)], dim=1)
+        current = (condition.current / model.scaling_factor)[:, None].expand(-1, frames.shape[1], -1, -1, -1)
+        ids = torch.tensor([[FPS, MOTION_BUCKET, sampler.noise_aug]], device=x.device).expand(batch, -1)
+        output = model.unet(torch.cat([frames, current], dim=2), t.expand(batch), tokens, ids)
+        x = scheduler.step(output[:, past:], t, x).prev_sample
+    return x

@@ -1,0 +1,46 @@
+"""Seconds per phase of one post-training step at the preset's sizes (paper 3.3, S1 to S4)."""
+
+import csv
+import dataclasses
+import tempfile
+from pathlib import Path
+from statistics import mean
+
+from benchmarks.materials import Materials, random_episodes
+from benchmarks.table import Row
+from persistworld.post_training.rewards import RewardModel
+from persistworld.post_training.targets import decoded_images
+from persistworld.post_training.trainer import Data, train
+
+STEPS = 4  # the first warms up and does not count
+
+
+def rows(materials: Materials) -> list[Row]:
+    """The means of the trainer's own log over a few steps; prefixes are drawn as in a real run, so they vary."""
+    params = materials.params
+    settings = dataclasses.replace(params.post_training, steps=STEPS)
+    reward_model = RewardModel(
+        materials.autoencoder,
+        materials.perceptual,
+        settings.reward,
+        params.episodes.views,
+        params.metrics.ssim_window,
+        settings.precision,
+    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store, episodes = random_episodes(materials, folder)
+        data = Data(store, episodes, decoded_images(store, reward_model.decode))
+        index = params.rollout.history_index
+        train(materials.model, reward_model, data, settings, index, params.seed, folder / "run", "benchmark")
+        with open(folder / "run" / "log.csv", newline="") as file:
+            log = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)][1:]
+    phases = [name for name in log[0] if name.startswith("seconds_")]
+    kept = 2 * settings.keep or settings.candidates
+    note = {
+        "seconds_prefix": f"mean P {mean(row['prefix_mean'] for row in log):.1f}",
+        "seconds_branch": f"{settings.groups} x {settings.candidates} candidates of {settings.branch}",
+        "seconds_update": f"{settings.groups * kept} samples, {settings.train_batch} a pass",
+    }
+    parts = [Row(name.removeprefix("seconds_"), mean(row[name] for row in log), "s", note.get(name, "")) for name in phases]
+    return [*parts, Row("step", sum(part.value for part in parts), "s", f"{settings.precision}, {materials.weights} weights")]

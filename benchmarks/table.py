@@ -1,0 +1,41 @@
+"""What a benchmark returns, how it is timed, and how it is printed."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was measured, how much it is, and what to hold it against or how it was done."""
+
+    what: str
+    value: float
+    unit: str
+    note: str = ""
+
+
+def seconds(run: Callable[[], object], repeats: int = 3) -> float:
+    """The shortest of `repeats` runs after one that warms up: other processes can only make a run longer."""
+    run()
+    best = float("inf")
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def markdown(title: str, rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table, three significant digits (large counts whole)."""
+    lines = [f"### {title}", "", "| what | value | unit | note |", "|---|---:|---|---|"]
+    lines += [f"| {r.what} | {_number(r.value)} | {r.unit} | {r.note} |" for r in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

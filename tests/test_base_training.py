@@ -1,0 +1,183 @@
+"""Teacher forcing: the loss in closed form, what is drawn, and that a killed run ends with the same bytes."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from conftest import HISTORY_INDEX, SIZES, make_model
+
+from persistworld import params
+from persistworld.base_training.autoencoder import train_autoencoder
+from persistworld.base_training.loss import Draws, condition, draw, teacher_forcing_loss
+from persistworld.base_training.trainer import draw_batch, train_world_model, training_loss
+from persistworld.errors import UserError
+from persistworld.randomness import generator
+from persistworld.training_state import load_state
+from persistworld.world_model.autoencoder import images_to_float
+
+TRAINING = params.BaseTraining(
+    steps=3,
+    batch=2,
+    optimizer=params.Optimizer(name="muon", learning_rate=1e-3, decay_from=0.6),
+    warmup=2,
+    weight_ema=0.9,
+    precision="float32",
+    frame_skips=(1, 2),
+    save_every=1,
+)
+
+
+@pytest.fixture
+def latents() -> tuple[torch.Tensor, torch.Tensor]:
+    """history (3, 6, 4, 12, 4), future (3, 5, 4, 12, 4)."""
+    rng = torch.Generator().manual_seed(0)
+    return torch.randn(3, 6, 4, 12, 4, generator=rng), torch.randn(3, 5, 4, 12, 4, generator=rng)
+
+
+@pytest.fixture
+def draws(latents) -> Draws:
+    return draw(*latents, TRAINING, torch.Generator().manual_seed(1))
+
+
+def test_loss_in_closed_form(base, latents, draws):
+    """A network that answers 0 predicts c_skip x_sigma; weighted by 1 / c_out^2 its error is (n - sigma x0)^2 c_skip."""
+    model = copy.deepcopy(base)
+    torch.nn.init.zeros_(model.unet.conv_out.weight)
+    torch.nn.init.zeros_(model.unet.conv_out.bias)
+    history, future = latents
+    sigma = draws.sigma.reshape(-1, 1, 1, 1, 1)
+    expected = ((draws.noise - sigma * future) ** 2 / (sigma**2 + 1)).mean()
+    found = teacher_forcing_loss(model, history, future, torch.zeros(3, 11, 32), draws)
+    torch.testing.assert_close(found, expected)
+
+
+def test_loss_is_taken_of_the_networks_output(base, latents, draws):
+    """The same loss as mean squared error between the network's output and its target (x0 - c_skip x_sigma) / c_out."""
+    history, future = latents
+    tokens = base.action_encoder(torch.rand(3, 11, 10))
+    sigma = draws.sigma.reshape(-1, 1, 1, 1, 1)
+    x_sigma = future + sigma * draws.noise
+    context = condition(history, future[:, 0], tokens, draws)
+    x0_hat = base.predict_x0(x_sigma, draws.sigma, context)
+    c_out = -sigma / (sigma**2 + 1).sqrt()
+    output, target = ((x - x_sigma / (sigma**2 + 1)) / c_out for x in (x0_hat, future))
+    found = teacher_forcing_loss(base, history, future, tokens, draws)
+    torch.testing.assert_close(found, (output - target).square().mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_condition_by_hand(latents):
+    """History noised and rescaled with a signed sigma_h, current frame noised only, tokens kept or dropped."""
+    history, future = latents
+    ones = torch.ones_like
+    draws = Draws(
+        sigma=torch.ones(3),
+        noise=ones(future),
+        history_sigma=torch.tensor([0.0, 0.75, -0.75]),
+        history_noise=ones(history),
+        current_sigma=torch.tensor([0.0, 0.1, 0.2]),
+        current_noise=ones(future[:, 0]),
+        keep_action=torch.tensor([1.0, 0.0, 1.0]),
+    )
+    tokens = torch.rand(3, 11, 32)
+    found = condition(history, future[:, 0], tokens, draws)
+    assert torch.equal(found.history[0], history[0])
+    torch.testing.assert_close(found.history[1:], (history[1:] + torch.tensor([0.75, -0.75]).reshape(2, 1, 1, 1, 1)) / 1.25)
+    torch.testing.assert_close(found.current, future[:, 0] + torch.tensor([0.0, 0.1, 0.2]).reshape(3, 1, 1, 1))
+    assert torch.equal(found.tokens[::2], tokens[::2]) and not found.tokens[1].any()
+
+
+def test_draws_have_ctrl_worlds_distributions():
+    """FACTS 1: ln sigma ~ N(0.7, 1.6^2); sigma_h = 0.3 randn; current ~ U(0, 0.2); 5 % of actions dropped."""
+    small = torch.zeros(20_000, 1, 1, 1, 1)
+    draws = draw(small, small, params.BaseTraining(), torch.Generator().manual_seed(0))
+    assert draws.sigma.log().mean().item() == pytest.approx(0.7, abs=0.05)
+    assert draws.sigma.log().std().item() == pytest.approx(1.6, abs=0.05)
+    assert draws.history_sigma.mean().item() == pytest.approx(0, abs=0.01)
+    assert draws.history_sigma.std().item() == pytest.approx(0.3, abs=0.01)
+    assert 0 <= draws.current_sigma.min() < 0.001 and 0.199 < draws.current_sigma.max() < 0.2
+    assert draws.keep_action.unique().tolist() == [0, 1]
+    assert draws.keep_action.mean().item() == pytest.approx(0.95, abs=0.01)
+
+
+def test_a_share_of_a_batch_has_its_own_draws(latents, draws):
+    rows = draws.take(slice(1, 3))
+    assert torch.equal(rows.sigma, draws.sigma[1:]) and torch.equal(rows.history_noise, draws.history_noise[1:])
+    assert len(rows.keep_action) == 2
+
+
+def test_batches_are_windows_of_one_episode_each(base, store, entries):
+    batch, sentences = draw_batch(base, store, entries, TRAINING, HISTORY_INDEX, generator(0, "base_training", 0))
+    again, _ = draw_batch(base, store, entries, TRAINING, HISTORY_INDEX, generator(0, "base_training", 0))
+    assert torch.equal(batch.future, again.future) and batch.episodes == again.episodes
+    for row, episode in enumerate(batch.episodes):
+        assert sentences[row] == entries[episode].instruction
+        whole = store.latents(episode)
+        for frame in (*batch.history[row], *batch.future[row]):
+            assert (whole == frame).flatten(1).all(dim=1).any()
+
+
+def train(store, entries, folder, training=TRAINING):
+    model = make_model(3).requires_grad_(True)
+    return train_world_model(model, store, entries, training, HISTORY_INDEX, 0, folder)
+
+
+def test_a_killed_run_ends_with_the_same_bytes(store, entries, latent_folder, tmp_path):
+    """3 steps == 2, a kill in the third, and 1 more."""
+    from test_post_training import DyingStore, Killed
+
+    whole = train(store, entries, tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(DyingStore(latent_folder, 2 * 4 + 3), entries, tmp_path / "killed")  # a step reads 2 x 2
+    assert load_state(tmp_path / "killed", params.digest(TRAINING))["step"] == 2
+    resumed = train(store, entries, tmp_path / "killed")
+    assert all(torch.equal(w, resumed.state_dict()[n]) for n, w in whole.state_dict().items())
+    assert not whole.training and not any(p.requires_grad for p in whole.parameters())
+
+
+def test_other_parameters_are_not_resumed(store, entries, tmp_path):
+    train(store, entries, tmp_path, dataclasses.replace(TRAINING, steps=1))
+    with pytest.raises(UserError, match=r"made under other parameters; delete .* to start anew"):
+        train(store, entries, tmp_path, dataclasses.replace(TRAINING, steps=1, sigma_std=1.0))
+
+
+def test_the_average_or_the_last_weights(store, entries, tmp_path):
+    """The decay rises from 0.1: after one step a tenth of the start is left."""
+    one = dataclasses.replace(TRAINING, steps=1)
+    average = train(store, entries, tmp_path / "average", one)
+    last = train(store, entries, tmp_path / "last", dataclasses.replace(one, weight_ema=0.0))
+    start = make_model(3)
+    name = "unet.conv_in.weight"
+    start, average, last = (m.state_dict()[name] for m in (start, average, last))
+    torch.testing.assert_close(average, 0.1 * start + 0.9 * last)
+    assert not torch.equal(start, last)
+
+
+def test_the_text_encoder_is_trained_along(base, store, entries):
+    model = make_model(3).requires_grad_(True)
+    batch, sentences = draw_batch(model, store, entries, TRAINING, HISTORY_INDEX, generator(0))
+    training_loss(model, batch, sentences, dataclasses.replace(TRAINING, action_dropout=0.0), generator(1)).backward()
+    assert all(p.grad is not None for p in model.text_encoder.clip.text_projection.parameters())
+    assert model.action_encoder.action_encode[0].weight.grad.abs().max() > 0
+
+
+def test_training_lowers_the_loss(store, entries, tmp_path):
+    """On fixed windows and draws, after 12 steps on all of them."""
+    training = dataclasses.replace(TRAINING, steps=12, batch=4, weight_ema=0.0, save_every=100, warmup=0)
+    start = make_model(3)
+    batch, sentences = draw_batch(start, store, entries, training, HISTORY_INDEX, generator(9))
+    end = train(store, entries, tmp_path, training)
+    before, after = (training_loss(m, batch, sentences, training, generator(10)).item() for m in (start, end))
+    assert after < 0.9 * before
+
+
+def test_autoencoder_has_latents_of_unit_variance_and_is_reproducible():
+    rng = np.random.default_rng(0)
+    frames = torch.from_numpy(rng.integers(0, 255, (40, 4, 4, 3), dtype=np.uint8)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    training = dataclasses.replace(TRAINING, autoencoder_steps=3, autoencoder_batch=4)
+    found = [train_autoencoder(frames, SIZES.autoencoder, training, seed=0) for _ in range(2)]
+    assert all(torch.equal(w, found[1].state_dict()[n]) for n, w in found[0].state_dict().items())
+    latents = found[0].encode(images_to_float(frames))
+    assert latents.std().item() == pytest.approx(1, abs=1e-3) and latents.shape == (40, 4, 4, 4)
+    assert found[0].sizes.scaling_factor != SIZES.autoencoder.scaling_factor

@@ -1,0 +1,145 @@
+"""The trained part: which weights it is, that merging is exact, and that files lead back to the same model."""
+
+import copy
+
+import peft
+import pytest
+import torch
+from conftest import SIZES, VIEWS, make_model
+from torch import nn
+
+from persistworld import load_world_model, params
+from persistworld.errors import UserError
+from persistworld.files import read_json, sha256
+from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
+from persistworld.post_training.policy import Policy, target_modules
+from persistworld.world_model.checkpoint import WEIGHTS, save_world_model
+from persistworld.world_model.model import Condition, WorldModel
+
+TARGETS = ["attention", "linear", "linear_and_convolution"]
+SETTINGS = params.PostTraining(lora=params.Lora(rank=3, alpha=6.0, targets="linear_and_convolution"))
+
+
+def inputs(base: WorldModel):
+    """x_sigma, sigma and a condition, batch 2."""
+    rng = torch.Generator().manual_seed(0)
+    x_sigma, history = torch.randn(2, 5, 4, 12, 4, generator=rng), torch.randn(2, 6, 4, 12, 4, generator=rng)
+    poses = torch.rand(2, 11, 10, generator=rng) * 2 - 1
+    condition = Condition(history, history[:, -1], poses, base.encode_instructions(["lift the cup", ""]))
+    return x_sigma, torch.tensor([0.5, 3.0]), condition
+
+
+@torch.no_grad()
+def predict(model: WorldModel) -> torch.Tensor:
+    x_sigma, sigma, condition = inputs(model)
+    return model.predict_x0(x_sigma, sigma, model.context(condition))
+
+
+def moved(base: WorldModel, targets: str = "linear_and_convolution", train_action_encoder: bool = True) -> Policy:
+    """A policy away from its start: every trained weight is off by a little."""
+    policy = Policy(base, params.Lora(rank=3, alpha=6.0, targets=targets), train_action_encoder, seed=0)
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in policy.theta.values():
+            weight += 0.05 * torch.randn(weight.shape, generator=rng)
+    return policy
+
+
+def test_a_policy_starts_as_the_base(base):
+    policy = Policy(base, SETTINGS.lora, True, seed=0)
+    assert torch.equal(predict(policy.model), predict(base))
+    assert torch.equal(predict(policy.merged(policy.theta)), predict(base))
+    assert all(torch.equal(policy.old[n], w) and policy.old[n] is not w for n, w in policy.theta.items())
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+def test_merged_weights_predict_what_the_adapter_predicts(base, targets):
+    policy = moved(base, targets)
+    expected = predict(policy.model)
+    torch.testing.assert_close(predict(policy.merged(policy.theta)), expected, rtol=1e-5, atol=1e-5)
+    assert (expected - predict(base)).abs().max() > 0.01
+    assert torch.equal(predict(policy.merged(policy.old)), predict(base))  # merging leaves nothing behind
+
+
+def test_what_is_trained(base):
+    """Paper, section 4: LoRA on the U-Net and the action encoder; nothing else asks for a gradient."""
+    policy = Policy(base, SETTINGS.lora, True, seed=0)
+    adapters = {n for n in policy.theta if n.startswith("unet.") and ".lora_" in n}
+    encoder = {f"action_encoder.{n}" for n, _ in base.action_encoder.named_parameters()}
+    assert policy.theta.keys() == adapters | encoder
+    assert len(adapters) == 2 * len(target_modules(base.unet, "linear_and_convolution"))
+    assert not any(p.requires_grad for p in base.parameters())
+    frozen = Policy(base, SETTINGS.lora, False, seed=0)
+    assert frozen.theta.keys() == adapters
+
+
+def test_target_modules(base):
+    """Attention's four projections, without query and key of the cross-attention, which has one token to look at."""
+    kinds = {n: m for n, m in base.unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)}
+    blind = {n for n in kinds if n.endswith(("attn2.to_q", "attn2.to_k"))}
+    attention, linear, every = (set(target_modules(base.unet, t)) for t in TARGETS)
+    assert blind and every == kinds.keys() - blind
+    assert linear == {n for n in every if isinstance(kinds[n], nn.Linear)}
+    assert attention == {n for n in linear if ".attn" in n} and attention < linear < every
+
+
+@pytest.fixture(scope="module")
+def folders(base, tmp_path_factory):
+    """checkpoints/base and checkpoints/post_trained, and the policy that the latter was saved from."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    save_world_model(base, root / "base")
+    policy = moved(base)
+    save_adapter(policy.theta, base, root / "base", root / "post_trained", SETTINGS, seed=5)
+    return root, policy
+
+
+def test_checkpoint_round_trip(base, folders):
+    """The public loader, on both kinds of folder."""
+    root, policy = folders
+    assert torch.equal(predict(load_world_model(root / "base")), predict(base))
+    loaded = load_world_model(root / "post_trained")
+    assert torch.equal(predict(loaded), predict(policy.merged(policy.theta)))
+    assert loaded.views == VIEWS and loaded.config == SIZES and loaded.statistics == base.statistics
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    manifest = read_json(root / "post_trained" / "manifest.json")
+    assert manifest["seed"] == 5 and manifest["params"] == params.digest(SETTINGS)
+    assert manifest["parents"] == {"base": sha256(root / "base" / WEIGHTS)}
+    assert manifest["files"].keys() == {ADAPTER_WEIGHTS, ADAPTER_CONFIG, ACTION_ENCODER}
+
+
+def test_an_untrained_action_encoder_is_the_bases(base, folders, tmp_path):
+    root, _ = folders
+    policy = moved(base, train_action_encoder=False)
+    save_adapter(policy.theta, base, root / "base", tmp_path / "run", SETTINGS, seed=0)
+    loaded = load_world_model(tmp_path / "run", root / "base")
+    assert torch.equal(predict(loaded), predict(policy.merged(policy.theta)))
+
+
+def test_half_a_base_is_enough(base, folders, tmp_path):
+    """A shipped base is stored in float16; its adapter is merged in float32."""
+    save_world_model(base, tmp_path / "base", half=True)
+    policy = moved(load_world_model(tmp_path / "base"))
+    save_adapter(policy.theta, base, tmp_path / "base", tmp_path / "run", SETTINGS, seed=0)
+    assert torch.equal(predict(load_world_model(tmp_path / "run")), predict(policy.merged(policy.theta)))
+
+
+def test_another_base_is_refused(folders, tmp_path):
+    root, _ = folders
+    save_world_model(make_model(9), tmp_path / "base")
+    with pytest.raises(UserError, match=r"another base than .*world_model\.safetensors"):
+        load_world_model(root / "post_trained", tmp_path / "base")
+
+
+def test_a_missing_base_is_one_line(folders, tmp_path):
+    with pytest.raises(UserError, match=r"no such file"):
+        load_world_model(folders[0] / "post_trained", tmp_path / "nowhere")
+
+
+def test_peft_itself_loads_the_adapter(base, folders):
+    """The files are peft's own format: its loader puts the same weights at the same places."""
+    root, policy = folders
+    unet = peft.PeftModel.from_pretrained(copy.deepcopy(base.unet), str(root / "post_trained"))
+    other = copy.deepcopy(base)
+    other.unet = unet
+    other.action_encoder.load_state_dict(policy.model.action_encoder.state_dict())
+    torch.testing.assert_close(predict(other), predict(policy.model), rtol=1e-6, atol=1e-6)

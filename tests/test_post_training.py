@@ -1,0 +1,271 @@
+"""Algorithm 1 as a whole: what a step does, and that a killed run ends with the same bytes."""
+
+import dataclasses
+import math
+
+import pandas as pd
+import pytest
+import torch
+from conftest import HISTORY_INDEX, SAMPLER, VIEWS
+
+from persistworld import params
+from persistworld.data.latents import LatentStore
+from persistworld.errors import UserError
+from persistworld.optimizers import MatrixOptimizer
+from persistworld.post_training.checkpoint import save_adapter
+from persistworld.post_training.control import control_steps, post_training_cost, train_control
+from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
+from persistworld.post_training.objective import reward_weights
+from persistworld.post_training.policy import Policy
+from persistworld.post_training.rewards import RewardModel, Rewards
+from persistworld.post_training.targets import decoded_images
+from persistworld.post_training.trainer import Data, keep_candidates, score_groups, train, update
+from persistworld.training_state import load_state, save_state
+from persistworld.world_model.checkpoint import save_world_model
+
+SETTINGS = params.PostTraining(
+    steps=3,
+    groups=2,
+    candidates=4,
+    keep=1,
+    prefix=(0, 1),
+    sampler=SAMPLER,
+    loss_weighting="edm",
+    weight_ema=0.9,
+    old_ema_slope=0.25,
+    reward=params.Reward(credit="cell", target="decoded"),
+    lora=params.Lora(rank=2, alpha=2.0, targets="linear_and_convolution"),
+    optimizer=params.Optimizer(learning_rate=1e-3, decay_from=0.5),
+    precision="float32",
+    train_batch=3,
+    save_every=1,
+)
+TRAINING = params.BaseTraining(batch=3, frame_skips=(1,), history_rule="buffer", precision="float32")
+
+
+class Killed(BaseException):
+    """What a kill is to the run: nothing in it catches this."""
+
+
+class DyingStore(LatentStore):
+    """Reads latents as ever, `left` times; then the run is killed."""
+
+    def __init__(self, folder, left: int) -> None:
+        super().__init__(folder)
+        self.left = left
+
+    def latents(self, episode, rows=slice(None)):
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        return super().latents(episode, rows)
+
+
+@pytest.fixture
+def reward_model(autoencoder, perceptual):
+    return RewardModel(autoencoder, perceptual, SETTINGS.reward, VIEWS, 7, "float32")
+
+
+@pytest.fixture
+def run(base, store, entries, reward_model):
+    """run(folder, store, settings, digest) -> trained weights."""
+
+    def start(folder, store=store, settings=SETTINGS, digest="digest"):
+        data = Data(store, entries, decoded_images(store, reward_model.decode))
+        return train(base, reward_model, data, settings, HISTORY_INDEX, 0, folder, digest)
+
+    return start
+
+
+@pytest.fixture
+def candidates(base, store, entries, reward_model):
+    """A policy at its start, one step's samples and their rewards."""
+    policy = Policy(base, SETTINGS.lora, True, seed=0)
+    plan = plan_groups(entries, SETTINGS, 5, 0, 0, SETTINGS.groups)
+    starts = group_starts(base, store, plan, 1)
+    prefix = roll_prefixes(base, starts, plan, SETTINGS, HISTORY_INDEX, 0, 0)
+    samples = branch_candidates(base, starts, prefix, plan, SETTINGS, HISTORY_INDEX, 0, 0)
+    data = Data(store, entries, decoded_images(store, reward_model.decode))
+    return policy, samples, score_groups(reward_model, data, plan, samples)
+
+
+def log_without_seconds(path) -> pd.DataFrame:
+    log = pd.read_csv(path)
+    return log[[c for c in log if not c.startswith("seconds_")]]
+
+
+def checkpoint_bytes(weights, base, tmp_path, name) -> dict[str, bytes]:
+    if not (tmp_path / "base").exists():
+        save_world_model(base, tmp_path / "base")
+    save_adapter(weights, base, tmp_path / "base", tmp_path / name, SETTINGS, seed=0)
+    return {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
+
+
+def test_a_killed_run_ends_with_the_same_bytes(base, run, latent_folder, tmp_path):
+    """3 steps == 2, a kill in the third, and 1 more."""
+    whole = checkpoint_bytes(run(tmp_path / "whole"), base, tmp_path, "a")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", DyingStore(latent_folder, 9))  # a step reads 2 first frames and 2 clips
+    assert len(log_without_seconds(tmp_path / "killed/log.csv")) == 2
+    resumed = checkpoint_bytes(run(tmp_path / "killed"), base, tmp_path, "b")
+    assert whole == resumed and len(whole) == 4
+    logs = [log_without_seconds(tmp_path / name / "log.csv") for name in ("whole", "killed")]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+    assert logs[0]["step"].tolist() == [0, 1, 2]
+    states = [load_state(tmp_path / name, "digest") for name in ("whole", "killed")]
+    for part in ("theta", "old", "average"):
+        assert all(torch.equal(tensor, states[1][part][name]) for name, tensor in states[0][part].items())
+
+
+def test_what_a_run_leaves(base, run, tmp_path):
+    """The log's numbers, and old and average after d = 0, 0.25 (the reference) and 0, 1/2 (weights) of Algorithm 1."""
+    settings = dataclasses.replace(SETTINGS, steps=1)
+    run(tmp_path, settings=settings)
+    first = load_state(tmp_path, "digest")
+    assert all(torch.equal(first[part][n], w) for part in ("old", "average") for n, w in first["theta"].items())
+    settings = dataclasses.replace(SETTINGS, steps=2)  # one step more
+    weights = run(tmp_path, settings=settings)
+    second = load_state(tmp_path, "digest")
+    for name, theta in second["theta"].items():
+        torch.testing.assert_close(second["old"][name], 0.25 * first["old"][name] + 0.75 * theta)
+        torch.testing.assert_close(second["average"][name], 0.5 * first["average"][name] + 0.5 * theta)
+        assert torch.equal(weights[name], second["average"][name])
+    log = log_without_seconds(tmp_path / "log.csv")
+    assert log["drift_old"][0] == log["drift_base"][0] == 0  # theta starts as both
+    assert log["drift_base"][1] > 0 and (log["gradient_norm"] > 0).all()
+    assert (log["reward_worst"] < log["reward_mean"]).all() and (log["reward_mean"] < log["reward_best"]).all()
+    assert [p.name for p in tmp_path.glob("state-*")] == ["state-00000002.pt"]
+
+
+def test_without_an_average_theta_itself_is_the_result(run, tmp_path):
+    weights = run(tmp_path, settings=dataclasses.replace(SETTINGS, steps=1, weight_ema=0.0))
+    theta = load_state(tmp_path, "digest")["theta"]
+    assert all(torch.equal(w, theta[n]) for n, w in weights.items())
+
+
+def test_other_parameters_are_not_resumed(run, tmp_path):
+    save_state(tmp_path, 1, "another", {})
+    with pytest.raises(UserError, match=r"state-00000001\.pt: made under other parameters; delete"):
+        run(tmp_path)
+
+
+def test_a_state_is_whole_or_not_there(tmp_path):
+    save_state(tmp_path, 1, "digest", {"theta": torch.ones(3)})
+    with pytest.raises(AttributeError):
+        save_state(tmp_path, 2, "digest", {"theta": lambda: None})  # cannot be pickled: dies half-way
+    assert [p.name for p in tmp_path.iterdir()] == ["state-00000001.pt"]
+    assert load_state(tmp_path, "digest")["step"] == 1
+    assert load_state(tmp_path / "empty", "digest") is None
+
+
+def test_kept_candidates(candidates):
+    """Best and worst of each group, with their own reward weights, conditions and noise."""
+    _, samples, rewards = candidates
+    kept = keep_candidates(samples, rewards, SETTINGS, seed=0, step=4)
+    assert kept.x0.shape == (4, 5, 4, 12, 4) and kept.r.shape == (4, 5, 1, 12, 4)
+    places = [(g, k) for g in (0, 1) for k in sorted((rewards[g].clip.argmin().item(), rewards[g].clip.argmax().item()))]
+    for row, (group, k) in enumerate(places):
+        assert torch.equal(kept.x0[row], samples.chunks[group, k, 0])
+        assert torch.equal(kept.r[row], reward_weights(rewards[group].credit, SETTINGS.reward.epsilon)[k])
+        assert torch.equal(kept.condition.poses[row], samples.conditions[0].poses[group * 4 + k])
+        assert torch.equal(kept.condition.history[row], samples.conditions[0].history[group * 4 + k])
+    assert len(set(kept.sigma.tolist())) == 4 and kept.noise.std().item() == pytest.approx(1, abs=0.1)
+    again = keep_candidates(samples, rewards, SETTINGS, seed=0, step=4)
+    assert torch.equal(again.sigma, kept.sigma) and torch.equal(again.noise, kept.noise)
+    later = keep_candidates(samples, rewards, SETTINGS, seed=0, step=5)
+    assert not torch.equal(later.sigma, kept.sigma)
+
+
+def test_shared_noise_is_one_draw_a_group(candidates):
+    _, samples, rewards = candidates
+    shared = dataclasses.replace(SETTINGS, shared_noise=True, keep=0)
+    kept = keep_candidates(samples, rewards, shared, 0, 0)
+    assert len(kept.x0) == 8 and len(set(kept.sigma.tolist())) == 2
+    assert torch.equal(kept.noise[0], kept.noise[3]) and not torch.equal(kept.noise[0], kept.noise[4])
+
+
+def test_a_clip_reward_reaches_every_chunk_of_the_candidate(candidates):
+    """F = 2: one reward a candidate; per frame, each chunk gets its own frames' part."""
+    _, samples, _ = candidates
+    twice = dataclasses.replace(samples, chunks=samples.chunks.repeat(1, 1, 2, 1, 1, 1, 1), conditions=samples.conditions * 2)
+    clip = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    frames = clip[:, None] * torch.cat([torch.ones(5), -torch.ones(5)])  # the order is the other way round in chunk 2
+    keep_all = dataclasses.replace(SETTINGS, keep=0)
+    by_clip = [Rewards(clip, clip.reshape(4, 1, 1, 1, 1))] * 2
+    by_frame = [Rewards(clip, frames.reshape(4, 10, 1, 1, 1).expand(-1, -1, -1, 12, -1))] * 2
+    r = reward_weights(clip, 1e-4)
+    found = keep_candidates(twice, by_clip, keep_all, 0, 0)
+    assert found.r.shape == (16, 5, 1, 1, 1) and torch.equal(found.r[:8, 0, 0, 0, 0], r.repeat_interleave(2))
+    found = keep_candidates(twice, by_frame, keep_all, 0, 0)
+    torch.testing.assert_close(found.r[:8, 2, 0, 3, 0], torch.stack([r, r.flip(0)], dim=1).flatten())
+
+
+def gradients(policy: Policy, samples, rewards, settings) -> torch.Tensor:
+    for weight in policy.theta.values():
+        weight.grad = None
+    update(policy, samples, rewards, settings, seed=0, step=0)
+    return torch.cat([w.grad.flatten() for w in policy.theta.values()])
+
+
+def test_the_gradient_does_not_depend_on_the_size_of_a_part(candidates):
+    """Accumulated over parts of 1, 3 (with a rest) or all 8; with the KL term, too."""
+    policy, samples, rewards = candidates
+    with torch.no_grad():
+        for weight in policy.theta.values():
+            weight += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    settings = dataclasses.replace(SETTINGS, keep=0, kl_weight=0.5)
+    found = [gradients(policy, samples, rewards, dataclasses.replace(settings, train_batch=n)) for n in (1, 3, 16)]
+    scale = found[0].abs().max().item()
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4 * scale)
+    torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-4 * scale)
+
+
+def test_rewards_turned_round_turn_the_first_gradient_round(candidates):
+    """At theta = old the gradient is proportional to 2r - 1."""
+    policy, samples, rewards = candidates
+    turned = [Rewards(r.clip, -r.credit) for r in rewards]
+    settings = dataclasses.replace(SETTINGS, keep=0)
+    there, back = (gradients(policy, samples, r, settings) for r in (rewards, turned))
+    assert there.abs().max() > 0
+    torch.testing.assert_close(there, -back, rtol=1e-3, atol=1e-4 * there.abs().max().item())
+
+
+def test_steps_on_one_batch_lower_its_loss(candidates):
+    policy, samples, rewards = candidates
+    optimizer = MatrixOptimizer(policy.theta.values(), params.Optimizer(learning_rate=3e-3))
+    losses = []
+    for _ in range(3):
+        losses.append(update(policy, samples, rewards, SETTINGS, seed=0, step=0).loss)
+        optimizer.step()
+    assert losses[2] < losses[1] < losses[0]
+
+
+def test_the_control_spends_what_post_training_spends():
+    """By hand: 3 steps of 2 groups; a prefix of 0.5 chunks and 4 candidates of 1, 2 sampler steps each; 2 kept, each one
+    forward, one backward (2) and two forwards of old and base. A teacher-forced step: 3 windows, forward and backward.
+    """
+    assert post_training_cost(SETTINGS) == 3 * 2 * ((0.5 + 4) * 2 + 2 * (1 + 2 + 2))
+    assert control_steps(SETTINGS, TRAINING) == round(3 * 2 * 19 / 9)
+    everything = dataclasses.replace(SETTINGS, keep=0, branch=2, kl_weight=0.0)
+    assert post_training_cost(everything) == 3 * 2 * ((0.5 + 8) * 2 + 8 * (1 + 2 + 1))
+
+
+def test_a_killed_control_ends_with_the_same_bytes(base, store, entries, latent_folder, tmp_path):
+    settings = dataclasses.replace(SETTINGS, steps=1)
+    steps = control_steps(settings, TRAINING)
+    assert steps == 4
+
+    def run(folder, store, digest="digest"):
+        return train_control(base, store, entries, settings, TRAINING, HISTORY_INDEX, 0, folder, digest)
+
+    whole = run(tmp_path / "whole", store)
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", DyingStore(latent_folder, 2 * 6 + 1))  # a step reads 3 histories and 3 futures
+    assert load_state(tmp_path / "killed", "digest")["step"] == 2
+    resumed = run(tmp_path / "killed", store)
+    assert whole.keys() == resumed.keys() and all(torch.equal(w, resumed[n]) for n, w in whole.items())
+    assert (tmp_path / "whole/log.csv").read_bytes() == (tmp_path / "killed/log.csv").read_bytes()
+    log = pd.read_csv(tmp_path / "whole/log.csv")
+    assert log["step"].tolist() == [0, 1, 2, 3] and all(map(math.isfinite, log["loss"]))
+    with pytest.raises(UserError, match="made under other parameters"):
+        run(tmp_path / "killed", store, "another")

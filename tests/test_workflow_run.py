@@ -1,0 +1,120 @@
+"""Both engines on the real stages, at a size that takes minutes: what reruns, what comes back, what is recorded.
+
+One story, told in order: a run, an evaluation parameter, a training parameter and back again, an older commit.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from test_workflow import copy_of_repository, dvc, snakemake
+
+SAMPLER = {"steps": 1, "sigma_max": 20.0, "sigma_min": 0.3}
+# section -> keys that make it small
+SMALL = {
+    "episodes": {"count": 8, "height": 32, "width": 32},
+    "latents": {"shards": 1},
+    "world_model": {
+        "autoencoder": {"patch": 4, "latent_channels": 8, "channels": [32], "layers": 1, "scaling_factor": 1.0},
+        "unet": {
+            "channels": [32, 32], "heads": [2, 2], "layers": 1, "cross_attention_dim": 32, "addition_time_embed_dim": 32
+        },
+        "text_encoder": {"hidden": 32, "layers": 1, "heads": 2, "projection": 32, "vocabulary": 512, "length": 24},
+    },
+    "base_training": {
+        "autoencoder_steps": 2, "autoencoder_episodes": 2, "autoencoder_batch": 4, "perceptual_steps": 2, "steps": 2,
+        "batch": 2, "frame_skips": [1], "history_rule": "buffer",
+    },
+    "rollout": {"sampler": SAMPLER, "batch": 2},
+    "post_training": {"steps": 2, "groups": 1, "candidates": 2, "sampler": SAMPLER, "save_every": 1},
+    "evaluation": {"seeds": [0]},
+    "paper": {"bootstrap": 20, "report_episodes": 1},
+}  # fmt: skip
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A small base checkpoint made from nothing, then a whole run, recorded by both engines and committed."""
+    folder = copy_of_repository(tmp_path_factory.mktemp("run"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, keys in SMALL.items():
+        params[section] |= keys
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for path in (folder / "assets/tabletop_base").glob("*"):
+        path.unlink()
+    for stage in ("episodes", "base_training"):
+        code = "import sys; from persistworld.cli import main; sys.exit(main())"
+        subprocess.run([sys.executable, "-c", code, stage, "--threads", "1"], cwd=folder, check=True)
+    commit(folder, "base checkpoint")
+    snakemake(cwd=folder)
+    dvc("commit", "--force", "--quiet", cwd=folder)
+    commit(folder, "run")
+    return folder
+
+
+def commit(folder: Path, message: str) -> None:
+    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
+    subprocess.run(["git", *author, "commit", "--quiet", "--message", message], cwd=folder, check=True)
+
+
+def set_parameter(folder: Path, section: str, key: str, value: object) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params[section][key] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def reproduce(folder: Path) -> set[str]:
+    """`dvc repro`; the jobs that ran, by the names of their logs."""
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("logs/*.log")}
+    dvc("repro", "--quiet", cwd=folder)
+    return {path.stem for path in folder.glob("logs/*.log") if before.get(path) != path.stat().st_mtime_ns}
+
+
+def nothing_to_do(folder: Path) -> bool:
+    idle = "Nothing to be done" in snakemake("--dry-run", cwd=folder)
+    return idle and not json.loads(dvc("status", "--json", cwd=folder))
+
+
+def test_the_story(repository):
+    trained = (repository / "checkpoints/post_trained").glob("*.safetensors")
+    weights = {path: path.read_bytes() for path in trained}
+    assert weights and nothing_to_do(repository)
+    subprocess.run(["git", "tag", "first"], cwd=repository, check=True)
+
+    # An evaluation parameter: evaluation and paper only, and the metrics differ.
+    set_parameter(repository, "evaluation", "protocol", "raw")
+    ran = reproduce(repository)
+    trainers = {"episodes", "base_checkpoint", "latents-0", "manifest", "post_training-post_trained", "teacher_forcing"}
+    assert {"masks", "rollouts-base-0", "scores-copy_frame", "tables", "figures", "report"} <= ran
+    assert not ran & trainers
+    assert nothing_to_do(repository)
+    assert json.loads(dvc("metrics", "diff", "--json", cwd=repository))
+    commit(repository, "raw protocol")
+
+    # A post-training parameter: the training and what follows; back again: restored, not trained again.
+    set_parameter(repository, "post_training", "steps", 1)
+    ran = reproduce(repository)
+    assert {"post_training-post_trained", "teacher_forcing", "rollouts-post_trained-0", "tables", "report"} <= ran
+    assert not ran & {"episodes", "base_checkpoint", "latents-0", "manifest", "masks", "rollouts-base-0", "scores-base"}
+    assert nothing_to_do(repository)
+    set_parameter(repository, "post_training", "steps", 2)
+    assert reproduce(repository) == set()
+    assert {path: path.read_bytes() for path in weights} == weights
+
+    # An older commit: its files come back, and after `make sync` neither engine wants anything.
+    subprocess.run(["git", "checkout", "--quiet", "--force", "first"], cwd=repository, check=True)
+    dvc("checkout", "--quiet", cwd=repository)
+    sync(repository)
+    assert nothing_to_do(repository)
+
+
+def sync(folder: Path) -> None:
+    """`make sync`, in the environment of the tests."""
+    (folder / ".venv").mkdir(exist_ok=True)
+    (folder / ".venv/ready").touch()
+    subprocess.run(["make", "sync", f"BIN={Path(sys.executable).parent}"], cwd=folder, check=True)
