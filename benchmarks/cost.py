@@ -1,7 +1,8 @@
 """FLOPs and peak memory at any preset, computed on the meta device: no weights, no GPU, under a minute.
 
-Counted by torch.utils.flop_counter on this package's own modules. FACTS: 8.87 TFLOP per U-Net forward, 444 a chunk of 50
-steps, at full size: the stock network without attention's own products, which the counter does not see in a fused kernel.
+Counted by torch.utils.flop_counter on this package's own modules. Published
+counts of 8.87 TFLOP a forward and 444 a chunk of 50 steps are of the stock network without attention's own products, which
+the counter does not see in a fused kernel on a CPU.
 """
 
 from dataclasses import dataclass
@@ -81,16 +82,18 @@ def _flops(models: _Models, params: Params) -> list[Row]:
     updated = kept * (4 + (settings.kl_weight > 0)) * forward
     scored = candidates * len(size.views) * decode
     step = sampled + updated + scored
+    per_step, days = f"{settings.groups} groups of {settings.candidates}", settings.steps * step / H200 / 8 / 86400
+    facts = (stock - own) / TERA
     return [
-        Row("U-Net forward", forward / TERA, "TFLOP", f"attention's products {own / TERA:.3g} of it"),
-        Row("the same, stock cross-attention", stock / TERA, "TFLOP", f"{(stock - own) / TERA:.3g} as FACTS counts (8.87 at full size)"),
-        Row(f"chunk, {steps} steps", chunk / TERA, "TFLOP", f"{(stock - own) * steps / TERA:.3g} as FACTS counts (444 at full size)"),
+        Row("U-Net forward", forward / TERA, "TFLOP", f"attention's own products: {own / TERA:.3g} of it"),
+        Row("the same, stock cross-attention", stock / TERA, "TFLOP", f"{facts:.3g} as published (8.87 at full size)"),
+        Row(f"chunk, {steps} steps", chunk / TERA, "TFLOP", f"{facts * steps:.3g} as published (444 at full size)"),
         Row("chunk, floor on one H200", chunk / H200, "s", "at 989 TFLOP/s"),
-        Row("decode, a view of a chunk", decode / TERA, "TFLOP", "FACTS: 3.5 at full size"),
-        Row("encode, a view of a chunk", encode / TERA, "TFLOP", "FACTS: 1.3 at full size"),
-        Row("post-training step", step / TERA, "TFLOP", f"{settings.groups} groups of {settings.candidates}; mean prefix {sum(settings.prefix) / 2:g}"),
-        Row("of it, sampling", 100 * sampled / step, "%", f"update {100 * updated / step:.1f} %, rewards {100 * scored / step:.1f} %"),
-        Row("step, floor on eight H200", step / H200 / 8, "s", f"{settings.steps:,} steps: {settings.steps * step / H200 / 8 / 86400:.3g} days"),
+        Row("decode, a view of a chunk", decode / TERA, "TFLOP", "3.5 at full size"),
+        Row("encode, a view of a chunk", encode / TERA, "TFLOP", "1.3 at full size"),
+        Row("post-training step", step / TERA, "TFLOP", f"{per_step}; mean prefix {sum(settings.prefix) / 2:g}"),
+        Row("of it, sampling", 100 * sampled / step, "%", f"update {100 * updated / step:.1f}, rewards {100 * scored / step:.1f}"),
+        Row("post-training, floor on eight H200", days, "days", f"{settings.steps:,} steps of {step / H200 / 8:.3g} s"),
     ]
 
 
@@ -134,10 +137,12 @@ def _with_hooks(models: _Models, suffix: str, hook, result) -> float:
 def _memory(models: _Models, settings: PostTraining) -> list[Row]:
     """Bytes that sampling and updating take on one device; the larger sum is the peak."""
     model = models.model
-    config = model.config
     weights, text = _count(model), 0 if model.text_encoder is None else _count(model.text_encoder)
     with torch.no_grad():
         sampling = peak_bytes(lambda: models.forward(1, FLOAT32))
+        channels, rows, width = models.stacked
+        view = _empty(128, channels, rows // len(model.views), width)
+        decoding = peak_bytes(lambda: models.autoencoder.decode(view))
     model.requires_grad_(False)
     inject_adapter_in_model(lora_config(model.unet, settings.lora), model.unet, ADAPTER)
     model.to("meta")
@@ -153,20 +158,23 @@ def _memory(models: _Models, settings: PostTraining) -> list[Row]:
         low_sampling = peak_bytes(lambda: models.forward(1, BFLOAT16))
     # base, theta's frozen part and the plain copy that adapters are merged into; theta, old, average, gradient
     copies, states = 3 * 4 * weights, 4 * (4 * size + momentum)
-    autoencoder = 4 * _count(models.autoencoder)
-    fixed = copies + states + autoencoder + 2 * weights
+    decoder = _count(models.autoencoder)
+    fixed = copies + states + 4 * decoder + 2 * weights
     candidates, batch = settings.groups * settings.candidates, settings.train_batch
+    trained_part = f"LoRA rank {settings.lora.rank} on {settings.lora.targets}, and the action encoder"
     return [
-        Row("world model", weights / 1e6, "M parameters", f"text encoder {text / 1e6:.3g} of them; autoencoder {_count(models.autoencoder) / 1e6:.3g} beside them"),
-        Row("trained", size / 1e6, "M parameters", f"LoRA rank {settings.lora.rank} on {settings.lora.targets}, and the action encoder"),
+        Row("world model", weights / 1e6, "M parameters", f"{text / 1e6:.3g} of them the text encoder"),
+        Row("autoencoder", decoder / 1e6, "M parameters", ""),
+        Row("trained", size / 1e6, "M parameters", trained_part),
         Row("weights", copies / GIB, "GiB", "float32: base, theta, the merged copy"),
         Row("weights in bfloat16", 2 * weights / GIB, "GiB", "autocast's cache of one model"),
         Row("theta, old, average, gradient, optimiser", states / GIB, "GiB", settings.optimizer.name),
-        Row("autoencoder", autoencoder / GIB, "GiB", "float32"),
-        Row("sampling, a candidate", low_sampling / GIB, "GiB", f"activations, bfloat16; {sampling / GIB:.3g} in float32"),
-        Row("update, a sample", low / GIB, "GiB", f"activations and gradients, bfloat16; {step / GIB:.3g} in float32; no checkpointing"),
-        Row(f"peak, {candidates} candidates at once", (fixed + candidates * low_sampling) / GIB, "GiB", f"to {(fixed + candidates * sampling) / GIB:.3g}: autocast lies between bfloat16 and float32"),
-        Row(f"peak, update by {batch}", (fixed + batch * low) / GIB, "GiB", f"to {(fixed + batch * step) / GIB:.3g}; L = {config.future}"),
+        Row("sampling, a candidate", low_sampling / GIB, "GiB", f"activations in bfloat16; {sampling / GIB:.3g} in float32"),
+        Row("update, a sample", low / GIB, "GiB", f"activations in bfloat16; {step / GIB:.3g} in float32"),
+        Row("decoding, 128 images", decoding / GIB, "GiB", "activations in float32; in rewards and scores"),
+        Row(f"peak, {candidates} candidates at once", (fixed + candidates * low_sampling) / GIB, "GiB",
+            f"to {(fixed + candidates * sampling) / GIB:,.3g}: autocast lies between the two"),
+        Row(f"peak, update by {batch}", (fixed + batch * low) / GIB, "GiB", f"to {(fixed + batch * step) / GIB:.3g}"),
     ]
 
 

@@ -17,7 +17,6 @@ from persistworld.params import Sampler
 from persistworld.world_model.model import FPS, MOTION_BUCKET, Condition, WorldModel
 
 
-
 def rows(materials: Materials) -> list[Row]:
     """Chunks per second of both, the ratio, and by how much their outputs differ."""
     model, settings = materials.model, materials.params.rollout

@@ -1,0 +1,162 @@
+"""The manifest and the latents that it counts, over a small in-memory source of episodes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from persistworld import params
+from persistworld.data.episodes import BadEpisode, Episode
+from persistworld.data.latents import LatentStore, encode_shard, read_shard_index, resized_frames
+from persistworld.data.manifest import (
+    build_manifest,
+    evaluation_episodes,
+    load_manifest,
+    save_manifest,
+    wanted_indices,
+)
+from persistworld.errors import UserError
+from persistworld.world_model.autoencoder import images_to_float, split_views
+
+SETTINGS = params.Episodes(
+    count=12, modulus=4, validation=(3,), tuning=(2,), splits=("train", "validation"),
+    height=16, width=16, fps=5.0, views=("exterior_1", "wrist"), bad_share=0.2,
+)  # fmt: skip
+BROKEN = 5
+
+
+class Recorded:
+    """Episodes 0 .. 11 of 13 + i frames at 10 Hz; the wrist's video of one of them is short. Episode 8 names its split."""
+
+    views, fps = SETTINGS.views, 10.0
+
+    def indices(self) -> list[int]:
+        return list(range(12))
+
+    def split(self, index: int) -> str | None:
+        return "validation" if index == 8 else None
+
+    def episode(self, index: int) -> Episode:
+        pose = np.full((13 + index, 7), index, np.float32) + np.linspace(0, 1, 13 + index, dtype=np.float32)[:, None]
+        notes = ("no instruction",) if index in (1, 4) else ()
+        return Episode(index, "" if notes else f"push {index}", 10.0, pose, None, None, None, notes)
+
+    def frames(self, index: int, view: str) -> np.ndarray:
+        short = 4 if index == BROKEN and view == "wrist" else 0
+        rng = np.random.default_rng((index, len(view)))
+        return rng.integers(0, 255, (13 + index - short, 16, 16, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def made(autoencoder, tmp_path_factory):
+    """The source, its encoded shards' store, frame counts and bad episodes."""
+    folder = tmp_path_factory.mktemp("latents")
+    wanted = wanted_indices(SETTINGS, Recorded())
+    frames, bad = {}, {}
+    for shard in (0, 1):
+        path = folder / f"shard-{shard}.safetensors"
+        latents = params.Latents(posterior="mean", batch=8)
+        encode_shard(Recorded(), wanted[shard::2], SETTINGS, latents, autoencoder, 0, path)
+        more, worse = read_shard_index(path.with_suffix(".json"))
+        frames, bad = frames | more, bad | worse
+    return LatentStore(folder), frames, bad
+
+
+@pytest.fixture(scope="module")
+def manifest(made):
+    return build_manifest(Recorded(), *made, SETTINGS, "euler")
+
+
+def test_wanted_episodes_follow_the_data_then_the_rule():
+    """Residue 2 is tuning and not asked for; episode 8 says itself that it is validation."""
+    assert wanted_indices(SETTINGS, Recorded()) == [0, 1, 3, 4, 5, 7, 8, 9, 11]
+    assert wanted_indices(SETTINGS) == [0, 1, 3, 4, 5, 7, 8, 9, 11]
+    assert wanted_indices(dataclasses.replace(SETTINGS, count=4, splits=("tuning",)), Recorded()) == [2]
+
+
+def test_entries(manifest):
+    assert [e.index for e in manifest.episodes] == [0, 1, 3, 4, 7, 8, 9, 11]
+    assert [e.index for e in manifest.split("validation")] == [3, 7, 8, 11]
+    assert [e.frames for e in manifest.split("train")] == [7, 7, 9, 11]  # every second of 13 + i
+    assert manifest.episodes[2].instruction == "push 3" and manifest.episodes[2].success is None
+    assert manifest.bad == {BROKEN: "views differ in length: [9, 7]"}
+    assert manifest.notes == {"no instruction": 2}
+
+
+def test_statistics_are_of_the_training_split(manifest):
+    """Poses of episode i run from i to i + 1 in every dimension; 0, 1, 4 and 9 are for training."""
+    low, high = np.asarray(manifest.statistics.low), np.asarray(manifest.statistics.high)
+    poses = np.concatenate([Recorded().episode(i).pose[::2] for i in (0, 1, 4, 9)])
+    np.testing.assert_allclose(low, np.percentile(poses, 1, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(high, np.percentile(poses, 99, axis=0), rtol=1e-6)
+    assert manifest.statistics.normalise(poses).min() == -1 and manifest.statistics.normalise(poses).max() == 1
+
+
+def test_json_round_trip(manifest, tmp_path):
+    save_manifest(manifest, tmp_path / "manifest.json")
+    assert load_manifest(tmp_path / "manifest.json") == manifest
+    save_manifest(load_manifest(tmp_path / "manifest.json"), tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "manifest.json").read_bytes()
+
+
+def test_short_episodes_are_left_out(manifest):
+    assert [e.index for e in manifest.long_enough("train", 9)] == [4, 9]
+    with pytest.raises(UserError, match=r"no episode of split 'validation' has 13 frames; shorten"):
+        manifest.long_enough("validation", 13)
+    settings = params.Evaluation(split="validation")
+    assert [e.index for e in evaluation_episodes(manifest, settings, 8)] == [3, 7, 8, 11]
+    assert [e.index for e in evaluation_episodes(manifest, dataclasses.replace(settings, episodes=2), 9)] == [7, 8]
+
+
+def test_too_many_bad_episodes_fail(made):
+    store, frames, bad = made
+    with pytest.raises(UserError, match=r"1 of 9 episodes cannot be used, .* bad_share = 0\.1 .*episode 5: views differ"):
+        build_manifest(Recorded(), store, frames, bad, dataclasses.replace(SETTINGS, bad_share=0.1), "euler")
+    with pytest.raises(UserError, match="0 of 0 episodes"):
+        build_manifest(Recorded(), store, {}, {}, SETTINGS, "euler")
+    validation_only = {i: n for i, n in frames.items() if i % 4 == 3}
+    with pytest.raises(UserError, match="no training episodes"):
+        build_manifest(Recorded(), store, validation_only, {}, SETTINGS, "euler")
+
+
+def test_latents_are_scaled_and_stacked(made, autoencoder):
+    """Each frame of each view on its own, at the model's frame rate."""
+    store = made[0]
+    latents = store.latents(9)
+    assert latents.shape == (11, 4, 8, 4) and latents.dtype == torch.float32
+    images = images_to_float(torch.from_numpy(Recorded().frames(9, "wrist")[[0, 6]]))
+    with torch.no_grad():
+        expected = autoencoder.sizes.scaling_factor * autoencoder.moments(images)[0]
+    torch.testing.assert_close(split_views(latents[[0, 3]], 2)[:, 1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_store_reads_rows_in_the_order_asked(made):
+    store = made[0]
+    whole, poses = store.latents(9), store.poses(9)
+    assert torch.equal(store.latents(9, [5, 2, 2, 8]), whole[[5, 2, 2, 8]])
+    assert torch.equal(store.latents(9, slice(3, 6)), whole[3:6])
+    assert torch.equal(store.poses(9, range(4, 9)), poses[4:9])
+    assert torch.equal(poses, torch.from_numpy(Recorded().episode(9).pose[::2].copy()))
+
+
+def test_no_shards_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no latent shards; run the stage 'latents' first"):
+        LatentStore(tmp_path)
+
+
+def test_sampled_latents_do_not_depend_on_the_batch(autoencoder, tmp_path):
+    """The posterior's noise is keyed by episode, view and frame, not by where a call to the encoder begins."""
+    found = []
+    for batch in (3, 64):
+        path = tmp_path / str(batch) / "shard-0.safetensors"
+        encode_shard(Recorded(), [1], SETTINGS, params.Latents(posterior="sample", batch=batch), autoencoder, 0, path)
+        found.append(LatentStore(path.parent).latents(1))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+
+
+def test_frames_are_resized(made):
+    settings = dataclasses.replace(SETTINGS, height=8, width=12)
+    frames = resized_frames(Recorded(), 0, settings, "wrist")
+    assert frames.shape == (7, 8, 12, 3) and frames.dtype == torch.uint8
+    assert abs(frames.float().mean().item() - Recorded().frames(0, "wrist").mean()) < 1

@@ -1,0 +1,135 @@
+"""Scores of generated frames: which rows there are, and their values against the public metrics."""
+
+import pytest
+import torch
+from conftest import VIEWS
+
+from persistworld import params
+from persistworld.evaluation.scores import Scorer, Truth
+from persistworld.metrics.frame import psnr, ssim
+from persistworld.paper.scores_table import COLUMNS, load_scores, write_scores
+
+T, H, W = 9, 16, 16
+
+
+def film(seed: int) -> torch.Tensor:
+    """Random frames, (T, V, H, W, 3) uint8."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (T, len(VIEWS), H, W, 3), generator=rng, dtype=torch.uint8)
+
+
+def noisy(frames: torch.Tensor, amount: int, seed: int = 9) -> torch.Tensor:
+    noise = torch.randint(-amount, amount + 1, frames.shape, generator=torch.Generator().manual_seed(seed))
+    return (frames.int() + noise).clamp(0, 255).to(torch.uint8)
+
+
+@pytest.fixture
+def truth() -> Truth:
+    """Robot on the left, object at a corner; no object in frames 0 and 4 of the wrist view, none at all in exterior_2."""
+    masks = torch.zeros(T, len(VIEWS), H, W, dtype=torch.uint8)
+    masks[..., :6] = 1
+    masks[:, :, 10:, 10:] = 2
+    masks[:, 1][masks[:, 1] == 2] = 0
+    masks[[0, 4], 2, 10:, 10:] = 0
+    return Truth(episode=42, raw=film(0), decoded=noisy(film(0), 30), masks=masks)
+
+
+def scorer(perceptual, masked_lpips: str = "multiplied") -> Scorer:
+    return Scorer(perceptual, params.Metrics(ssim_window=7, masked_lpips=masked_lpips), VIEWS)
+
+
+def images(frames: torch.Tensor, frame: int, view: str) -> torch.Tensor:
+    return frames[frame, VIEWS.index(view)].permute(2, 0, 1)[None].float() / 255
+
+
+def value(table, **wanted) -> float:
+    for name, wish in wanted.items():
+        table = table[table[name] == wish]
+    assert len(table) == 1
+    return table["value"].item()
+
+
+@pytest.mark.parametrize("masked_lpips", ["multiplied", "spatial"])
+def test_a_perfect_copy(perceptual, truth, masked_lpips):
+    """SSIM 1, PSNR at its ceiling, LPIPS 0 everywhere, in the protocol that it copies."""
+    table = scorer(perceptual, masked_lpips).score("m", {0: truth.decoded}, truth)
+    copied = table[table["protocol"] == "decoded"].groupby("metric")["value"].agg(["min", "max"])
+    assert copied.loc["ssim"].tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert copied.loc["psnr"].tolist() == pytest.approx([60, 60], abs=1e-4)
+    assert copied.loc["lpips"].tolist() == pytest.approx([0, 0], abs=1e-7)
+    other = table[table["protocol"] == "raw"].groupby("metric")["value"].agg(["min", "max"])
+    assert other.loc["ssim", "max"] < 1 and other.loc["psnr", "max"] < 40 and other.loc["lpips", "min"] > 0
+
+
+@pytest.mark.parametrize("masked_lpips", ["multiplied", "spatial"])
+def test_rows(perceptual, truth, masked_lpips):
+    """One for every combination but those of empty masks; chunks of four frames, the given frame in the first."""
+    table = scorer(perceptual, masked_lpips).score("m", {0: film(1), 3: film(2)}, truth)
+    assert not table["value"].isna().any() and not table.duplicated([c for c in COLUMNS if c != "value"]).any()
+    counts = table.groupby(["region", "view"]).size() / (2 * 2 * 3)  # seeds, protocols, metrics
+    assert counts["full"].tolist() == counts["robot"].tolist() == [T] * 3
+    assert counts["object"].to_dict() == {"exterior_1": T, "wrist": T - 2}
+    assert table.groupby("frame")["chunk"].first().tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert table["model"].unique().tolist() == ["m"] and table["episode"].unique().tolist() == [42]
+
+
+def test_full_frame_values_are_the_public_metrics(perceptual, truth):
+    rollouts = {0: noisy(truth.raw, 60, 1), 1: noisy(truth.raw, 10, 2)}
+    table = scorer(perceptual).score("m", rollouts, truth)
+    for seed, protocol, view, frame in ((0, "decoded", "wrist", 3), (1, "raw", "exterior_1", 8), (1, "decoded", "exterior_2", 0)):
+        a, b = images(rollouts[seed], frame, view), images(getattr(truth, protocol), frame, view)
+        where = {"seed": seed, "protocol": protocol, "view": view, "frame": frame, "region": "full"}
+        assert value(table, metric="ssim", **where) == pytest.approx(ssim(a, b, 7).item(), abs=1e-5)
+        assert value(table, metric="psnr", **where) == pytest.approx(psnr(a, b).item(), abs=1e-3)
+        assert value(table, metric="lpips", **where) == pytest.approx(perceptual(2 * a - 1, 2 * b - 1).item(), rel=1e-4)
+
+
+def test_masked_values_by_hand(perceptual, truth):
+    """PSNR over the mask's pixels; LPIPS of images multiplied by the mask."""
+    rollout = noisy(truth.raw, 60, 1)
+    table = scorer(perceptual).score("m", {0: rollout}, truth)
+    a, b = images(rollout, 5, "wrist"), images(truth.raw, 5, "wrist")
+    where = {"protocol": "raw", "view": "wrist", "frame": 5, "region": "object"}
+    error = (a - b)[..., 10:, 10:].square().mean()
+    assert value(table, metric="psnr", **where) == pytest.approx(-10 * error.log10().item(), abs=1e-3)
+    mask = torch.zeros(H, W)
+    mask[10:, 10:] = 1
+    lpips = perceptual(2 * a * mask - 1, 2 * b * mask - 1).item()
+    assert value(table, metric="lpips", **where) == pytest.approx(lpips, rel=1e-4)
+
+
+def test_errors_outside_a_mask_do_not_count(perceptual, truth):
+    rollout = truth.raw.clone()
+    rollout[..., :6, :] = 255 - rollout[..., :6, :]  # the robot's columns alone
+    table = scorer(perceptual).score("m", {0: rollout}, truth)
+    table = table[table["protocol"] == "raw"].groupby(["region", "metric"])["value"].agg(["min", "max"])
+    assert table.loc[("object", "psnr"), "min"] == pytest.approx(60) and table.loc[("robot", "psnr"), "max"] < 15
+    assert table.loc[("object", "lpips"), "max"] == pytest.approx(0, abs=1e-7)
+
+
+def test_seeds_do_not_touch_each_other(perceptual, truth):
+    both = scorer(perceptual).score("m", {0: film(1), 3: film(2)}, truth)
+    alone = scorer(perceptual).score("m", {3: film(2)}, truth)
+    kept = both[both["seed"] == 3].reset_index(drop=True)
+    assert kept.drop(columns="value").equals(alone.reset_index(drop=True).drop(columns="value"))
+    assert (kept["value"] - alone["value"].reset_index(drop=True)).abs().max() < 1e-4
+
+
+def test_without_masks_there_are_full_frames_only(perceptual, truth):
+    table = scorer(perceptual).score("m", {0: film(1)}, Truth(42, truth.raw, truth.decoded, None))
+    assert table["region"].unique().tolist() == ["full"] and len(table) == T * 3 * 3 * 2
+
+
+def test_empty_masks_are_counted(perceptual, truth):
+    counted = scorer(perceptual)
+    counted.count_empty(truth.masks)
+    counted.count_empty(truth.masks[:1])
+    assert {k: v for k, v in counted.empty_masks.items() if v} == {"object.exterior_2": T + 1, "object.wrist": 3}
+
+
+def test_scores_fit_the_table(perceptual, truth, tmp_path):
+    """What the stage writes, the readers of tables and figures take."""
+    table = scorer(perceptual).score("base", {0: film(1)}, truth)
+    meta = {"lpips_backbone": "tabletop", "ssim_window": 7, "masked_lpips": "multiplied", "scale": "test", "empty_masks": {}}
+    write_scores(tmp_path / "base.parquet", table, meta)
+    assert len(load_scores([tmp_path / "base.parquet"]).frame) == len(table)
