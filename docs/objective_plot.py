@@ -1,4 +1,4 @@
-"""Draws docs/objective.png: the theorem of docs/objective.md on a mixture of three Gaussians, with the project's own loss.
+"""Draws docs/objective.png: the theorem of docs/objective.md on a mixture of three Gaussians, with our own loss.
 
     python docs/objective_plot.py
 
@@ -105,14 +105,15 @@ def main() -> None:
 
     edges = torch.linspace(-4, 4, BINS + 1)
     for beta, colour in BETAS.items():
-        right.plot(x_sigma, 2 / beta * alpha * (plus - old), color=colour, label=rf"$(2/\beta)\,\Delta$, $\beta = {beta:g}$")
+        shift = 2 / beta * alpha * (plus - old)
+        right.plot(x_sigma, shift, color=colour, label=rf"$(2/\beta)\,\Delta$, $\beta = {beta:g}$")
         right.plot(*minimisers(beta, edges), "o", color=colour, markersize=3.5)
     right.axhline(0, color="#dddddd", linewidth=1, zorder=0)
-    right.set(xlabel=r"$x_\sigma$", title="Shift from the reference: theorem and minimised loss (dots)")
+    right.set(xlabel=r"$x_\sigma$", title="Shift: by the theorem, and minimised loss (dots)")
     right.legend(frameon=False, fontsize=8)
     for axis in (left, middle, right):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=130)
+    figure.savefig(Path(__file__).with_name("objective.png"), dpi=130)
 
 
 if __name__ == "__main__":

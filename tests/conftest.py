@@ -43,7 +43,8 @@ def random_poses(episode: int) -> np.ndarray:
     """A smooth path, (FRAMES, 7) float32 in m, rad, 0..1."""
     rng = np.random.default_rng(episode)
     phase = np.linspace(0, 3, FRAMES)[:, None] + rng.uniform(0, 6, 7)
-    return np.concatenate([0.3 * np.sin(phase[:, :3]), np.sin(phase[:, 3:6]), np.cos(phase[:, 6:]) ** 2], 1).astype("f4")
+    parts = [0.3 * np.sin(phase[:, :3]), np.sin(phase[:, 3:6]), np.cos(phase[:, 6:]) ** 2]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def random_latents(episode: int) -> torch.Tensor:
@@ -57,7 +58,9 @@ def random_latents(episode: int) -> torch.Tensor:
 def make_model(seed: int, use_text: bool = True) -> WorldModel:
     """A frozen world model with random weights, in evaluation mode."""
     torch.manual_seed(seed)
-    text = InstructionEncoder(SIZES.text_encoder, train_tokenizer(INSTRUCTIONS, SIZES.text_encoder)) if use_text else None
+    text = None
+    if use_text:
+        text = InstructionEncoder(SIZES.text_encoder, train_tokenizer(INSTRUCTIONS, SIZES.text_encoder))
     statistics = pose_statistics(np.concatenate([random_poses(e) for e in range(4)]), SIZES.rotation)
     return WorldModel(SIZES, VIEWS, statistics, text).eval().requires_grad_(False)
 
@@ -92,7 +95,8 @@ def latent_folder(tmp_path_factory):
     for shard in (0, 1):
         tensors = {}
         for episode in range(shard, len(INSTRUCTIONS), 2):
-            tensors |= {str(episode): random_latents(episode), f"{episode}.poses": torch.from_numpy(random_poses(episode))}
+            tensors[str(episode)] = random_latents(episode)
+            tensors[f"{episode}.poses"] = torch.from_numpy(random_poses(episode))
         save_file(tensors, folder / f"shard-{shard}.safetensors")
     return folder
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import HISTORY_INDEX, INSTRUCTIONS, FRAMES, make_model
+from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, make_model
 
 from persistworld import params
 from persistworld.base_training.trainer import draw_batch, train_world_model, training_loss
@@ -37,7 +37,8 @@ def main(latents: str, run_folder: Path) -> dict:
     loss.backward()
     average_gradients(model.parameters())
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    trained = train_world_model(make_model(3).requires_grad_(True), store, episodes, TRAINING, HISTORY_INDEX, 0, run_folder)
+    start = make_model(3).requires_grad_(True)
+    trained = train_world_model(start, store, episodes, TRAINING, HISTORY_INDEX, 0, run_folder)
     last = training_loss(trained, batch, sentences, TRAINING, generator(1))
     refused = ""
     try:

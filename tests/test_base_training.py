@@ -14,7 +14,6 @@ from persistworld.base_training.loss import Draws, condition, draw, teacher_forc
 from persistworld.base_training.trainer import draw_batch, train_world_model, training_loss
 from persistworld.errors import UserError
 from persistworld.randomness import generator
-from persistworld.training_state import load_state
 from persistworld.world_model.autoencoder import images_to_float
 
 TRAINING = params.BaseTraining(
@@ -42,7 +41,7 @@ def draws(latents) -> Draws:
 
 
 def test_loss_in_closed_form(base, latents, draws):
-    """A network that answers 0 predicts c_skip x_sigma; weighted by 1 / c_out^2 its error is (n - sigma x0)^2 c_skip."""
+    """A network that answers 0 predicts c_skip x_sigma; its weighted error is (n - sigma x0)^2 / (sigma^2 + 1)."""
     model = copy.deepcopy(base)
     torch.nn.init.zeros_(model.unet.conv_out.weight)
     torch.nn.init.zeros_(model.unet.conv_out.bias)
@@ -83,7 +82,8 @@ def test_condition_by_hand(latents):
     tokens = torch.rand(3, 11, 32)
     found = condition(history, future[:, 0], tokens, draws)
     assert torch.equal(found.history[0], history[0])
-    torch.testing.assert_close(found.history[1:], (history[1:] + torch.tensor([0.75, -0.75]).reshape(2, 1, 1, 1, 1)) / 1.25)
+    noised = history[1:] + torch.tensor([0.75, -0.75]).reshape(2, 1, 1, 1, 1)
+    torch.testing.assert_close(found.history[1:], noised / 1.25)
     torch.testing.assert_close(found.current, future[:, 0] + torch.tensor([0.0, 0.1, 0.2]).reshape(3, 1, 1, 1))
     assert torch.equal(found.tokens[::2], tokens[::2]) and not found.tokens[1].any()
 
@@ -118,9 +118,9 @@ def test_batches_are_windows_of_one_episode_each(base, store, entries):
             assert (whole == frame).flatten(1).all(dim=1).any()
 
 
-def train(store, entries, folder, training=TRAINING):
+def train(store, entries, folder, training=TRAINING, seed=0):
     model = make_model(3).requires_grad_(True)
-    return train_world_model(model, store, entries, training, HISTORY_INDEX, 0, folder)
+    return train_world_model(model, store, entries, training, HISTORY_INDEX, seed, folder)
 
 
 def test_a_killed_run_ends_with_the_same_bytes(store, entries, latent_folder, tmp_path):
@@ -130,16 +130,25 @@ def test_a_killed_run_ends_with_the_same_bytes(store, entries, latent_folder, tm
     whole = train(store, entries, tmp_path / "whole")
     with pytest.raises(Killed):
         train(DyingStore(latent_folder, 2 * 4 + 3), entries, tmp_path / "killed")  # a step reads 2 x 2
-    assert load_state(tmp_path / "killed", params.digest(TRAINING))["step"] == 2
+    assert [p.name for p in (tmp_path / "killed").iterdir()] == ["state-00000002.pt"]
     resumed = train(store, entries, tmp_path / "killed")
     assert all(torch.equal(w, resumed.state_dict()[n]) for n, w in whole.state_dict().items())
     assert not whole.training and not any(p.requires_grad for p in whole.parameters())
 
 
 def test_other_parameters_are_not_resumed(store, entries, tmp_path):
-    train(store, entries, tmp_path, dataclasses.replace(TRAINING, steps=1))
-    with pytest.raises(UserError, match=r"made under other parameters; delete .* to start anew"):
-        train(store, entries, tmp_path, dataclasses.replace(TRAINING, steps=1, sigma_std=1.0))
+    """Neither other keys of the section, nor another seed or other episodes."""
+    one = dataclasses.replace(TRAINING, steps=1)
+    train(store, entries, tmp_path, one)
+    train(store, entries, tmp_path, one)  # done already: nothing to do
+    others = (
+        {"training": dataclasses.replace(one, sigma_std=1.0)},
+        {"training": one, "seed": 1},
+        {"training": one, "entries": entries[:2]},
+    )
+    for changed in others:
+        with pytest.raises(UserError, match=r"made under other parameters; delete .* to start anew"):
+            train(**{"store": store, "entries": entries, "folder": tmp_path} | changed)
 
 
 def test_the_average_or_the_last_weights(store, entries, tmp_path):
@@ -174,7 +183,8 @@ def test_training_lowers_the_loss(store, entries, tmp_path):
 
 def test_autoencoder_has_latents_of_unit_variance_and_is_reproducible():
     rng = np.random.default_rng(0)
-    frames = torch.from_numpy(rng.integers(0, 255, (40, 4, 4, 3), dtype=np.uint8)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    frames = torch.from_numpy(rng.integers(0, 255, (40, 4, 4, 3), dtype=np.uint8))
+    frames = frames.repeat_interleave(4, 1).repeat_interleave(4, 2)
     training = dataclasses.replace(TRAINING, autoencoder_steps=3, autoencoder_batch=4)
     found = [train_autoencoder(frames, SIZES.autoencoder, training, seed=0) for _ in range(2)]
     assert all(torch.equal(w, found[1].state_dict()[n]) for n, w in found[0].state_dict().items())

@@ -46,7 +46,7 @@ def sampled(base, store, entries):
 
 
 def test_a_group_does_not_depend_on_the_other_groups(base, store, plan, sampled):
-    """The first group with two others of other lengths, alone, and beside a copy of itself that takes another's place."""
+    """The first group among three of different lengths and alone; the third beside two others."""
     _, entries, samples = sampled
     _, alone_entries, alone = sample(base, store, part(plan, slice(0, 1)))
     torch.testing.assert_close(alone_entries[0], entries[0, :3], **CLOSE)
@@ -82,15 +82,15 @@ def test_candidates_differ_and_start_from_one_buffer(sampled):
 
 
 def test_a_second_chunk_goes_on_from_its_own_first(sampled, plan):
-    """A private copy of the buffer: the current frame is the candidate's own last one, the history the shared prefix."""
+    """A private buffer: the current frame is the candidate's own last one, the history the shared prefix."""
     _, entries, samples = sampled
     first, second = samples.conditions
     assert torch.equal(second.current, samples.chunks[:, :, 0, -1].flatten(0, 1))
-    # After 3 chunks of rollout 0 (P = 2, then one), the index (0, 0, -8, -6, -4, -2) of the buffer: twice the first
-    # latent, then thrice again (a buffer of 27 reaches back before it began), then the entry before last.
+    # Rollout 0 has 3 chunks behind it (P = 2 and its first). Of a buffer of 24 + 3, the index (0, 0, -8, -6, -4, -2)
+    # takes the first latent five times, then the last entry but one: the end of the prefix.
     assert torch.equal(second.history[0, :5], entries[0, :1].expand(5, -1, -1, -1))
     assert torch.equal(second.history[0, 5], entries[0, 2]) and torch.equal(second.history[1], second.history[0])
-    assert torch.equal(first.poses[:, -1], second.poses[:, 6])  # the last pose of one is the first future one of the next
+    assert torch.equal(first.poses[:, -1], second.poses[:, 6])  # one chunk's last pose is the next one's first
 
 
 def test_targets_are_the_frames_that_the_candidates_poses_belong_to(base, store, plan, sampled):
@@ -111,7 +111,7 @@ def test_plans_fit_their_episodes_and_cover_all_prefixes():
     ends = {7: set(), 9: set()}
     for entry, row, prefix in zip(plan.episodes, plan.first_rows, plan.prefixes, strict=True):
         last = row + 4 * (prefix + SETTINGS.branch)
-        assert 0 <= row and last < entry.frames
+        assert row >= 0 and last < entry.frames
         ends[entry.index].add(last)
     assert max(ends[7]) == 20 and max(ends[9]) == FRAMES - 1
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from persistworld import params
-from persistworld.data.episodes import BadEpisode, Episode
+from persistworld.data.episodes import Episode
 from persistworld.data.latents import LatentStore, encode_shard, read_shard_index, resized_frames
 from persistworld.data.manifest import (
     build_manifest,
@@ -27,7 +27,7 @@ BROKEN = 5
 
 
 class Recorded:
-    """Episodes 0 .. 11 of 13 + i frames at 10 Hz; the wrist's video of one of them is short. Episode 8 names its split."""
+    """Episodes 0 .. 11 of 13 + i frames at 10 Hz; one wrist video is short. Episode 8 names its split."""
 
     views, fps = SETTINGS.views, 10.0
 
@@ -111,7 +111,7 @@ def test_short_episodes_are_left_out(manifest):
 
 def test_too_many_bad_episodes_fail(made):
     store, frames, bad = made
-    with pytest.raises(UserError, match=r"1 of 9 episodes cannot be used, .* bad_share = 0\.1 .*episode 5: views differ"):
+    with pytest.raises(UserError, match=r"1 of 9 episodes .* than episodes.bad_share = 0\.1 allows \(episode 5: views"):
         build_manifest(Recorded(), store, frames, bad, dataclasses.replace(SETTINGS, bad_share=0.1), "euler")
     with pytest.raises(UserError, match="0 of 0 episodes"):
         build_manifest(Recorded(), store, {}, {}, SETTINGS, "euler")
@@ -159,4 +159,4 @@ def test_frames_are_resized(made):
     settings = dataclasses.replace(SETTINGS, height=8, width=12)
     frames = resized_frames(Recorded(), 0, settings, "wrist")
     assert frames.shape == (7, 8, 12, 3) and frames.dtype == torch.uint8
-    assert abs(frames.float().mean().item() - Recorded().frames(0, "wrist").mean()) < 1
+    assert abs(frames.float().mean().item() - Recorded().frames(0, "wrist")[::2].mean()) < 1

@@ -43,7 +43,7 @@ def test_loss_by_the_formula(beta):
 
 
 def test_self_normalised_by_the_formula():
-    """Each branch over its own mean absolute error, the whole over beta; a branch without error does not divide by 0."""
+    """Each branch over its own mean absolute error, the whole over beta; no error is no division by 0."""
     theta, old, x0, r, sigma = draws()
     theta[0] = old[0] = x0[0]
     loss = nft_loss(theta, old, x0, r, 0.5, "self_normalised", sigma)

@@ -81,7 +81,7 @@ def test_a_share_of_the_rate_is_a_smaller_step():
     whole, half, none = network(), network(), network()
     for model, share in ((whole, 1.0), (half, 0.5), (none, 0.0)):
         train(model, MatrixOptimizer(model.parameters(), Optimizer(learning_rate=1e-2)), range(1), share)
-    for start, a, b, c in zip(network().parameters(), whole.parameters(), half.parameters(), none.parameters(), strict=True):
+    for start, a, b, c in zip(*(m.parameters() for m in (network(), whole, half, none)), strict=True):
         torch.testing.assert_close(a - start, 2 * (b - start), rtol=1e-3, atol=1e-6)
         assert torch.equal(c, start)
 

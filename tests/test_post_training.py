@@ -14,7 +14,7 @@ from persistworld.errors import UserError
 from persistworld.optimizers import MatrixOptimizer
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.control import control_steps, post_training_cost, train_control
-from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
+from persistworld.post_training.groups import Samples, branch_candidates, group_starts, plan_groups, roll_prefixes
 from persistworld.post_training.objective import reward_weights
 from persistworld.post_training.policy import Policy
 from persistworld.post_training.rewards import RewardModel, Rewards
@@ -34,7 +34,7 @@ SETTINGS = params.PostTraining(
     weight_ema=0.9,
     old_ema_slope=0.25,
     reward=params.Reward(credit="cell", target="decoded"),
-    lora=params.Lora(rank=2, alpha=2.0, targets="linear_and_convolution"),
+    lora=params.Lora(rank=2, alpha=2.0),
     optimizer=params.Optimizer(learning_rate=1e-3, decay_from=0.5),
     precision="float32",
     train_batch=3,
@@ -163,7 +163,8 @@ def test_kept_candidates(candidates):
     _, samples, rewards = candidates
     kept = keep_candidates(samples, rewards, SETTINGS, seed=0, step=4)
     assert kept.x0.shape == (4, 5, 4, 12, 4) and kept.r.shape == (4, 5, 1, 12, 4)
-    places = [(g, k) for g in (0, 1) for k in sorted((rewards[g].clip.argmin().item(), rewards[g].clip.argmax().item()))]
+    extremes = [sorted((r.clip.argmin().item(), r.clip.argmax().item())) for r in rewards]
+    places = [(group, k) for group in (0, 1) for k in extremes[group]]
     for row, (group, k) in enumerate(places):
         assert torch.equal(kept.x0[row], samples.chunks[group, k, 0])
         assert torch.equal(kept.r[row], reward_weights(rewards[group].credit, SETTINGS.reward.epsilon)[k])
@@ -187,7 +188,7 @@ def test_shared_noise_is_one_draw_a_group(candidates):
 def test_a_clip_reward_reaches_every_chunk_of_the_candidate(candidates):
     """F = 2: one reward a candidate; per frame, each chunk gets its own frames' part."""
     _, samples, _ = candidates
-    twice = dataclasses.replace(samples, chunks=samples.chunks.repeat(1, 1, 2, 1, 1, 1, 1), conditions=samples.conditions * 2)
+    twice = Samples(samples.chunks.repeat(1, 1, 2, 1, 1, 1, 1), samples.conditions * 2)
     clip = torch.tensor([0.0, 1.0, 2.0, 3.0])
     frames = clip[:, None] * torch.cat([torch.ones(5), -torch.ones(5)])  # the order is the other way round in chunk 2
     keep_all = dataclasses.replace(SETTINGS, keep=0)
@@ -241,8 +242,8 @@ def test_steps_on_one_batch_lower_its_loss(candidates):
 
 
 def test_the_control_spends_what_post_training_spends():
-    """By hand: 3 steps of 2 groups; a prefix of 0.5 chunks and 4 candidates of 1, 2 sampler steps each; 2 kept, each one
-    forward, one backward (2) and two forwards of old and base. A teacher-forced step: 3 windows, forward and backward.
+    """By hand: 3 steps of 2 groups; a prefix of 0.5 chunks and 4 candidates of 1, 2 sampler steps each; 2 kept, each
+    one forward, one backward (2), and forwards of old and base. A teacher-forced step: 3 windows, forward and backward.
     """
     assert post_training_cost(SETTINGS) == 3 * 2 * ((0.5 + 4) * 2 + 2 * (1 + 2 + 2))
     assert control_steps(SETTINGS, TRAINING) == round(3 * 2 * 19 / 9)

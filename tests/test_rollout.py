@@ -97,6 +97,7 @@ def test_sample_chunk_takes_raw_inputs(base, store):
     history = first[:, None].expand(-1, 6, -1, -1, -1)
     raw = torch.cat([poses[:1].expand(6, -1), poses])[None].numpy()
     found = base.sample_chunk(history, first, raw, ["push the red cube"], SAMPLER, noise)
-    starts = Starts(first, torch.from_numpy(base.statistics.normalise(poses.numpy()))[None], base.encode_instructions(["push the red cube"]))
+    normalised = torch.from_numpy(base.statistics.normalise(poses.numpy()))
+    starts = Starts(first, normalised[None], base.encode_instructions(["push the red cube"]))
     expected = next(roll(base, starts, 1, lambda *_: noise[0], SAMPLER, HISTORY_INDEX, "float32"))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -25,7 +25,7 @@ def noisy(frames: torch.Tensor, amount: int, seed: int = 9) -> torch.Tensor:
 
 @pytest.fixture
 def truth() -> Truth:
-    """Robot on the left, object at a corner; no object in frames 0 and 4 of the wrist view, none at all in exterior_2."""
+    """Robot on the left, object at a corner; no object in two frames of the wrist view, none ever in exterior_2."""
     masks = torch.zeros(T, len(VIEWS), H, W, dtype=torch.uint8)
     masks[..., :6] = 1
     masks[:, :, 10:, 10:] = 2
@@ -76,7 +76,8 @@ def test_rows(perceptual, truth, masked_lpips):
 def test_full_frame_values_are_the_public_metrics(perceptual, truth):
     rollouts = {0: noisy(truth.raw, 60, 1), 1: noisy(truth.raw, 10, 2)}
     table = scorer(perceptual).score("m", rollouts, truth)
-    for seed, protocol, view, frame in ((0, "decoded", "wrist", 3), (1, "raw", "exterior_1", 8), (1, "decoded", "exterior_2", 0)):
+    places = ((0, "decoded", "wrist", 3), (1, "raw", "exterior_1", 8), (1, "decoded", "exterior_2", 0))
+    for seed, protocol, view, frame in places:
         a, b = images(rollouts[seed], frame, view), images(getattr(truth, protocol), frame, view)
         where = {"seed": seed, "protocol": protocol, "view": view, "frame": frame, "region": "full"}
         assert value(table, metric="ssim", **where) == pytest.approx(ssim(a, b, 7).item(), abs=1e-5)
@@ -130,6 +131,6 @@ def test_empty_masks_are_counted(perceptual, truth):
 def test_scores_fit_the_table(perceptual, truth, tmp_path):
     """What the stage writes, the readers of tables and figures take."""
     table = scorer(perceptual).score("base", {0: film(1)}, truth)
-    meta = {"lpips_backbone": "tabletop", "ssim_window": 7, "masked_lpips": "multiplied", "scale": "test", "empty_masks": {}}
+    meta = {"lpips_backbone": "tabletop", "ssim_window": 7, "masked_lpips": "multiplied", "scale": "test"}
     write_scores(tmp_path / "base.parquet", table, meta)
     assert len(load_scores([tmp_path / "base.parquet"]).frame) == len(table)

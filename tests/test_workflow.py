@@ -67,7 +67,8 @@ def rule_of(name: str) -> str:
 
 
 def outs(stage: dict) -> list[str]:
-    return [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]]
+    made = [*stage["outs"], *stage.get("metrics", [])]
+    return [next(iter(out)) if isinstance(out, dict) else out for out in made]
 
 
 def sections(stage: dict) -> set[str]:

@@ -103,7 +103,8 @@ def test_the_story(repository):
     assert not ran & {"episodes", "base_checkpoint", "latents-0", "manifest", "masks", "rollouts-base-0", "scores-base"}
     assert nothing_to_do(repository)
     set_parameter(repository, "post_training", "steps", 2)
-    assert reproduce(repository) == set()
+    # DVC restores no outputs that git keeps, so tables and figures are made again.
+    assert reproduce(repository) <= {"tables", "figures"}
     assert {path: path.read_bytes() for path in weights} == weights
 
     # An older commit: its files come back, and after `make sync` neither engine wants anything.
