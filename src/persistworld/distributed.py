@@ -28,6 +28,12 @@ def own_share(count: int, key: str) -> slice:
     return slice(state.process_index * size, (state.process_index + 1) * size)
 
 
+def require_single_process(stage: str) -> None:
+    """Raise UserError when several processes were started for a stage that runs in one."""
+    if (count := processes().num_processes) > 1:
+        raise UserError(f"{stage}: started in {count} processes, but it runs in one; start it without a launcher")
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace gradients by their mean over all processes, in one message."""
     state = processes()

@@ -267,6 +267,11 @@ class PostTraining:
         require(self.branch >= 1, "post_training.branch", self.branch, "F must be at least 1")
         require(self.beta > 0, "post_training.beta", self.beta, "must be positive: beta = 0 gives no gradient")
         require(self.steps >= 1 and self.groups >= 1, "post_training.steps", self.steps, "steps and groups must be at least 1")
+        weights = set(self.reward.view_weights.values())
+        require(
+            self.reward.credit == "clip" or weights <= {1.0}, "post_training.reward.view_weights", self.reward.view_weights,
+            "views are weighed against each other in a clip's reward only: set reward.credit to clip, or drop the weights",
+        )
         require(self.train_batch >= 1, "post_training.train_batch", self.train_batch, "must be at least 1")
 
 
@@ -335,6 +340,11 @@ class Params:
             value = getattr(self, section.name)
             if hasattr(value, "check"):
                 value.check()
+        require(self.world_model.future == 5, "world_model.future", self.world_model.future, "only 5 (L) is supported")
+        require(
+            len(self.rollout.history_index) == self.world_model.history, "rollout.history_index", self.rollout.history_index,
+            f"must have world_model.history = {self.world_model.history} entries",
+        )
         longest = self.post_training.prefix[1] + self.post_training.branch
         chunk = self.world_model.future - 1
         if self.episodes.source == "simulate":

@@ -1,6 +1,7 @@
 """Trains a world model by teacher forcing, resumable to the same bytes."""
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,8 @@ def train_world_model(
     """Train all of `model`; returns its exponential moving average (or itself, without one). State is kept in `run_folder`."""
     average = copy.deepcopy(model)
     optimizer = MatrixOptimizer(model.parameters(), training.optimizer)
-    digest = params.digest(training)
+    data = hashlib.sha256(repr((tuple(episodes), history_index)).encode()).hexdigest()[:16]
+    digest = f"{params.digest(training)}-{params.digest(model.config)}-{data}-{seed}"
     start = 0
     if (state := load_state(run_folder, digest)) is not None:
         start = state["step"]
@@ -41,7 +43,7 @@ def train_world_model(
         optimizer.load_state_dict(state["optimizer"])
 
     model.train()
-    running = 0.0
+    recent: list[float] = []
     for step in track(range(start, training.steps), training.steps, "base training", start):
         rng = generator(seed, "base_training", step)
         batch, sentences = draw_batch(model, store, episodes, training, history_index, rng)
@@ -52,11 +54,11 @@ def train_world_model(
         # The decay rises from 0.1, so that the random start is soon forgotten.
         decay = min(training.weight_ema, (step + 1) / (step + 10))
         ema_update(average.parameters(), model.parameters(), decay)
-        running += mean_over_processes(loss).item()
+        recent.append(mean_over_processes(loss).item())
         if (step + 1) % 50 == 0:
             if processes().is_main_process:
-                print(f"base training step {step + 1}: loss {running / 50:.4f}", flush=True)
-            running = 0.0
+                print(f"base training step {step + 1}: loss {sum(recent) / len(recent):.4f}", flush=True)
+            recent.clear()
         if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             if processes().is_main_process:

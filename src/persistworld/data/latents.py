@@ -46,12 +46,11 @@ def encode_episode(
     for number, view in enumerate(settings.views):
         images = images_to_float(resized_frames(source, index, settings, view))
         shape = (autoencoder.sizes.latent_channels, settings.height // autoencoder.factor, settings.width // autoencoder.factor)
-        parts = []
-        for start, part in zip(range(0, len(images), latents.batch), images.split(latents.batch), strict=True):
-            noise = None
-            if latents.posterior == "sample":
-                noise = normal((len(part), *shape), seed, "posterior", index, number, start)
-            parts.append(autoencoder.encode(part, noise))
+        noise = None
+        if latents.posterior == "sample":  # drawn for the whole view: `latents.batch` must not matter
+            noise = normal((len(images), *shape), seed, "posterior", index, number)
+        rows = torch.arange(len(images)).split(latents.batch)
+        parts = [autoencoder.encode(images[r], None if noise is None else noise[r]) for r in rows]
         views.append(torch.cat(parts))
     if len({len(v) for v in views}) != 1:
         raise BadEpisode(index, f"views differ in length: {[len(v) for v in views]}")

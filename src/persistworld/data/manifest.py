@@ -106,6 +106,7 @@ def save_manifest(manifest: Manifest, path: str | Path) -> None:
 
 
 def load_manifest(path: str | Path) -> Manifest:
+    """Read a manifest. Raises UserError when it is missing or damaged."""
     raw = read_json(path)
     entries = tuple(Entry(**e) for e in raw["episodes"])
     statistics = params.build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")

@@ -22,6 +22,7 @@ def represent(poses: np.ndarray, rotation: Representation) -> np.ndarray:
 
 
 def pose_size(rotation: Representation) -> int:
+    """Numbers per pose in a representation, for a pose of 7."""
     return 7 if rotation == "euler" else 10
 
 

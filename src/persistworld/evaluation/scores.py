@@ -100,6 +100,8 @@ class Scorer:
         for columns in found:
             for protocol in targets:
                 columns[protocol, region, "lpips"] = torch.full((count,), float("nan"))
+        if len(chosen) == 0:  # a view that never shows the region
+            return
         for rows in chosen.split(BATCH):
             part = None if weight is None else weight[rows]
             truths = {protocol: self._features(target[rows], part) for protocol, target in targets.items()}

@@ -22,9 +22,10 @@ class Policy:
     def __init__(self, base: WorldModel, lora: params.Lora, train_action_encoder: bool, seed: int) -> None:
         self.base = base
         self.lora = lora
-        torch.manual_seed(seed)
         self.model = copy.deepcopy(base)
-        inject_adapter_in_model(lora_config(base.unet, lora), self.model.unet, ADAPTER)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # peft draws its initial weights from the global generator
+            inject_adapter_in_model(lora_config(base.unet, lora), self.model.unet, ADAPTER)
         self.model.action_encoder.requires_grad_(train_action_encoder)
         self.theta = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.old = {n: p.detach().clone() for n, p in self.theta.items()}

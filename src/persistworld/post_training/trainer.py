@@ -112,7 +112,7 @@ def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Sam
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over the step's kept samples: the objective, and squared drift of theta's predictions from old and base.
+    """Means over the step's kept samples: the objective with its KL term, and squared drift of theta's predictions from old and base.
 
     Without a KL term the drift from the base is taken on the first sample alone: it costs a forward pass.
     """

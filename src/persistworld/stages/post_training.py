@@ -7,6 +7,7 @@ from pathlib import Path
 from persistworld.data.episodes import open_episodes
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
+from persistworld.distributed import require_single_process
 from persistworld.files import atomic_path, sha256
 from persistworld.metrics.perceptual import load_perceptual
 from persistworld.params import Params, digest
@@ -21,6 +22,7 @@ BASE = Path("checkpoints/base")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
+    require_single_process("post_training")
     params = params.for_run(args.run)
     settings = params.post_training
     base, store = load_base_model(BASE), LatentStore("data/latents")
@@ -38,7 +40,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         images = decoded_images(store, reward_model.decode)
     longest = (settings.prefix[1] + settings.branch) * (base.config.future - 1) + 1
     episodes = load_manifest("data/manifest.json").long_enough("train", longest)
-    made_from = f"{digest(settings)}-{params.seed}-{sha256(BASE / WEIGHTS)[:12]}-{sha256('data/manifest.json')[:12]}"
+    made_from = provenance(params, settings, params.metrics, params.rollout)
     run_folder = Path("runs") / args.run / digest(settings)
     data = Data(store, episodes, images)
     weights = train(
@@ -47,6 +49,12 @@ def main(params: Params, args: argparse.Namespace) -> None:
     with atomic_path(f"checkpoints/{args.run}") as folder:
         save_adapter(weights, base, BASE, folder, settings, params.seed)
     publish_log(run_folder, args.run)
+
+
+def provenance(params: Params, *sections: object) -> str:
+    """What a run is made from, in one line: a state made from anything else is never resumed."""
+    files = (BASE / WEIGHTS, Path("data/manifest.json"))
+    return "-".join([*map(digest, sections), str(params.seed), *(sha256(file)[:12] for file in files)])
 
 
 def publish_log(run_folder: Path, run: str) -> None:

@@ -5,21 +5,23 @@ from pathlib import Path
 
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
-from persistworld.files import atomic_path, sha256
+from persistworld.distributed import require_single_process
+from persistworld.files import atomic_path
 from persistworld.params import Params, digest
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.control import train_control
-from persistworld.stages.post_training import BASE, publish_log
-from persistworld.world_model.checkpoint import WEIGHTS, load_base_model
+from persistworld.stages.post_training import BASE, provenance, publish_log
+from persistworld.world_model.checkpoint import load_base_model
 
 RUN = "teacher_forced"
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
+    require_single_process("teacher_forcing")
     settings, training = params.post_training, params.base_training
     base = load_base_model(BASE)
     episodes = load_manifest("data/manifest.json").long_enough("train", base.config.future)
-    made_from = f"{digest(settings)}-{digest(training)}-{params.seed}-{sha256(BASE / WEIGHTS)[:12]}"
+    made_from = provenance(params, settings, training, params.rollout)
     run_folder = Path("runs") / RUN / f"{digest(settings)}-{digest(training)}"
     store, index = LatentStore("data/latents"), params.rollout.history_index
     weights = train_control(base, store, episodes, settings, training, index, params.seed, run_folder, made_from)

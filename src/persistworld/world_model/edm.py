@@ -8,18 +8,22 @@ from torch import Tensor
 
 
 def c_skip(sigma: Tensor) -> Tensor:
+    """Weight of the noisy input in x0_hat."""
     return 1 / (sigma**2 + 1)
 
 
 def c_out(sigma: Tensor) -> Tensor:
+    """Weight of the network's output in x0_hat."""
     return -sigma / (sigma**2 + 1).sqrt()
 
 
 def c_in(sigma: Tensor) -> Tensor:
+    """Scale that brings x_sigma to unit variance before the network."""
     return 1 / (sigma**2 + 1).sqrt()
 
 
 def c_noise(sigma: Tensor) -> Tensor:
+    """The noise level as the network is told it: its timestep."""
     return sigma.log() / 4
 
 

@@ -128,7 +128,8 @@ class WorldModel(nn.Module):
         """One chunk from raw inputs: L future latents (B, L, C, Vh, w), the first of which is the current frame again.
 
         history: (B, H, C, Vh, w) and current: (B, C, Vh, w), scaled latents; poses: (B, H + L, 7) in m, rad, 0..1;
-        instructions: B sentences, empty by default; noise: (B, L, C, Vh, w), unit variance, drawn when not given.
+        instructions: B sentences, empty by default; noise: (B, L, C, Vh, w), unit variance; torch's global generator
+        draws it when it is not given.
         """
         batch = current.shape[0]
         normalised = np.stack([self.statistics.normalise(p) for p in np.asarray(poses)])

@@ -64,10 +64,12 @@ def train_tokenizer(sentences: Sequence[str], sizes: TextEncoder) -> PreTrainedT
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a checkpoint folder, from its tokenizer.json."""
     return _wrap(Tokenizer.from_file(str(folder / "tokenizer.json")))
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write tokenizer.json into a checkpoint folder."""
     tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
 
 
