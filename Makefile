@@ -6,7 +6,7 @@ export PATH := $(BIN):$(PATH)
 .PHONY: run test sync record keep lint bench lock
 
 run: .venv/ready
-	$(BIN)/snakemake --cores all
+	$(BIN)/snakemake --cores all --quiet host rules
 	$(BIN)/dvc commit --force --quiet
 	@echo "tables: results/tables/   figures: results/figures/   report: results/report.html"
 

@@ -3,6 +3,7 @@ rule figures:
         scores=SCORES,
         rollouts=SHOWN,
         episodes="data/episodes",
+        masks="data/masks.safetensors",
         base="checkpoints/base",
         code=code("figures"),
     output:
@@ -12,7 +13,7 @@ rule figures:
         figure_5=report("results/figures/figure_5.png", caption="../report/figure_5.rst", category="Figures"),
         figure_11=report("results/figures/figure_11.png", caption="../report/figure_11.rst", category="Figures"),
     params:
-        **sections("episodes", "evaluation", "paper", "seed"),
+        **sections("episodes", "evaluation", "masks", "paper", "seed"),
     log:
         "logs/figures.log",
     benchmark:
