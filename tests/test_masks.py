@@ -177,7 +177,7 @@ def stage(folder, monkeypatch, source):
     monkeypatch.setattr(masks, "open_episodes", lambda path: Recorded(recorded_labels()))
     entries = tuple(Entry(i, "validation", words, None, 5) for i, words in enumerate(Recorded.instructions))
     statistics = PoseStatistics("euler", (0.0,) * 7, (1.0,) * 7)
-    save_manifest(Manifest(entries, {}, statistics), "data/manifest.json")
+    save_manifest(Manifest(entries, {}, statistics, {}), "data/manifest.json")
     settings = params.Params(
         episodes=SETTINGS, masks=params.Masks(source=source, batch=4), rollout=params.Rollout(chunks=1)
     )
