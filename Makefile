@@ -3,15 +3,19 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run test sync record keep lint bench lock
+.PHONY: run test test-workflow sync record keep lint bench lock
 
 run: .venv/ready
 	$(BIN)/snakemake --cores all --quiet host rules
-	$(BIN)/dvc commit --force --quiet
+	@$(MAKE) --no-print-directory record
 	@echo "tables: results/tables/   figures: results/figures/   report: results/report.html"
 
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow"
+
+# Both engines on the real stages at a tiny size: minutes.
+test-workflow: .venv/ready
+	$(BIN)/pytest -m slow
 
 # After `git checkout` and `dvc checkout`: tell Snakemake that the restored files are what this commit's parameters make.
 sync: .venv/ready
@@ -19,8 +23,10 @@ sync: .venv/ready
 	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
 
 # After a direct run of snakemake: tell DVC. (`make run` does it by itself.)
+# DVC links what it keeps anew, so Snakemake is told afterwards that nothing is newer than what was made from it.
 record: .venv/ready
-	$(BIN)/dvc commit --force
+	$(BIN)/dvc commit --force --quiet
+	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
 
 # Put this run's metrics beside those of other presets.
 keep:
