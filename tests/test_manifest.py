@@ -81,7 +81,7 @@ def test_entries(manifest):
     assert [e.frames for e in manifest.split("train")] == [7, 7, 9, 11]  # every second of 13 + i
     assert manifest.episodes[2].instruction == "push 3" and manifest.episodes[2].success is None
     assert manifest.bad == {BROKEN: "views differ in length: [9, 7]"}
-    assert manifest.notes == {"no instruction": 2}
+    assert manifest.notes == {"no instruction": 2} and [e.index for e in manifest.episodes if e.notes] == [1, 4]
 
 
 def test_statistics_are_of_the_training_split(manifest):
@@ -102,6 +102,7 @@ def test_json_round_trip(manifest, tmp_path):
 
 def test_short_episodes_are_left_out(manifest):
     assert [e.index for e in manifest.long_enough("train", 9)] == [4, 9]
+    assert [e.index for e in manifest.too_short("validation", 10)] == [3]
     with pytest.raises(UserError, match=r"no episode of split 'validation' has 13 frames; shorten"):
         manifest.long_enough("validation", 13)
     settings = params.Evaluation(split="validation")
@@ -116,8 +117,10 @@ def test_too_many_bad_episodes_fail(made):
     with pytest.raises(UserError, match="0 of 0 episodes"):
         build_manifest(Recorded(), store, {}, {}, SETTINGS, "euler")
     validation_only = {i: n for i, n in frames.items() if i % 4 == 3}
-    with pytest.raises(UserError, match="no training episodes"):
-        build_manifest(Recorded(), store, validation_only, {}, SETTINGS, "euler")
+    evaluated = build_manifest(Recorded(), store, validation_only, {}, SETTINGS, "euler")
+    assert [e.index for e in evaluated.split("validation")] == [3, 7, 11]
+    with pytest.raises(UserError, match="no training episodes, so no pose statistics"):
+        evaluated.statistics  # noqa: B018
 
 
 def test_latents_are_scaled_and_stacked(made, autoencoder):
@@ -160,3 +163,56 @@ def test_frames_are_resized(made):
     frames = resized_frames(Recorded(), 0, settings, "wrist")
     assert frames.shape == (7, 8, 12, 3) and frames.dtype == torch.uint8
     assert abs(frames.float().mean().item() - Recorded().frames(0, "wrist")[::2].mean()) < 1
+
+
+def test_a_killed_shard_takes_up_where_it_stopped(autoencoder, tmp_path):
+    class Killed(Recorded):
+        read = ()
+
+        def frames(self, index: int, view: str) -> np.ndarray:
+            self.read = (*self.read, index)
+            if self.read.count(3) == 1 and index == 3:
+                raise KeyboardInterrupt
+            return super().frames(index, view)
+
+    source, latents = Killed(), params.Latents(posterior="mean", batch=8)
+    path, resume = tmp_path / "data/shard-0.safetensors", tmp_path / "runs/0"
+    arguments = (source, [0, 1, 3], SETTINGS, latents, autoencoder, 0, path, resume)
+    with pytest.raises(KeyboardInterrupt):
+        encode_shard(*arguments)
+    assert sorted(p.name for p in resume.iterdir()) == ["0.safetensors", "1.safetensors"] and not path.exists()
+    encode_shard(*arguments)
+    assert source.read == (0, 0, 1, 1, 3, 3, 3) and not resume.exists()  # two views each; the third was met twice
+    encode_shard(Recorded(), *arguments[1:6], tmp_path / "whole/shard-0.safetensors")
+    assert path.read_bytes() == (tmp_path / "whole/shard-0.safetensors").read_bytes()
+
+
+class WithLatents(Recorded):
+    """Recorded latents of every view as the test's autoencoder makes them, times `scale`; episode 1 has none."""
+
+    def __init__(self, autoencoder, scale: float = 1.0) -> None:
+        self.autoencoder, self.scale = autoencoder, scale
+
+    @torch.no_grad()
+    def latents(self, index: int, view: str) -> torch.Tensor | None:
+        return None if index == 1 else self.scale * self.autoencoder.encode(images_to_float(torch.from_numpy(self.frames(index, view))))
+
+
+def test_recorded_latents_are_taken_thinned_and_stacked(autoencoder, made, tmp_path):
+    path, latents = tmp_path / "shard-0.safetensors", params.Latents(source="recorded")
+    encode_shard(WithLatents(autoencoder), [0, 1, 3], SETTINGS, latents, autoencoder, 0, path)
+    assert read_shard_index(path.with_suffix(".json")) == ({0: 7, 3: 8}, {1: "no recorded latents of exterior_1, wrist"})
+    for index in (0, 3):
+        torch.testing.assert_close(LatentStore(tmp_path).latents(index), made[0].latents(index), rtol=1e-4, atol=1e-5)
+
+
+def test_recorded_latents_that_do_not_fit_are_refused(autoencoder, tmp_path):
+    def encode(source, settings=SETTINGS):
+        encode_shard(source, [0], settings, params.Latents(source="recorded"), autoencoder, 0, tmp_path / "shard-0.safetensors")
+
+    with pytest.raises(UserError, match=r"^latents.source = recorded: those of episode 0, exterior_1, differ by .* to encode$"):
+        encode(WithLatents(autoencoder, scale=5.49))  # 1 / 0.18215: not scaled
+    with pytest.raises(UserError, match="a frame, but the checkpoint's autoencoder makes"):
+        encode(WithLatents(autoencoder), dataclasses.replace(SETTINGS, height=32))
+    with pytest.raises(UserError, match=r"the layout of .* has no latents"):
+        encode(Recorded())

@@ -12,20 +12,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from synthetic_scores import GAIN, META, model_frame, write_synthetic
 
 from persistworld import params
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
 from persistworld.data.lerobot import episode_statistics, write_episode, write_meta
+from persistworld.data.manifest import Entry, Manifest, save_manifest
 from persistworld.data.simulator import simulate_episode
 from persistworld.errors import UserError
 from persistworld.paper.cells import claims, make_cells, paired_details, paired_json, reported, table_json
-from persistworld.paper.figures import figure_4
+from persistworld.paper.figures import figure_4, figure_over_time, over_time
 from persistworld.paper.media import Media, ranked_episodes, spread_over
 from persistworld.paper.notes import Settings, settings_of
-from persistworld.paper.scores_table import episode_values, load_scores, write_scores
-from persistworld.paper.strips import cut, mask_centres
+from persistworld.paper.overlays import empty_text, mask_sheet, overlay
+from persistworld.paper.scores_table import episode_values, load_scores, view_groups, write_scores
+from persistworld.paper.strips import Strip, cut, figure_3, mask_centres
 from persistworld.paper.tables import variant_json, write_tables
 from persistworld.paper.training_plot import read_training
 from persistworld.paper.videos import comparison_video
@@ -219,6 +222,48 @@ def test_a_video_plays_and_shows_the_frames():
     assert abs(int(middle[width // 6].mean()) - 160) < 12 and middle[5 * width // 6].mean() < 12  # truth, post_trained
 
 
+def test_masks_are_tinted_and_outlined_in_their_colours():
+    picture, labels = np.full((9, 9, 3), 100, np.uint8), np.zeros((9, 9), np.uint8)
+    labels[2:7, 2:7], labels[4, 4] = ROBOT, MANIPULATED_OBJECT
+    shown = overlay(picture, labels)
+    blue, orange = np.array((0x00, 0x72, 0xB2)), np.array((0xE6, 0x9F, 0x00))
+    assert (shown[0, 0] == 100).all() and (shown[2, 2] == blue).all() and (shown[4, 4] == orange).all()
+    assert (shown[3, 3] == np.round(0.55 * 100 + 0.45 * blue)).all()
+    sheet = Image.open(io.BytesIO(mask_sheet(some_media(), 3, 5.0)))
+    assert sheet.format == "JPEG" and sheet.size == (84 + 3 * 204, 20 + 3 * 124)
+    said = empty_text(some_media())
+    assert said.startswith("of 5 frames, no robot in exterior 1: 5") and said.endswith("no object in exterior 2: 5, no object in wrist: 1")
+
+
+@pytest.mark.parametrize(
+    ("views", "groups", "shown"),
+    [
+        (("exterior_1", "exterior_2", "wrist"), ("external", "wrist"), ("wrist", "external")),
+        (("wrist",), ("wrist",), ("wrist", "wrist")),
+        (("front",), ("front",), ("front", "front")),
+        (("exterior_1", "side"), ("external", "side"), ("side", "external")),
+        (("top", "exterior_1", "wrist", "front"), ("external", "wrist", "front", "top"), ("wrist", "external")),
+    ],
+)
+def test_any_views_have_their_columns_and_figures(views, groups, shown):
+    assert view_groups(views) == groups and tuple(over_time(groups).values()) == shown
+
+
+def test_one_view_of_any_name_is_enough(scores, tmp_path):
+    frame = scores.frame[scores.frame["view"] == "wrist"]
+    one = dataclasses.replace(scores, frame=frame.assign(view=frame["view"].cat.rename_categories({"wrist": "front"})))
+    one.frame["view"] = one.frame["view"].cat.remove_unused_categories()
+    write_tables(one, SETTINGS, tmp_path / "tables", tmp_path / "metrics")
+    assert set(json.loads((tmp_path / "metrics/table_1.json").read_text())) == {"front"}
+    page = (tmp_path / "tables/table_1.md").read_text()
+    assert "| Model | front SSIM" in page and "wrist SSIM" in page[page.index("As the paper printed") :]
+    figure_4(one, SETTINGS, tmp_path)
+    figure_over_time(one, SETTINGS, tmp_path, "figure_5", 5.0)
+    media = dataclasses.replace(some_media(), views=("front", "side", "top"))
+    figure_3([Strip(media, "object", "chosen by hand")], ["base", "post_trained"], 2, 5.0, "a note", tmp_path, "top")
+    assert all((tmp_path / f"figure_{number}.png").is_file() for number in (3, 4, 5))
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A folder as the stages before the paper leave it: two tiny episodes, an autoencoder, rollouts, scores, logs."""
@@ -240,6 +285,9 @@ def workplace(tmp_path_factory):
     labels[:, :, 5:9, 20:28], labels[:, :, 12:, :9] = MANIPULATED_OBJECT, ROBOT
     masks = {str(index): labels.clone() for index in indices}
     save_file(masks, root / "data/masks.safetensors", metadata={"source": "simulator"})
+    short = Entry(11, "validation", "", None, 2, ("no instruction",))
+    entries = (*(Entry(i, "validation", "push it", True, FRAMES) for i in indices), short)
+    save_manifest(Manifest(entries, {15: "no video of wrist"}, None, {"no instruction": 1}), root / "data/manifest.json")
     write_synthetic(root / "results/scores", 2, FRAMES)
     (root / "results/training").mkdir()
     (root / "results/training/base.csv").write_text("step,reward_mean,reward_best,loss\n1,0.5,0.7,1.0\n2,0.6,0.8,0.9\n")
@@ -253,6 +301,8 @@ def test_the_stages_write_everything_they_promise(workplace, monkeypatch):
     settings = params.Params(
         episodes=params.Episodes(height=24, width=40, path="data/episodes"),
         evaluation=params.Evaluation(seeds=(0,)),
+        rollout=params.Rollout(chunks=2),
+        masks=params.Masks(source="simulator"),
         paper=params.Paper(bootstrap=50, strip_frames=3, report_episodes=2),
     )
     for stage in (tables, figures, report):
@@ -262,7 +312,9 @@ def test_the_stages_write_everything_they_promise(workplace, monkeypatch):
         assert (workplace / f"results/figures/figure_{number}.pdf").read_bytes().startswith(b"%PDF")
     page = (workplace / "results/report.html").read_text()
     assert page.count("data:video/mp4;base64,") == 2 and page.count("data:image/png;base64,") == 5
-    for said in ("Scale: tabletop", "6 of 6", "7.5", "report_episodes: 2", "rank 1 of 2", "torch"):
+    assert page.count("data:image/jpeg;base64,") == 2 and "masks: simulator · of 9 frames, none has an empty mask" in page
+    odd = ("Usable episodes: 3 validation.", "in 1 of them: no instruction", "Left out, episode 15: no video", "fewer than 9 frames (11)")
+    for said in ("Scale: tabletop", "6 of 6", "7.5", "report_episodes: 2", "rank 1 of 2", "torch", *odd):
         assert said in page
     assert not re.search(r"""(src|href)=["']?(https?:|//)|url\(""", page)  # nothing is fetched
     first = {path: path.read_bytes() for path in (workplace / "results/figures").glob("figure_4.*")}

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from persistworld import params
 from persistworld.data.episodes import VIEWS, BadEpisode, open_episodes
 from persistworld.data.processed import ProcessedEpisodes
+from persistworld.data.recorded import RecordedLatents
 from persistworld.data.video import write_video
 from persistworld.errors import UserError
-from persistworld.world_model.autoencoder import split_views, stack_views
+from persistworld.world_model.autoencoder import Autoencoder, split_views, stack_views
 
 SAMPLE = Path(__file__).parents[2] / "shared/droid_sample"
 needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="the sample of DROID episodes is not beside this clone")
@@ -232,3 +234,16 @@ def test_recorded_latents_stack_as_the_reference_does(index, frames):
 @needs_sample
 def test_episodes_without_latents_say_so():
     assert open_episodes(SAMPLE).latents(0, "wrist") is None
+
+
+@needs_sample
+def test_the_samples_latents_are_refused_by_an_autoencoder_that_did_not_make_them():
+    """They fit by shape (4 x 24 x 40), and a random autoencoder of SVD's layout and scaling shows that values are looked at."""
+    torch.manual_seed(0)
+    stranger = Autoencoder(params.Autoencoder(channels=(32, 32, 32, 32), layers=1)).eval()
+    settings = params.Episodes(height=192, width=320)
+    with pytest.raises(UserError, match=r"another autoencoder or scaling; set latents.source to encode"):
+        RecordedLatents(open_episodes(SAMPLE), settings, stranger).episode(199)
+    small = Autoencoder(params.Autoencoder(patch=2, channels=(32, 32, 32, 32), layers=1)).eval()
+    with pytest.raises(UserError, match=r"are \(4, 24, 40\) a frame, but .* makes \(4, 12, 20\)"):
+        RecordedLatents(open_episodes(SAMPLE), settings, small).episode(199)

@@ -45,6 +45,8 @@ ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=CHECKPO
 SHOWN = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=["base", "post_trained"], seed=SEEDS)
 SCORES = expand("results/scores/{model}.parquet", model=MODELS)
 TRAINING = expand("results/training/{run}.csv", run=[model for model in CHECKPOINTS if model != "base"])
+# The base checkpoint that the workflow itself trains, where base_checkpoint.location names it.
+OWN_BASE = "runs/base_checkpoint"
 MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengine' else 'persistworld'}.yml"
 
 
@@ -62,9 +64,19 @@ def sections(*names):
 
 
 def base_files():
-    """The files of a base checkpoint that ships with the repository; none when it is downloaded."""
+    """The files of a base checkpoint that ships with the repository, or the folder of one's own; none when it is downloaded."""
     folder = Path(PARAMS.base_checkpoint.location)
-    return sorted(str(file) for file in folder.iterdir()) if PARAMS.base_checkpoint.source == "file" else []
+    if PARAMS.base_checkpoint.source != "file":
+        return []
+    if str(folder) == OWN_BASE or not folder.is_dir():
+        return [str(folder)]
+    return sorted(str(file) for file in folder.iterdir())
+
+
+def perceptual_file():
+    """The tabletop's perceptual network, for a base that is scored with it and trains none (real frames have no labels)."""
+    needed = PARAMS.metrics.lpips == "tabletop" and not PARAMS.base_training.perceptual_steps
+    return ["assets/tabletop_base/perceptual.safetensors"] if needed else []
 
 
 def rollouts_of(wildcards):

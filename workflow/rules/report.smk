@@ -6,6 +6,8 @@ rule report_page:
         training=TRAINING,
         rollouts=SHOWN,
         episodes="data/episodes",
+        manifest="data/manifest.json",
+        masks="data/masks.safetensors",
         code=code("report"),
     output:
         page=report("results/report.html", caption="../report/report.rst", category="Report"),

@@ -7,8 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
+from persistworld.data.elsewhere import RECORD, follow
 from persistworld.errors import UserError
 from persistworld.files import read_json
+
+EPISODES = Path("data/episodes")  # what the stage `episodes` makes and the other stages open
 
 VIEWS = ("exterior_1", "exterior_2", "wrist")
 NO_INSTRUCTION = "no instruction"  # a note, see Episode
@@ -70,8 +73,13 @@ class EpisodeSource(Protocol):
 
 
 def open_episodes(path: str | Path) -> EpisodeSource:
-    """The reader for the folder `path`, chosen by looking at it. Raises UserError when no reader knows the layout."""
+    """The reader for the folder `path`, or for the data set that is recorded there, chosen by looking at it.
+
+    Raises UserError when no reader knows the layout, or a recorded data set is not where or what it was.
+    """
     path = Path(path)
+    if (path / RECORD).is_file():
+        path = follow(path)
     # Imported here, because the readers need this module.
     if (path / "meta" / "info.json").is_file():
         version = str(read_json(path / "meta" / "info.json").get("codebase_version"))

@@ -3,13 +3,14 @@
 A shard holds, for each episode i, tensor "i" (T, C, V * h, w), the scaled and stacked latents, and "i.poses" (T, 7), both float32.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from persistworld import params
@@ -50,7 +51,7 @@ def encode_episode(
         if latents.posterior == "sample":  # drawn for the whole view: `latents.batch` must not matter
             noise = normal((len(images), *shape), seed, "posterior", index, number)
         rows = torch.arange(len(images)).split(latents.batch)
-        parts = [autoencoder.encode(images[r], None if noise is None else noise[r]) for r in rows]
+        parts = [autoencoder.encode(images[r], None if noise is None else noise[r]).cpu() for r in rows]
         views.append(torch.cat(parts))
     if len({len(v) for v in views}) != 1:
         raise BadEpisode(index, f"views differ in length: {[len(v) for v in views]}")
@@ -65,21 +66,46 @@ def encode_shard(
     autoencoder: Autoencoder,
     seed: int,
     path: Path,
+    resume: Path | None = None,
 ) -> None:
-    """Encode `indices` into `path`; beside it a .json lists frame counts and, with the reason, the episodes left out."""
+    """Encode `indices` into `path`; beside it a .json lists frame counts and, with the reason, the episodes left out.
+
+    With a folder `resume` of its own, every episode is kept there as soon as it is encoded, until the shard is whole: a
+    killed call takes up where it stopped. Whatever an episode's latents depend on must be in the folder's name.
+    """
+    if latents.source == "recorded":
+        from persistworld.data.recorded import RecordedLatents  # it needs this module
+
+        read = RecordedLatents(source, settings, autoencoder).episode
+    else:
+        def read(index: int) -> Tensor:
+            return encode_episode(source, index, settings, latents, autoencoder, seed)
+
     tensors, bad = {}, {}
     for index in track(indices, len(indices), path.stem):
+        kept = resume and resume / f"{index}.safetensors"
         try:
-            poses = torch.from_numpy(source.episode(index).pose[:: frame_stride(source.fps, settings.fps)].copy())
-            encoded = encode_episode(source, index, settings, latents, autoencoder, seed)
-            if len(poses) != len(encoded):
-                raise BadEpisode(index, f"{len(poses)} poses but {len(encoded)} frames")
-            tensors |= {str(index): encoded, f"{index}.poses": poses}
+            found = load_file(kept) if kept and kept.is_file() else _with_poses(source, index, settings, read(index))
         except BadEpisode as error:
             bad[str(index)] = error.reason
+            continue
+        if kept and not kept.is_file():
+            with atomic_path(kept) as part:
+                save_file(found, part)
+        tensors |= found
     with atomic_path(path) as part:
         save_file(tensors, part)
     write_json(path.with_suffix(".json"), {"frames": {k: len(v) for k, v in tensors.items() if not k.endswith(".poses")}, "bad": bad})
+    if resume:
+        shutil.rmtree(resume, ignore_errors=True)  # not there when no episode could be used
+
+
+def _with_poses(source: EpisodeSource, index: int, settings: params.Episodes, encoded: Tensor) -> dict[str, Tensor]:
+    """A shard's two tensors of one episode. Raises BadEpisode when they differ in length."""
+    poses = torch.from_numpy(source.episode(index).pose[:: frame_stride(source.fps, settings.fps)].copy())
+    if len(poses) != len(encoded):
+        raise BadEpisode(index, f"{len(poses)} poses but {len(encoded)} frames")
+    return {str(index): encoded, f"{index}.poses": poses}
 
 
 class LatentStore:

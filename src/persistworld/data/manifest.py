@@ -17,24 +17,36 @@ from persistworld.files import read_json, write_json
 
 @dataclass(frozen=True)
 class Entry:
-    """One usable episode; `frames` counts at the world model's frame rate."""
+    """One usable episode; `frames` counts at the world model's frame rate, `notes` says what is odd and was dealt with."""
 
     index: int
     split: str
     instruction: str
     success: bool | None
     frames: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Manifest:
     episodes: tuple[Entry, ...]  # by index
     bad: dict[int, str]  # index -> reason
-    statistics: PoseStatistics
+    pose_statistics: PoseStatistics | None  # of the training split; None where only others are read
     notes: dict[str, int]  # oddity that was handled -> how many episodes have it
+
+    @property
+    def statistics(self) -> PoseStatistics:
+        """The pose statistics, for training a base model. Raises UserError when no training episode was read."""
+        if self.pose_statistics is None:
+            raise UserError("data/manifest.json: no training episodes, so no pose statistics; add 'train' to episodes.splits")
+        return self.pose_statistics
 
     def split(self, name: str) -> tuple[Entry, ...]:
         return tuple(e for e in self.episodes if e.split == name)
+
+    def too_short(self, split: str, frames: int) -> tuple[Entry, ...]:
+        """The split's episodes with fewer than `frames` frames."""
+        return tuple(e for e in self.split(split) if e.frames < frames)
 
     def long_enough(self, split: str, frames: int) -> tuple[Entry, ...]:
         """The split's episodes with at least `frames` frames. Raises UserError when there are none."""
@@ -86,11 +98,11 @@ def build_manifest(
         episode = source.episode(index)
         split = _split(index, settings, source)
         notes.update(episode.notes)
-        entries.append(Entry(index, split, episode.instruction, episode.success, frames[index]))
+        entries.append(Entry(index, split, episode.instruction, episode.success, frames[index], episode.notes))
     training = [store.poses(e.index).numpy() for e in entries if e.split == "train"]
-    if not training:
-        raise UserError(f"{settings.path}: no training episodes, so no pose statistics; add 'train' to episodes.splits")
-    return Manifest(tuple(entries), bad, pose_statistics(np.concatenate(training), rotation), dict(notes))
+    # Only a base model that is trained here needs statistics: a checkpoint brings its own, so evaluation does without 'train'.
+    statistics = pose_statistics(np.concatenate(training), rotation) if training else None
+    return Manifest(tuple(entries), bad, statistics, dict(notes))
 
 
 def save_manifest(manifest: Manifest, path: str | Path) -> None:
@@ -100,7 +112,7 @@ def save_manifest(manifest: Manifest, path: str | Path) -> None:
         "bad": {str(k): v for k, v in sorted(manifest.bad.items())},
         "counts": {name: len(manifest.split(name)) for name in ("train", "tuning", "validation")} | {"bad": len(manifest.bad)},
         "notes": manifest.notes,
-        "pose_statistics": dataclasses.asdict(manifest.statistics),
+        "pose_statistics": manifest.pose_statistics and dataclasses.asdict(manifest.pose_statistics),
     }
     write_json(path, value)
 
@@ -108,6 +120,6 @@ def save_manifest(manifest: Manifest, path: str | Path) -> None:
 def load_manifest(path: str | Path) -> Manifest:
     """Read a manifest. Raises UserError when it is missing or damaged."""
     raw = read_json(path)
-    entries = tuple(Entry(**e) for e in raw["episodes"])
-    statistics = params.build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
+    entries = tuple(Entry(**e | {"notes": tuple(e["notes"])}) for e in raw["episodes"])
+    statistics = raw["pose_statistics"] and params.build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
     return Manifest(entries, {int(k): v for k, v in raw["bad"].items()}, statistics, raw["notes"])

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from persistworld.metrics.statistics import LOWER_IS_BETTER
-from persistworld.paper.cells import TABLE_REGIONS, Cell, CellKey, label, ordered, reported
+from persistworld.paper.cells import TABLE_REGIONS, Cell, CellKey, groups_of, label, ordered, reported
 from persistworld.paper.notes import Settings
-from persistworld.paper.scores_table import METRICS, PROTOCOLS, VIEW_GROUPS
+from persistworld.paper.scores_table import METRICS, PAPER_GROUPS, PROTOCOLS
 
 PROTOCOL_TEXT = {
     "decoded": "against autoencoder-decoded ground truth",
@@ -47,7 +47,7 @@ def table_blocks(cells: dict[CellKey, Cell], details: dict[str, Any], table: str
     """This run under the headline protocol, its paired wins, the other protocol, and what the paper printed."""
     order = [settings.protocol, *(p for p in PROTOCOLS if p != settings.protocol)]
     headline, other = [_run_block(cells, table, p, settings, p == settings.protocol) for p in order]
-    blocks = [headline, _paired_block(details, table, settings), other, _paper_block(table)]
+    blocks = [headline, _paired_block(details, table, settings, groups_of(cells)), other, _paper_block(table)]
     return [part for block in blocks for part in _page_wide(block)]
 
 
@@ -65,7 +65,7 @@ def _page_wide(block: Block) -> list[Block]:
 
 
 def _run_block(cells: dict[CellKey, Cell], table: str, protocol: str, settings: Settings, headline: bool) -> Block:
-    columns = _columns(table)
+    columns = _columns(table, groups_of(cells))
     models = ordered(sorted({key[2] for key in cells if key[0] == protocol}))
     if protocol == "decoded":  # the autoencoder's output is the reference here
         models = [model for model in models if model != "autoencoder"]
@@ -90,9 +90,9 @@ def _run_block(cells: dict[CellKey, Cell], table: str, protocol: str, settings: 
     return Block(caption, [_heading(table, group, region) for group, region in columns], rows)
 
 
-def _paired_block(details: dict[str, Any], table: str, settings: Settings) -> Block:
+def _paired_block(details: dict[str, Any], table: str, settings: Settings, groups: tuple[str, ...]) -> Block:
     """Share of episodes in which the first model is better, and Wilcoxon's p, under the headline protocol."""
-    columns = _columns(table)
+    columns = _columns(table, groups)
     rows = []
     for pair, tree in details.items():
         entries = []
@@ -120,7 +120,7 @@ def p_text(p: float) -> str:
 def _paper_block(table: str) -> Block:
     printed = reported()
     names = {**printed["others"], **printed["models"]}
-    columns = _columns(table)
+    columns = _columns(table, PAPER_GROUPS)
     found: dict[str, dict[tuple[str, str], list[Entry]]] = {}
     for group, region, model, numbers, base in paper_rows(table):
         entries = []
@@ -154,8 +154,8 @@ def paper_rows(table: str) -> list[tuple[str, str, str, dict[str, float], dict[s
     return rows
 
 
-def _columns(table: str) -> list[tuple[str, str]]:
-    return [(group, region) for group in VIEW_GROUPS for region in TABLE_REGIONS[table]]
+def _columns(table: str, groups: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(group, region) for group in groups for region in TABLE_REGIONS[table]]
 
 
 def _heading(table: str, group: str, region: str) -> str:

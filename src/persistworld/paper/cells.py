@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from persistworld.metrics.statistics import LOWER_IS_BETTER, Interval, Paired, bootstrap_mean, bootstrap_ratio, paired
-from persistworld.paper.scores_table import METRICS, PROTOCOLS, VIEW_GROUPS, Cells, Scores, cell_values, episode_cells
+from persistworld.paper.scores_table import METRICS, PROTOCOLS, Cells, Scores, cell_values, episode_cells, view_groups
 
 TABLE_REGIONS = {"table_1": ("full",), "table_2": ("object", "robot")}
 MODEL_ORDER = ("copy_frame", "base", "teacher_forced", "post_trained")  # then variants, then the autoencoder
@@ -56,7 +56,7 @@ def make_cells(scores: Scores, bootstrap: int, confidence: float, seed: int) -> 
     """Every cell that has a value, for both protocols."""
     values = episode_cells(scores.frame)
     cells = {}
-    for protocol, group, region, metric, model in _grid(scores.models):
+    for protocol, group, region, metric, model in _grid(scores.groups, scores.models):
         own = cell_values(values, protocol, model, group, region, metric)
         if own.empty:
             continue
@@ -114,7 +114,7 @@ def paired_details(
         if not {ours, theirs} <= set(scores.models):
             continue
         tree = result.setdefault(f"{ours}_vs_{theirs}", {})
-        for protocol, group, region, metric, _ in _grid([ours]):
+        for protocol, group, region, metric, _ in _grid(scores.groups, [ours]):
             found = compare(values, protocol, ours, theirs, group, region, metric, bootstrap, confidence, seed)
             if found is not None:
                 place = tree.setdefault(protocol, {}).setdefault(group, {}).setdefault(region, {})
@@ -139,7 +139,7 @@ def claims(cells: dict[CellKey, Cell], protocol: str, pairs: list[tuple[str, str
     found = []
     for (ours, theirs), (table, regions) in itertools.product(pairs, TABLE_REGIONS.items()):
         better, worse = 0, []
-        for group, region, metric in itertools.product(VIEW_GROUPS, regions, METRICS):
+        for group, region, metric in itertools.product(groups_of(cells), regions, METRICS):
             mine, other = (cells.get((protocol, group, model, region, metric)) for model in (ours, theirs))
             if mine is None or other is None:
                 continue
@@ -157,9 +157,14 @@ def reported() -> dict[str, Any]:
     return yaml.safe_load(resources.files("persistworld.paper").joinpath("reported.yaml").read_text())
 
 
-def _grid(models: list[str]) -> list[tuple[str, str, str, str, str]]:
+def groups_of(cells: dict[CellKey, Cell]) -> tuple[str, ...]:
+    """The groups of views that have a cell, in the order of the tables."""
+    return view_groups(key[1] for key in cells)
+
+
+def _grid(groups: tuple[str, ...], models: list[str]) -> list[tuple[str, str, str, str, str]]:
     regions = [region for group in TABLE_REGIONS.values() for region in group]
-    return list(itertools.product(PROTOCOLS, VIEW_GROUPS, regions, METRICS, models))
+    return list(itertools.product(PROTOCOLS, groups, regions, METRICS, models))
 
 
 def _rounded(value: float) -> float:

@@ -10,10 +10,10 @@ from persistworld.metrics.statistics import LOWER_IS_BETTER
 from persistworld.paper.blocks import p_text
 from persistworld.paper.cells import cell_values, compare, label, ordered
 from persistworld.paper.notes import Settings, short_note
-from persistworld.paper.scores_table import METRICS, VIEW_GROUPS, Scores, curve_values, episode_cells
+from persistworld.paper.scores_table import METRICS, Scores, closest_group, curve_values, episode_cells
 from persistworld.paper.style import ARROWS, DASHES, GRID, INK, METRIC_NAMES, colour, figure, save, title_and_note
 
-OVER_TIME = {"figure_5": "wrist", "figure_11": "external"}  # name -> view
+OVER_TIME = ("figure_5", "figure_11")  # of the view that sees the gripper, and of the first of the others
 LEVEL_MODELS = ("base", "teacher_forced", "post_trained")  # they set the range of the axes
 
 
@@ -25,8 +25,9 @@ def figure_4(
     """
     values = episode_cells(scores.frame)
     options = (settings.bootstrap, settings.confidence, settings.seed)
-    with figure(len(VIEW_GROUPS), len(METRICS), 9.2, 5.0) as (fig, axes):
-        for row, group in zip(axes, VIEW_GROUPS, strict=True):
+    groups = scores.groups
+    with figure(len(groups), len(METRICS), 9.2, 0.8 + 2.1 * len(groups)) as (fig, axes):
+        for row, group in zip(axes, groups, strict=True):
             for ax, metric in zip(row, METRICS, strict=True):
                 found = compare(values, settings.protocol, ours, theirs, group, "full", metric, *options)
                 mine, other = (cell_values(values, settings.protocol, m, group, "full", metric) for m in (ours, theirs))
@@ -65,13 +66,19 @@ def _waterfall(ax: Axes, gain: np.ndarray, better: str, worse: str) -> None:
     ax.ticklabel_format(axis="y", scilimits=(-3, 4))
 
 
+def over_time(groups: tuple[str, ...]) -> dict[str, str]:
+    """The group of views that Figures 5 and 11 show, by name: wrist and external in the paper; the same where there is but one."""
+    closest = closest_group(groups)
+    return dict(zip(OVER_TIME, (closest, next((g for g in groups if g != closest), closest)), strict=True))
+
+
 def figure_over_time(scores: Scores, settings: Settings, folder: Path, name: str, fps: float) -> None:
     """Figure 5 or 11: each metric over the rollout (top) and its difference from base (bottom), with bootstrap bands.
 
     Base's and the post-trained model's bands overlap because episodes differ; the differences are paired, so the lower
     row shows what is certain.
     """
-    group = OVER_TIME[name]
+    group = over_time(scores.groups)[name]
     curves = curve_values(scores.frame[scores.frame["region"] == "full"])
     curves = curves[(curves["protocol"] == settings.protocol) & (curves["group"] == group)]
     models = [m for m in ordered(scores.models) if m != "autoencoder" or settings.protocol == "raw"]

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
 
-from persistworld.data.episodes import EpisodeSource, open_episodes
+from persistworld.data.episodes import EPISODES, EpisodeSource, open_episodes
 from persistworld.data.latents import resized_frames
 from persistworld.errors import UserError
 from persistworld.metrics.statistics import LOWER_IS_BETTER
@@ -84,7 +84,7 @@ class MediaReader:
 
     def __init__(self, params: Params, models: Sequence[str], seed: int, masks: MaskStore | None = None) -> None:
         self.params, self.models, self.seed, self.masks = params, tuple(models), seed, masks
-        self.source: EpisodeSource = open_episodes(params.episodes.path)
+        self.source: EpisodeSource = open_episodes(EPISODES)
         self.autoencoder = load_autoencoder(BASE_CHECKPOINT)
         self.known: dict[int, Media] = {}
 

@@ -39,7 +39,7 @@ def footnotes(scores: Scores, settings: Settings) -> list[str]:
         _protocol(settings),
         _metrics(scores.meta),
         f"Masked SSIM and PSNR average over the mask's pixels; masked LPIPS is taken "
-        f"{MASKED_LPIPS[scores.meta['masked_lpips']]}. {empty_masks(scores.meta['empty_masks'])}",
+        f"{MASKED_LPIPS[scores.meta['masked_lpips']]}. {mask_words(scores.meta)} {empty_masks(scores.meta['empty_masks'])}",
         _averaging(scores, settings),
         "Autoencoder: decoded ground truth, the ceiling. Under the decoded protocol it is the reference, and left out.",
     ]
@@ -60,6 +60,19 @@ def empty_masks(empty: dict[str, dict[str, int]]) -> str:
     counts = next((counts for counts in empty.values() if counts), {})
     shown = ", ".join(f"{name.replace('.', ' in ')} {count}" for name, count in sorted(counts.items()) if count)
     return f"Frames left out for an empty mask: {shown or 'none'}."
+
+
+def mask_words(meta: dict[str, Any]) -> str:
+    """Where the masks are from, and how many episodes gave nothing to ask for as the object."""
+    masks = meta.get("masks")
+    if masks is None:
+        return "No masks: Table 2 has no numbers of this run."
+    text = f"Masks: {masks['source']}."
+    for key, what in (("episodes_without_instruction", "no instruction"), ("episodes_without_noun", "an instruction without a noun")):
+        if masks[key]:
+            text += f" Episodes with {what}: {masks[key]} of {masks['episodes']}"
+            text += ", whose object is not masked." if masks["source"] == "roboengine" else "."
+    return text
 
 
 def _protocol(settings: Settings) -> str:
@@ -84,8 +97,11 @@ def _metrics(meta: dict[str, Any]) -> str:
 
 def _averaging(scores: Scores, settings: Settings) -> str:
     seeds = ", ".join(map(str, settings.seeds))
+    left_out = scores.meta.get("left_out", {"split": "", "too_short": 0})
+    short = f" Left out: {left_out['too_short']} {left_out['split']} episodes that are shorter than the rollout."
     return (
         f"Mean over frames, then views (external: all exterior views), then seeds ({seeds}; baselines without noise: "
         f"one pass), then {scores.frame['episode'].nunique()} episodes. Brackets: {settings.confidence:.0%} bootstrap "
         f"interval over episodes ({settings.bootstrap} samples). Changes are against base, PSNR in dB."
+        + (short if left_out["too_short"] else "")
     )

@@ -14,6 +14,7 @@ import pandas as pd
 from persistworld.files import atomic_path
 from persistworld.paper.blocks import HEADINGS, Block
 from persistworld.paper.cells import Claim, label
+from persistworld.paper.overlays import CLASSES
 from persistworld.paper.scores_table import METRICS
 from persistworld.paper.style import COLOURS
 
@@ -41,9 +42,17 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Sheet:
+    """Frames of one episode with their masks: a JPEG and what to say above it."""
+
+    caption: str
+    jpeg: bytes
+
+
+@dataclass(frozen=True)
 class Page:
-    """Everything on the page. `tables` is (title, blocks); `facts` name and value; `parameters` YAML; `manifests` JSON
-    by model.
+    """Everything on the page. `tables` is (title, blocks); `sheets` the masks; `odd` what is odd in the episodes, a
+    sentence each; `facts` name and value; `parameters` YAML; `manifests` JSON by model.
     """
 
     scale: str
@@ -53,6 +62,8 @@ class Page:
     notes: list[str]
     pictures: list[Picture]
     videos: list[Video]
+    sheets: list[Sheet]
+    odd: list[str]
     training: Picture | None
     times: pd.DataFrame
     facts: dict[str, str]
@@ -69,7 +80,7 @@ def write_report(path: Path, page: Page) -> None:
     environment.filters["label"] = label
     template = environment.from_string(resources.files("persistworld.paper").joinpath("template.html").read_text())
     html = template.render(
-        page=page, metrics=METRICS, headings=HEADINGS, colours=COLOURS, stages=stage_rows(page.times)
+        page=page, metrics=METRICS, headings=HEADINGS, colours=COLOURS, classes=CLASSES, stages=stage_rows(page.times)
     )
     with atomic_path(path) as part:
         part.write_text(html)

@@ -19,7 +19,7 @@ from persistworld.files import atomic_path
 METRICS = ("ssim", "psnr", "lpips")  # the paper's order
 REGIONS = ("full", "object", "robot")
 PROTOCOLS = ("decoded", "raw")
-VIEW_GROUPS = ("external", "wrist")  # the paper's rows; external is the mean of all exterior views
+PAPER_GROUPS = ("external", "wrist")  # the paper's rows; external is the mean of all exterior views
 COLUMNS = {
     "model": "string", "seed": "int16", "episode": "int32", "chunk": "int16", "frame": "int16", "view": "string",
     "region": "string", "metric": "string", "protocol": "string", "value": "float32",
@@ -30,6 +30,8 @@ SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.it
 Cells = dict[tuple[str, ...], pd.Series]
 META_KEY = b"persistworld"
 SHARED_META = ("lpips_backbone", "ssim_window", "masked_lpips", "scale")  # must agree between models
+# Where there: {source, episodes, episodes_without_instruction, episodes_without_noun}, and {split, too_short} (episodes).
+OPTIONAL_META = ("masks", "left_out")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Scores:
     def models(self) -> list[str]:
         """Names, in the order of the files."""
         return list(self.frame["model"].unique())
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of views that were scored, in the order of the tables."""
+        return view_groups(self.frame["view"].unique())
 
 
 def write_scores(path: str | Path, frame: pd.DataFrame, meta: dict[str, Any]) -> None:
@@ -65,7 +72,9 @@ def load_scores(paths: Iterable[str | Path], models: Sequence[str] = ()) -> Scor
     first = None
     for path in map(Path, paths):
         table, meta = _read(path)
-        for key in SHARED_META:
+        for key in SHARED_META + OPTIONAL_META:
+            if key in OPTIONAL_META and key not in meta:
+                continue
             if key not in meta:
                 raise UserError(f"{path}: its metadata lacks '{key}'; score the model again (stage scores)")
             if shared.setdefault(key, meta[key]) != meta[key]:
@@ -121,6 +130,17 @@ def _place(row: pd.Series) -> str:
 def view_group(view: str) -> str:
     """external for every exterior view, the view's own name otherwise."""
     return "external" if view.startswith("exterior") else view
+
+
+def view_groups(views: Iterable[str]) -> tuple[str, ...]:
+    """The groups of `views` without repetition: those of the paper first, then the others by name."""
+    found = {view_group(view) for view in views}
+    return tuple([g for g in PAPER_GROUPS if g in found] + sorted(found - set(PAPER_GROUPS)))
+
+
+def closest_group(groups: Sequence[str]) -> str:
+    """The group that stands for the camera that sees the gripper: wrist, or else the last of `groups`."""
+    return "wrist" if "wrist" in groups else groups[-1]
 
 
 def _with_group(frame: pd.DataFrame) -> pd.DataFrame:

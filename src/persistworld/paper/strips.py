@@ -1,4 +1,4 @@
-"""Figure 3: film strips of the wrist view, centred on object and robot: ground truth above base above ours."""
+"""Figure 3: film strips of one view (the wrist's, where there is one), centred on object and robot: ground truth above base above ours."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +26,9 @@ class Strip:
 
 
 def figure_3(
-    strips: list[Strip], models: list[str], frames: int, fps: float, note: str, folder: Path, view: str = "wrist"
+    strips: list[Strip], models: list[str], frames: int, fps: float, note: str, folder: Path, view: str
 ) -> None:
-    """One block per strip: rows ground truth and `models`, `frames` columns evenly spaced over the rollout."""
+    """One block per strip: rows ground truth and `models`, `frames` columns evenly spaced over the rollout, all of `view`."""
     rows_each = 1 + len(models)
     crop = _crop_size(strips[0])
     cell_width = 8.3 / frames
@@ -66,7 +66,7 @@ def figure_3(
                     ax.spines[:].set_visible(False)
                     if r == 0:
                         ax.set_title(f"{t / fps:.1f} s", fontsize=7, color=MUTED, loc="center", pad=2)
-        title_and_note(fig, f"Figure 3. {view.capitalize()} view, generated on its own outputs", note)
+        title_and_note(fig, f"Figure 3. {view.capitalize().replace('_', ' ')} view, generated on its own outputs", note)
         save(fig, folder, "figure_3")
 
 

@@ -85,6 +85,11 @@ class MaskStore:
         """simulator, roboengine or none."""
         return self._file.metadata()["source"]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """episodes, episodes_without_instruction and episodes_without_noun."""
+        return {key: int(value) for key, value in self._file.metadata().items() if key.startswith("episodes")}
+
     def masks(self, episode: int) -> Tensor:
         """(T, V, H, W) uint8 in 0 background, 1 robot, 2 object. Raises UserError for other episodes."""
         if str(episode) not in self._known:

@@ -6,7 +6,7 @@ from pathlib import Path
 from persistworld.paper.figures import OVER_TIME, figure_4, figure_over_time
 from persistworld.paper.media import MediaReader, ranked_episodes, spread_over
 from persistworld.paper.notes import Settings, settings_of, short_note
-from persistworld.paper.scores_table import Scores, load_scores
+from persistworld.paper.scores_table import Scores, closest_group, load_scores, view_group
 from persistworld.paper.strips import Strip, figure_3
 from persistworld.params import Params
 from persistworld.segmentation.masks import MaskStore
@@ -26,24 +26,23 @@ def main(params: Params, args: argparse.Namespace) -> None:
     masks = None if params.masks.source == "none" else MaskStore("data/masks.safetensors")
     reader = MediaReader(params, SHOWN, params.evaluation.seeds[0], masks)
     note = f"{short_note(scores, settings)}  ·  strips: seed {reader.seed}"
-    figure_3(
-        strips(scores, settings, reader), list(SHOWN), params.paper.strip_frames, params.episodes.fps, note, FIGURES
-    )
+    group = closest_group(scores.groups)
+    view = next(view for view in reversed(params.episodes.views) if view_group(view) == group)
+    shown = strips(scores, settings, reader, group)
+    figure_3(shown, list(SHOWN), params.paper.strip_frames, params.episodes.fps, note, FIGURES, view)
 
 
-def strips(scores: Scores, settings: Settings, reader: MediaReader) -> list[Strip]:
-    """The median episode by the wrist view's PSNR gain on the object, and on the robot; on the whole frame without
-    masks.
-    """
+def strips(scores: Scores, settings: Settings, reader: MediaReader, group: str) -> list[Strip]:
+    """The median episode by the group's PSNR gain on the object, and on the robot; on the whole frame without masks."""
     found = []
     for region in ("object", "robot"):
-        ranked = ranked_episodes(scores, settings.protocol, "wrist", region, "psnr")
+        ranked = ranked_episodes(scores, settings.protocol, group, region, "psnr")
         for episode, rank in spread_over(ranked, 1):
             rule = f"episode {episode}: rank {rank} of {len(ranked)} (median) by PSNR gain on the {region}"
             found.append(Strip(reader.read(episode), region, rule))
     if found:
         return found
-    ranked = ranked_episodes(scores, settings.protocol, "wrist", "full", "psnr")
+    ranked = ranked_episodes(scores, settings.protocol, group, "full", "psnr")
     [(episode, rank)] = spread_over(ranked, 1)
     return [
         Strip(reader.read(episode), "full", f"episode {episode}: rank {rank} of {len(ranked)} (median) by PSNR gain")

@@ -1,24 +1,34 @@
 """Stage latents: the autoencoder encodes one shard's episodes; shard i holds every `shards`-th wanted episode from i on."""
 
 import argparse
+import hashlib
 from pathlib import Path
 
-from persistworld.data.episodes import open_episodes
+from persistworld.data.elsewhere import fingerprint
+from persistworld.data.episodes import EPISODES, EpisodeSource, open_episodes
 from persistworld.data.latents import encode_shard
 from persistworld.data.manifest import wanted_indices
-from persistworld.params import Params
-from persistworld.world_model.autoencoder import load_autoencoder
+from persistworld.distributed import device
+from persistworld.files import sha256
+from persistworld.params import Params, digest
+from persistworld.world_model.autoencoder import WEIGHTS, load_autoencoder
+
+BASE, LATENTS, RUNS = Path("checkpoints/base"), Path("data/latents"), Path("runs/latents")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    source = open_episodes(params.episodes.path)
+    """Write data/latents/shard-I.safetensors and .json; a killed shard takes up in runs/latents/ where it stopped."""
+    source = open_episodes(EPISODES)
     indices = wanted_indices(params.episodes, source)[args.shard :: params.latents.shards]
-    encode_shard(
-        source,
-        indices,
-        params.episodes,
-        params.latents,
-        load_autoencoder("checkpoints/base"),
-        params.seed,
-        Path(f"data/latents/shard-{args.shard}.safetensors"),
-    )
+    path, resume = LATENTS / f"shard-{args.shard}.safetensors", RUNS / _identity(params, source) / str(args.shard)
+    autoencoder = load_autoencoder(BASE).to(device())
+    encode_shard(source, indices, params.episodes, params.latents, autoencoder, params.seed, path, resume)
+    for stale in LATENTS.glob("shard-*"):  # of a run in more shards: they would be read
+        if int(stale.stem.removeprefix("shard-")) >= params.latents.shards:
+            stale.unlink()
+
+
+def _identity(params: Params, source: EpisodeSource) -> str:
+    """A hash of all that an episode's latents depend on: parameters, the data set's index, the autoencoder's weights."""
+    parts = (digest(params.episodes), digest(params.latents), params.seed, fingerprint(source.root), sha256(BASE / WEIGHTS))
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]

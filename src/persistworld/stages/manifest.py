@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from persistworld.data.episodes import open_episodes
+from persistworld.data.episodes import EPISODES, open_episodes
 from persistworld.data.latents import LatentStore, read_shard_index
 from persistworld.data.manifest import build_manifest, save_manifest
 from persistworld.params import Params
@@ -15,7 +15,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
         more_frames, more_bad = read_shard_index(Path(f"data/latents/shard-{shard}.json"))
         frames |= more_frames
         bad |= more_bad
-    source, store = open_episodes(params.episodes.path), LatentStore("data/latents")
+    source, store = open_episodes(EPISODES), LatentStore("data/latents")
     manifest = build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation)
     save_manifest(manifest, "data/manifest.json")
     print(f"{len(manifest.episodes)} episodes, {len(manifest.bad)} left out")
+    print("".join(f"in {count}: {note}\n" for note, count in sorted(manifest.notes.items())), end="")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, open_episodes
+from persistworld.data.episodes import EPISODES, MANIPULATED_OBJECT, ROBOT, open_episodes
 from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.files import atomic_path, write_json
 from persistworld.params import Params
@@ -19,7 +19,7 @@ MASKS, METRICS = Path("data/masks.safetensors"), Path("results/metrics/masks.jso
 def main(params: Params, args: argparse.Namespace) -> None:
     """Write data/masks.safetensors and results/metrics/masks.json (flat counts, for Table 2's footnote)."""
     views = params.episodes.views
-    episodes = open_episodes(params.episodes.path)
+    episodes = open_episodes(EPISODES)
     count = params.rollout.chunks * (params.world_model.future - 1) + 1
     source = open_mask_source(params, episodes, count)
     chosen = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, count) if source else ()
@@ -36,5 +36,6 @@ def main(params: Params, args: argparse.Namespace) -> None:
             for view, number in zip(views, empty_frames(labels, label), strict=True):
                 metrics[f"empty_{region}_{view}"] += number
     with atomic_path(MASKS) as part:
-        save_file(tensors, part, metadata={"source": params.masks.source, "views": ",".join(views)})
+        counts = {key: str(value) for key, value in metrics.items() if key.startswith("episodes")}
+        save_file(tensors, part, metadata={"source": params.masks.source, "views": ",".join(views), **counts})
     write_json(METRICS, metrics)

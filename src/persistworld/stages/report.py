@@ -6,28 +6,36 @@ import json
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
+from persistworld.data.manifest import load_manifest
 from persistworld.errors import UserError
 from persistworld.paper.blocks import table_blocks
 from persistworld.paper.cells import claims, make_cells, paired_details
-from persistworld.paper.media import MediaReader, ranked_episodes, spread_over
+from persistworld.paper.data_notes import data_notes
+from persistworld.paper.figures import over_time
+from persistworld.paper.media import Media, MediaReader, ranked_episodes, spread_over
 from persistworld.paper.notes import Settings, footnotes, settings_of
-from persistworld.paper.report import Page, Picture, Video, environment_facts, read_times, write_report
-from persistworld.paper.scores_table import Scores, load_scores
+from persistworld.paper.overlays import empty_text, mask_sheet
+from persistworld.paper.report import Page, Picture, Sheet, Video, environment_facts, read_times, write_report
+from persistworld.paper.scores_table import Scores, closest_group, load_scores
 from persistworld.paper.tables import TITLES, comparisons
 from persistworld.paper.training_plot import read_training, training_figure
 from persistworld.paper.videos import comparison_video
 from persistworld.params import Params
+from persistworld.segmentation.masks import MaskStore
 
 RESULTS, CHECKPOINTS = Path("results"), Path("checkpoints")
 SHOWN = ("base", "post_trained")
+MASK_FRAMES = 6  # columns of a sheet of masks, at most
 FIGURES = {
-    3: "Film strips of the wrist view: the recorded episode, the base model and the post-trained model.",
+    3: "Film strips of one view: the recorded episode, the base model and the post-trained model.",
     4: "Every episode is one bar: how much better the post-trained model is than the base on the same episode.",
-    5: "Wrist view: how fidelity falls over the rollout, and the difference from the base.",
-    11: "External views: the same.",
+    5: "How fidelity falls over the rollout, and the difference from the base: {} view.",
+    11: "The same: {} view.",
 }
+MASKS, MANIFEST = Path("data/masks.safetensors"), Path("data/manifest.json")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -38,6 +46,10 @@ def main(params: Params, args: argparse.Namespace) -> None:
     options = (settings.bootstrap, settings.confidence, settings.seed)
     cells = make_cells(scores, *options)
     details = paired_details(scores, comparisons(scores.models), *options)
+    reader = MediaReader(params, SHOWN, params.evaluation.seeds[0], None if params.masks.source == "none" else MaskStore(MASKS))
+    group = closest_group(scores.groups)
+    ranked = ranked_episodes(scores, settings.protocol, group, "full", "psnr")
+    shown = spread_over(ranked, params.paper.report_episodes)
     trained = [model for model in models if (CHECKPOINTS / model).is_dir()]
     page = Page(
         scale=settings.scale,
@@ -45,8 +57,10 @@ def main(params: Params, args: argparse.Namespace) -> None:
         claims=claims(cells, settings.protocol, [("post_trained", "base"), ("post_trained", "teacher_forced")]),
         tables=[(title, table_blocks(cells, details, table, settings)) for table, title in TITLES.items()],
         notes=footnotes(scores, settings),
-        pictures=[_picture(number, text) for number, text in FIGURES.items()],
-        videos=videos(params, scores, settings),
+        pictures=pictures(scores),
+        videos=[video(reader, episode, rank, ranked, group) for episode, rank in shown],
+        sheets=[sheet(reader, episode) for episode, _ in shown if reader.masks is not None],
+        odd=data_notes(load_manifest(MANIFEST), params),
         training=training(trained, settings),
         times=read_times(RESULTS / "benchmarks"),
         facts=_facts(params, scores),
@@ -56,20 +70,30 @@ def main(params: Params, args: argparse.Namespace) -> None:
     write_report(RESULTS / "report.html", page)
 
 
-def videos(params: Params, scores: Scores, settings: Settings) -> list[Video]:
-    """Comparisons at evenly spaced ranks of the wrist view's PSNR gain, the worst and the best among them."""
-    reader = MediaReader(params, SHOWN, params.evaluation.seeds[0])
-    ranked = ranked_episodes(scores, settings.protocol, "wrist", "full", "psnr")
-    found = []
-    for episode, rank in spread_over(ranked, params.paper.report_episodes):
-        media = reader.read(episode)
-        said = f"“{media.instruction}” · " if media.instruction else ""
-        gain = f"wrist PSNR {ranked[episode]:+.2f} dB against base"
-        caption = f"{said}episode {episode}, seed {reader.seed} · rank {rank} of {len(ranked)} (1 is the worst): {gain}"
-        rows = ", ".join(view.replace("_", " ") for view in media.views)
-        caption += f" · rows: {rows}"
-        found.append(Video(caption, comparison_video(media, list(SHOWN), params.episodes.fps)))
-    return found
+def pictures(scores: Scores) -> list[Picture]:
+    """The figures of the paper, each with a sentence."""
+    views = over_time(scores.groups)
+    return [_picture(number, text.format(views.get(f"figure_{number}"))) for number, text in FIGURES.items()]
+
+
+def video(reader: MediaReader, episode: int, rank: int, ranked: pd.Series, group: str) -> Video:
+    """Ground truth, base and post-trained model side by side; `ranked` are the gains in `group` that `rank` is among."""
+    media = reader.read(episode)
+    gain = f"{group} PSNR {ranked[episode]:+.2f} dB against base"
+    rows = ", ".join(view.replace("_", " ") for view in media.views)
+    caption = f"{_name(media)}, seed {reader.seed} · rank {rank} of {len(ranked)} (1 is the worst): {gain} · rows: {rows}"
+    return Video(caption, comparison_video(media, list(SHOWN), reader.params.episodes.fps))
+
+
+def sheet(reader: MediaReader, episode: int) -> Sheet:
+    """Frames of every view with their masks."""
+    media, params = reader.read(episode), reader.params
+    caption = f"{_name(media)} · masks: {reader.masks.source} · {empty_text(media)}"
+    return Sheet(caption, mask_sheet(media, min(MASK_FRAMES, params.paper.strip_frames), params.episodes.fps))
+
+
+def _name(media: Media) -> str:
+    return f"“{media.instruction}” · episode {media.episode}" if media.instruction else f"No instruction · episode {media.episode}"
 
 
 def training(models: list[str], settings: Settings) -> Picture | None:

@@ -1,0 +1,22 @@
+"""What the report says of the episodes: how many, what was odd and dealt with, what was left out and why."""
+
+from persistworld.data.manifest import Manifest
+from persistworld.params import Params
+
+LISTED = 20  # episodes that are named one by one
+
+
+def data_notes(manifest: Manifest, params: Params) -> list[str]:
+    """What is odd in the episodes, and what became of it, a sentence each."""
+    counts = ", ".join(f"{len(manifest.split(s))} {s}" for s in ("train", "tuning", "validation") if manifest.split(s))
+    found = [f"Usable episodes: {counts}."]
+    found += [f"Dealt with, in {count} of them: {note}." for note, count in sorted(manifest.notes.items())]
+    found += [f"Left out, episode {index}: {reason}." for index, reason in sorted(manifest.bad.items())[:LISTED]]
+    if len(manifest.bad) > LISTED:
+        found.append(f"Left out besides: {len(manifest.bad) - LISTED} (bad, in data/manifest.json).")
+    frames = params.rollout.chunks * (params.world_model.future - 1) + 1
+    short = manifest.too_short(params.evaluation.split, frames)
+    if short:
+        which = ", ".join(str(entry.index) for entry in short[:LISTED]) + (", ..." if len(short) > LISTED else "")
+        found.append(f"Not evaluated: {len(short)} {params.evaluation.split} episodes of fewer than {frames} frames ({which}).")
+    return found
