@@ -1,5 +1,8 @@
 """`python -m benchmarks [name ...] [--params FILE] [--threads N]`: Markdown tables on standard output.
 
+One GPU gives the paper's scale, with random weights, in a quarter of an hour:
+`python -m benchmarks cost chunk phases --params presets/droid.yaml`.
+
 Without names, all of them. `cost` counts and needs no weights and no time to speak of; the others time what they name, with the
 base checkpoint's weights where they are there and random ones otherwise. A machine that does other work gives other numbers.
 """
@@ -12,6 +15,7 @@ import sys
 
 TIMED = {
     "throughput": "frames per second of each part",
+    "chunk": "seconds and memory of a chunk",
     "phases": "seconds per phase of a post-training step",
     "batching": "batched groups against one candidate at a time",
     "engine": "our sampler against a plain diffusers loop",

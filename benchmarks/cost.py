@@ -5,18 +5,18 @@ counts of 8.87 TFLOP a forward and 444 a chunk of 50 steps are of the stock netw
 the counter does not see in a fused kernel on a CPU.
 """
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from peft import inject_adapter_in_model
 from torch import Tensor, nn
 
 from benchmarks.footprint import flops, peak_bytes
 from benchmarks.materials import random_model
 from benchmarks.table import Row
 from persistworld.params import Params, PostTraining
-from persistworld.post_training.policy import ADAPTER, lora_config
+from persistworld.post_training.policy import Policy
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import Context, WorldModel
 
@@ -51,6 +51,13 @@ def rows(params: Params) -> list[Row]:
     return [*_flops(models, params), *_memory(models, params.post_training)]
 
 
+@torch.no_grad()
+def chunk_flops(params: Params) -> float:
+    """FLOPs of one chunk of `rollout.sampler.steps` steps."""
+    models = _models(params)
+    return params.rollout.sampler.steps * flops(lambda: models.forward(1))
+
+
 def _models(params: Params) -> _Models:
     with torch.device("meta"):
         model, autoencoder = random_model(params), Autoencoder(params.world_model.autoencoder)
@@ -78,9 +85,9 @@ def _flops(models: _Models, params: Params) -> list[Row]:
     candidates = settings.groups * settings.candidates * settings.branch
     prefixes = settings.groups * sum(settings.prefix) / 2
     sampled = (prefixes + candidates) * settings.sampler.steps * forward
-    # theta forward and backward (2), old, and base with a KL term; rewards decode every view of every candidate
-    updated = kept * (4 + (settings.kl_weight > 0)) * forward
-    scored = candidates * len(size.views) * decode
+    # theta forward and backward (2, and forward again when checkpointing), old, and base with a KL term
+    updated = kept * (4 + settings.gradient_checkpointing + (settings.kl_weight > 0)) * forward
+    scored = candidates * len(size.views) * decode  # every view of every candidate
     step = sampled + updated + scored
     per_step, days = f"{settings.groups} groups of {settings.candidates}", settings.steps * step / H200 / 8 / 86400
     facts = (stock - own) / TERA
@@ -144,37 +151,38 @@ def _memory(models: _Models, settings: PostTraining) -> list[Row]:
         view = _empty(128, channels, rows // len(model.views), width)
         decoding = peak_bytes(lambda: models.autoencoder.decode(view))
     model.requires_grad_(False)
-    inject_adapter_in_model(lora_config(model.unet, settings.lora), model.unet, ADAPTER)
-    model.to("meta")
-    if settings.train_action_encoder:
-        model.action_encoder.requires_grad_(True)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    size = sum(p.numel() for p in trained)
-    momentum = sum(p.numel() * (1 if p.ndim >= 2 and settings.optimizer.name == "muon" else 2) for p in trained)
-    step = peak_bytes(lambda: models.forward(1).sum().backward()) - 4 * size
-    model.to(BFLOAT16)
-    low = peak_bytes(lambda: models.forward(1, BFLOAT16).sum().backward()) - 2 * size
+    policy = Policy(model, settings.lora, settings.train_action_encoder, 0, settings.gradient_checkpointing)
+    size = sum(p.numel() for p in policy.theta.values())
+    momentum = sum(p.numel() * (1 if p.ndim >= 2 and settings.optimizer.name == "muon" else 2) for p in policy.theta.values())
+    # base, theta and the plain copy that adapters are merged into share what no adapter touches
+    kept = {id(p): p.numel() for m in (model, policy.model, policy.merged(policy.theta)) for p in m.parameters()}
+    copies, states = 4 * (sum(kept.values()) - size), 4 * (4 * size + momentum)  # theta, old, average, gradient
+    theta = dataclasses.replace(models, model=policy.model)
+    step = peak_bytes(lambda: theta.forward(1).sum().backward()) - 4 * size
+    policy.model.to(BFLOAT16)
+    low = peak_bytes(lambda: theta.forward(1, BFLOAT16).sum().backward()) - 2 * size
     with torch.no_grad():
-        low_sampling = peak_bytes(lambda: models.forward(1, BFLOAT16))
-    # base, theta's frozen part and the plain copy that adapters are merged into; theta, old, average, gradient
-    copies, states = 3 * 4 * weights, 4 * (4 * size + momentum)
+        low_sampling = peak_bytes(lambda: theta.forward(1, BFLOAT16))
     decoder = _count(models.autoencoder)
-    fixed = copies + states + 4 * decoder + 2 * weights
-    candidates, batch = settings.groups * settings.candidates, settings.train_batch
+    fixed = copies + states + 4 * decoder
+    # Under autocast a layer's weights are cast anew each time; for the backward pass the casts are kept, a block's when checkpointing.
+    cast = 0 if settings.gradient_checkpointing else 2 * weights
+    at_once, batch = settings.sample_batch or settings.groups * settings.candidates, settings.train_batch
     trained_part = f"LoRA rank {settings.lora.rank} on {settings.lora.targets}, and the action encoder"
+    how = "with gradient checkpointing" if settings.gradient_checkpointing else "without gradient checkpointing"
     return [
         Row("world model", weights / 1e6, "M parameters", f"{text / 1e6:.3g} of them the text encoder"),
         Row("autoencoder", decoder / 1e6, "M parameters", ""),
         Row("trained", size / 1e6, "M parameters", trained_part),
-        Row("weights", copies / GIB, "GiB", "float32: base, theta, the merged copy"),
-        Row("weights in bfloat16", 2 * weights / GIB, "GiB", "autocast's cache of one model"),
+        Row("weights", copies / GIB, "GiB", f"float32: base, theta and the merged copy; {4 * weights / GIB:.3g} of it the base"),
+        Row("bfloat16 casts kept for the backward pass", cast / GIB, "GiB", how),
         Row("theta, old, average, gradient, optimiser", states / GIB, "GiB", settings.optimizer.name),
         Row("sampling, a candidate", low_sampling / GIB, "GiB", f"activations in bfloat16; {sampling / GIB:.3g} in float32"),
-        Row("update, a sample", low / GIB, "GiB", f"activations in bfloat16; {step / GIB:.3g} in float32"),
+        Row("update, a sample", low / GIB, "GiB", f"activations in bfloat16; {step / GIB:.3g} in float32; {how}"),
         Row("decoding, 128 images", decoding / GIB, "GiB", "activations in float32; in rewards and scores"),
-        Row(f"peak, {candidates} candidates at once", (fixed + candidates * low_sampling) / GIB, "GiB",
-            f"to {(fixed + candidates * sampling) / GIB:,.3g}: autocast lies between the two"),
-        Row(f"peak, update by {batch}", (fixed + batch * low) / GIB, "GiB", f"to {(fixed + batch * step) / GIB:.3g}"),
+        Row(f"peak, {at_once} candidates at once", (fixed + at_once * low_sampling) / GIB, "GiB",
+            f"to {(fixed + at_once * sampling) / GIB:,.3g}: autocast lies between the two"),
+        Row(f"peak, update by {batch}", (fixed + cast + batch * low) / GIB, "GiB", f"to {(fixed + cast + batch * step) / GIB:.3g}"),
     ]
 
 

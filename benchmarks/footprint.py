@@ -1,12 +1,12 @@
 """FLOPs and peak memory of a computation that is not carried out: on the meta device tensors have shapes and no numbers."""
 
+import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,7 +24,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
     Attention counts as a fused kernel: it keeps its inputs and output, not the table of weights.
     """
-    with _FusedAttention(), _Live() as live:
+    with _fused_attention(), _Live() as live:
         run()
     return live.peak
 
@@ -59,11 +59,14 @@ class _Live(TorchDispatchMode):
         self.now -= size
 
 
-class _FusedAttention(TorchFunctionMode):
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.scaled_dot_product_attention:
-            return _Attention.apply(*args[:3])
-        return func(*args, **(kwargs or {}))
+@contextlib.contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Attention as a fused kernel, also where checkpointing computes it again in the backward pass."""
+    real, F.scaled_dot_product_attention = F.scaled_dot_product_attention, lambda q, k, v, **_: _Attention.apply(q, k, v)
+    try:
+        yield
+    finally:
+        F.scaled_dot_product_attention = real
 
 
 class _Attention(torch.autograd.Function):

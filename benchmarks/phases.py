@@ -1,4 +1,4 @@
-"""Seconds per phase of one post-training step at the preset's sizes (paper 3.3, S1 to S4)."""
+"""Seconds per phase of one post-training step at the preset's sizes (paper 3.3, S1 to S4), of a few groups where it has many."""
 
 import csv
 import dataclasses
@@ -7,18 +7,19 @@ from pathlib import Path
 from statistics import mean
 
 from benchmarks.materials import Materials, random_episodes
-from benchmarks.table import Row
+from benchmarks.table import Row, peak_gib
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data, train
 
 STEPS = 4  # the first warms up and does not count
+GROUPS = 4  # at most: seconds grow with their number, which is why a process has few
 
 
 def rows(materials: Materials) -> list[Row]:
     """The means of the trainer's own log over a few steps; prefixes are drawn as in a real run, so they vary."""
     params = materials.params
-    settings = dataclasses.replace(params.post_training, steps=STEPS)
+    settings = dataclasses.replace(params.post_training, steps=STEPS, groups=min(GROUPS, params.post_training.groups))
     reward_model = RewardModel(
         materials.autoencoder,
         materials.perceptual,
@@ -32,7 +33,15 @@ def rows(materials: Materials) -> list[Row]:
         store, episodes = random_episodes(materials, folder)
         data = Data(store, episodes, decoded_images(store, reward_model.decode))
         index = params.rollout.history_index
-        train(materials.model, reward_model, data, settings, index, params.seed, folder / "run", "benchmark")
+        memory = []
+
+        def run() -> None:
+            train(materials.model, reward_model, data, settings, index, params.seed, folder / "run", "benchmark")
+
+        if materials.device.type == "cuda":
+            memory = [Row("peak memory", peak_gib(run), "GiB", "of all phases")]
+        else:
+            run()
         with open(folder / "run" / "log.csv", newline="") as file:
             log = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)][1:]
     phases = [name for name in log[0] if name.startswith("seconds_")]
@@ -43,4 +52,5 @@ def rows(materials: Materials) -> list[Row]:
         "seconds_update": f"{settings.groups * kept} samples, {settings.train_batch} a pass",
     }
     parts = [Row(name.removeprefix("seconds_"), mean(row[name] for row in log), "s", note.get(name, "")) for name in phases]
-    return [*parts, Row("step", sum(part.value for part in parts), "s", f"{settings.precision}, {materials.weights} weights")]
+    note = f"{settings.groups} of {params.post_training.groups} groups; {settings.precision}, {materials.weights} weights"
+    return [*parts, Row("step", sum(part.value for part in parts), "s", note), *memory]

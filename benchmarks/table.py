@@ -30,6 +30,13 @@ def seconds(run: Callable[[], object], repeats: int = 3) -> float:
     return best
 
 
+def peak_gib(run: Callable[[], object]) -> float:
+    """The most GPU memory in use during `run`, what was in use before it included."""
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated() / 2**30
+
+
 def markdown(title: str, rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, three significant digits (large counts whole)."""
     lines = [f"### {title}", "", "| what | value | unit | note |", "|---|---:|---|---|"]

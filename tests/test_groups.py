@@ -1,5 +1,6 @@
 """Groups: what is drawn, that batching changes nothing, and that each branch goes on from its own frames."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -35,8 +36,6 @@ def sample(base, store, plan: Plan):
     return starts, entries, branch_candidates(base, starts, entries, plan, SETTINGS, HISTORY_INDEX, 1, 7)
 
 
-def part(plan: Plan, chosen: slice) -> Plan:
-    return Plan(plan.episodes[chosen], plan.first_rows[chosen], plan.prefixes[chosen])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +47,7 @@ def sampled(base, store, entries):
 def test_a_group_does_not_depend_on_the_other_groups(base, store, plan, sampled):
     """The first group among three of different lengths and alone; the third beside two others."""
     _, entries, samples = sampled
-    _, alone_entries, alone = sample(base, store, part(plan, slice(0, 1)))
+    _, alone_entries, alone = sample(base, store, plan.take(slice(0, 1)))
     torch.testing.assert_close(alone_entries[0], entries[0, :3], **CLOSE)
     torch.testing.assert_close(alone.chunks[0], samples.chunks[0], **CLOSE)
     other = Plan((plan.episodes[2], *plan.episodes[1:]), (0, 0, 5), (0, 0, 3))
@@ -56,6 +55,28 @@ def test_a_group_does_not_depend_on_the_other_groups(base, store, plan, sampled)
     torch.testing.assert_close(other_entries[2], entries[2], **CLOSE)
     torch.testing.assert_close(others.chunks[2], samples.chunks[2], **CLOSE)
     assert not torch.allclose(others.chunks[0], samples.chunks[0], atol=0.1)
+
+
+def test_a_part_of_a_plan_keeps_its_groups_draws(base, store, plan, sampled):
+    """What another process samples of the same step: the last two groups, with the noise of their numbers."""
+    _, entries, samples = sampled
+    _, own_entries, own = sample(base, store, plan.take(slice(1, 3)))
+    assert own.first_group == 1
+    torch.testing.assert_close(own_entries[1], entries[2], **CLOSE)
+    torch.testing.assert_close(own.chunks, samples.chunks[1:], **CLOSE)
+
+
+def test_the_number_of_chunks_sampled_at_once_changes_rounding_alone(base, store, plan, sampled):
+    """6 candidates and up to 3 prefixes, 4 at a time."""
+    sizes, model = [], copy.deepcopy(base)
+    model.sample = lambda condition, noise, *rest: sizes.append(len(noise)) or base.sample(condition, noise, *rest)
+    settings = dataclasses.replace(SETTINGS, sample_batch=4)
+    starts, entries, samples = sampled
+    found = roll_prefixes(model, starts, plan, settings, HISTORY_INDEX, 1, 7)
+    torch.testing.assert_close(found, entries, **CLOSE)
+    found = branch_candidates(model, starts, entries, plan, settings, HISTORY_INDEX, 1, 7)
+    torch.testing.assert_close(found.chunks, samples.chunks, **CLOSE)
+    assert sizes == [2, 2, 1, 4, 2, 4, 2]
 
 
 def test_a_prefix_is_an_ordinary_rollout(base, store, plan, sampled):

@@ -140,11 +140,15 @@ def test_advantages_and_reward_weights_by_hand():
     assert reward_weights(torch.ones(4), 1e-4).tolist() == [0.5] * 4  # no difference, no gradient
 
 
-def test_finer_rewards_are_normalised_each_on_its_own():
-    rewards = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0))
+def test_finer_rewards_have_their_own_means_and_a_common_spread():
+    """Two places with variances 1 and 9 / 16 of it: the spread is the root of their mean, and a place without difference gets 1/2."""
+    place = torch.tensor([-1.0, 1.0, -1.0, 1.0])
+    rewards = torch.stack([5 + place, 2 + 0.75 * place, torch.full((4,), 7.0)], dim=1)
+    spread = ((1 + 0.5625 + 0) / 3) ** 0.5
+    expected = torch.stack([place, 0.75 * place, 0 * place], dim=1) / spread
+    torch.testing.assert_close(advantages(rewards, 0.0), expected)
     found = reward_weights(rewards, 1e-4)
-    assert found.shape == rewards.shape and found.min() >= 0 and found.max() <= 1
-    torch.testing.assert_close(found[:, 1, 2], reward_weights(rewards[:, 1, 2], 1e-4))
+    assert found.min() >= 0 and found.max() <= 1 and found[:, 2].tolist() == [0.5] * 4
 
 
 def test_best_and_worst_by_hand():

@@ -52,6 +52,17 @@ def test_a_policy_starts_as_the_base(base):
     assert all(torch.equal(policy.old[n], w) and policy.old[n] is not w for n, w in policy.theta.items())
 
 
+def test_weights_that_stay_the_bases_are_in_memory_once(base):
+    """theta and the merged copy share them; what is trained or merged into is their own."""
+    policy = Policy(base, params.Lora(rank=3, alpha=6.0, targets="attention"), True, seed=0)
+    origin, merged = dict(base.named_parameters()), dict(policy.merged(policy.theta).named_parameters())
+    own = {n for n, p in merged.items() if p is not origin[n]}
+    encoder = {n for n in origin if n.startswith("action_encoder.")}
+    assert own == encoder | {f"unet.{n}.weight" for n in target_modules(base.unet, "attention")}
+    shared = {id(p) for p in policy.model.parameters()} & {id(p) for p in origin.values()}
+    assert len(shared) == len(origin) - len(encoder)
+
+
 @pytest.mark.parametrize("targets", TARGETS)
 def test_merged_weights_predict_what_the_adapter_predicts(base, targets):
     policy = moved(base, targets)

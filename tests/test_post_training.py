@@ -101,13 +101,15 @@ def checkpoint_bytes(weights, base, tmp_path, name) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
 
 
-def test_a_killed_run_ends_with_the_same_bytes(base, run, latent_folder, tmp_path):
-    """3 steps == 2, a kill in the third, and 1 more."""
-    whole = checkpoint_bytes(run(tmp_path / "whole"), base, tmp_path, "a")
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_killed_run_ends_with_the_same_bytes(base, run, latent_folder, tmp_path, streams):
+    """3 steps == 2, a kill in the third, and 1 more. A stream of prefixes 0 and 1 is in its second step when it dies."""
+    settings = dataclasses.replace(SETTINGS, streams=streams)
+    whole = checkpoint_bytes(run(tmp_path / "whole", settings=settings), base, tmp_path, "a")
     with pytest.raises(Killed):
-        run(tmp_path / "killed", DyingStore(latent_folder, 9))  # a step reads 2 first frames and 2 clips
+        run(tmp_path / "killed", DyingStore(latent_folder, 10), settings)  # one read, then a step's 2 first frames and 2 clips
     assert len(log_without_seconds(tmp_path / "killed/log.csv")) == 2
-    resumed = checkpoint_bytes(run(tmp_path / "killed"), base, tmp_path, "b")
+    resumed = checkpoint_bytes(run(tmp_path / "killed", settings=settings), base, tmp_path, "b")
     assert whole == resumed and len(whole) == 4
     logs = [log_without_seconds(tmp_path / name / "log.csv") for name in ("whole", "killed")]
     pd.testing.assert_frame_equal(*logs, check_exact=True)
@@ -221,6 +223,15 @@ def test_the_gradient_does_not_depend_on_the_size_of_a_part(candidates):
     torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-4 * scale)
 
 
+def test_checkpointing_changes_no_gradient(base, candidates):
+    """Activations are computed a second time instead of being kept."""
+    policy, samples, rewards = candidates
+    slim = Policy(base, SETTINGS.lora, True, seed=0, gradient_checkpointing=True)
+    assert slim.model.unet.is_gradient_checkpointing and not slim.base.unet.is_gradient_checkpointing
+    expected, found = (gradients(p, samples, rewards, SETTINGS) for p in (policy, slim))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
 def test_rewards_turned_round_turn_the_first_gradient_round(candidates):
     """At theta = old the gradient is proportional to 2r - 1."""
     policy, samples, rewards = candidates
@@ -249,6 +260,16 @@ def test_the_control_spends_what_post_training_spends():
     assert control_steps(SETTINGS, TRAINING) == round(3 * 2 * 19 / 9)
     everything = dataclasses.replace(SETTINGS, keep=0, branch=2, kl_weight=0.0)
     assert post_training_cost(everything) == 3 * 2 * ((0.5 + 8) * 2 + 8 * (1 + 2 + 1))
+
+
+def test_the_control_accumulates_its_gradient(base, store, entries, tmp_path):
+    """Its batch of 3 windows at once, or 1 a backward pass."""
+    found = []
+    for part in (3, 1):
+        settings = dataclasses.replace(SETTINGS, steps=1, train_batch=part)
+        train_control(base, store, entries, settings, TRAINING, HISTORY_INDEX, 0, tmp_path / str(part), "digest")
+        found.append(pd.read_csv(tmp_path / str(part) / "log.csv"))
+    pd.testing.assert_frame_equal(*found, rtol=1e-3)
 
 
 def test_a_killed_control_ends_with_the_same_bytes(base, store, entries, latent_folder, tmp_path):

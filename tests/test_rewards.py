@@ -9,7 +9,7 @@ from torch import Tensor
 from persistworld import params
 from persistworld.metrics.frame import psnr, ssim
 from persistworld.post_training.objective import reward_weights
-from persistworld.post_training.rewards import RewardModel
+from persistworld.post_training.rewards import RewardModel, latent_rewards
 from persistworld.post_training.targets import decoded_images, raw_images
 from persistworld.world_model.autoencoder import split_views, stack_views
 
@@ -18,6 +18,8 @@ K, CLIP = 3, 5
 
 class FoldedPixels:
     """A decoder without a receptive field: 4 x 4 pixels of colour are the 48 channels of a cell."""
+
+    device = torch.device("cpu")
 
     def decode(self, latents: Tensor) -> Tensor:
         return F.pixel_shuffle(latents, 4)
@@ -105,13 +107,26 @@ def test_credit_per_cell_goes_to_the_cell_that_is_better(perceptual, weights):
         assert (r[:, 0] == 0.5).all() and (r[:, frame, :16] == 0.5).all()
 
 
-def test_clip_and_cells_agree_on_the_whole(perceptual):
-    """SSIM without a border and squared error: the cells' mean error is the frame's."""
-    rewards = model(FoldedPixels(), perceptual, credit="cell", lpips=0.0, ssim=0.0, psnr=1.0)
+@pytest.mark.parametrize(("weights", "more"), [({"lpips": 0.0, "ssim": 0.0, "psnr": 1.0}, 0.01), ({"ssim": 0.0, "psnr": 0.0}, 0.5)])
+def test_cells_are_shares_of_the_clip(perceptual, weights, more):
+    """The mean over cells ranks candidates as the clip's reward does, by as much to first order (PSNR), or exactly (LPIPS)."""
+    rewards = model(FoldedPixels(), perceptual, credit="cell", **weights)
     truth = torch.zeros(1, 48, 24, 8)
-    found = rewards.score(truth[None] + 0.5, rewards.target(rewards.decode(truth)))  # off by 0.25 everywhere
-    assert found.clip.item() == pytest.approx(-20 * torch.tensor(0.25).log10().item())
-    torch.testing.assert_close(found.credit, torch.full((1, 1, 1, 24, 8), -10 * torch.tensor(0.0626).log10().item()))
+    error = torch.randn(truth.shape, generator=torch.Generator().manual_seed(0))
+    candidates = torch.stack([truth + 0.3 * error, truth + 0.3 * (1 + more) * error])
+    found = rewards.score(candidates, rewards.target(rewards.decode(truth)))
+    shares = found.credit.mean(dim=(1, 2, 3, 4))
+    assert (shares[0] - shares[1]).item() == pytest.approx((found.clip[0] - found.clip[1]).item(), rel=2e-3)
+    assert found.clip[0] > found.clip[1]
+
+
+def test_latent_credit_is_each_elements_own_error(store):
+    truth = store.latents(0, range(CLIP))
+    candidates = torch.stack([truth, truth])
+    candidates[1, 2, 3, 7, 1] += 0.5
+    found = latent_rewards(candidates, truth)
+    assert found.credit[1, 2, 3, 7, 1].item() == pytest.approx(-0.25) and found.credit.count_nonzero() == 1
+    assert found.clip.tolist() == [0.0, pytest.approx(-0.25 / truth.numel())]
 
 
 class TwoEpisodes:

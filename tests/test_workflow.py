@@ -289,3 +289,10 @@ def test_parameters_come_from_one_file(repository):
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
     assert done.returncode != 0
     assert "persistworld: error: --config and --configfile" in done.stderr
+
+
+def test_the_sample_of_droid_is_one_command_from_an_empty_clone(tmp_path):
+    clone = copy_of_repository(tmp_path)
+    shutil.copy(ROOT / "presets/droid_sample.yaml", clone / "params.yaml")
+    rules = {rule_of(name) for name in stages()}
+    assert planned(snakemake("--dry-run", cwd=clone)) == rules | {"base_training"}

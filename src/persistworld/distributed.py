@@ -1,10 +1,13 @@
-"""Several processes as one: each takes its share of a global batch, and gradients are averaged over all of them.
+"""Where computation runs, and several processes as one: each takes its share of a global batch or of a step's groups, and gradients are
+added up over all of them.
 
-Started by `accelerate launch` or `torchrun`, or alone. All randomness is drawn for the global batch, so the losses do not depend on the
-number of processes (beyond rounding).
+Started by `accelerate launch` or `torchrun`, or alone. All randomness is drawn on the CPU, for the global batch or by a group's number,
+so that the losses depend neither on the device nor on the number of processes (beyond rounding).
 """
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -13,38 +16,63 @@ from torch import Tensor, nn
 
 from persistworld.errors import UserError
 
+Value = TypeVar("Value")
+
 
 def processes() -> PartialState:
     """This process's place among all; sets up communication on the first call (gloo on CPUs, nccl on GPUs)."""
     return PartialState(cpu=not torch.cuda.is_available())
 
 
+def device() -> torch.device:
+    """This process's accelerator, or the CPU."""
+    return processes().device
+
+
+def on_device(value: Value, place: torch.device) -> Value:
+    """A dataclass of tensors (a batch, a condition) with each of them on `place`; itself when they are there already."""
+    moved = {name: field.to(place) for name, field in vars(value).items() if isinstance(field, Tensor)}
+    return dataclasses.replace(value, **moved)
+
+
+def own_part(count: int) -> slice:
+    """This process's part of `count` things in a row: as many as every other's, or one more or fewer; perhaps none."""
+    rank, ranks = processes().process_index, processes().num_processes
+    return slice(count * rank // ranks, count * (rank + 1) // ranks)
+
+
 def own_share(count: int, key: str) -> slice:
     """This process's rows of a global batch of `count`. Raises UserError when it cannot be split evenly."""
-    state = processes()
-    if count % state.num_processes:
-        raise UserError(f"{key} = {count}: cannot be split evenly over {state.num_processes} processes")
-    size = count // state.num_processes
-    return slice(state.process_index * size, (state.process_index + 1) * size)
+    if count % (ranks := processes().num_processes):
+        raise UserError(f"{key} = {count}: cannot be split evenly over {ranks} processes")
+    return own_part(count)
 
 
-def require_single_process(stage: str) -> None:
-    """Raise UserError when several processes were started for a stage that runs in one."""
-    if (count := processes().num_processes) > 1:
-        raise UserError(f"{stage}: started in {count} processes, but it runs in one; start it without a launcher")
+def own_groups(count: int) -> slice:
+    """This process's groups of a step's `count`. Raises UserError when there are fewer groups than processes."""
+    if count < (ranks := processes().num_processes):
+        raise UserError(f"post_training.groups = {count}: fewer than the {ranks} processes; start at most {count}, or name more groups")
+    return own_part(count)
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their mean over all processes, in one message."""
-    state = processes()
-    if state.num_processes == 1:
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their sum over all processes, in one message."""
+    if processes().num_processes == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)
-    flat /= state.num_processes
-    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(mean.view_as(gradient))
+    for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(total.view_as(gradient))
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their mean over all processes."""
+    parameters = list(parameters)
+    sum_gradients(parameters)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad /= processes().num_processes
 
 
 def mean_over_processes(value: Tensor) -> Tensor:
@@ -55,3 +83,13 @@ def mean_over_processes(value: Tensor) -> Tensor:
     value = value.detach().clone()
     dist.all_reduce(value)
     return value / state.num_processes
+
+
+def gathered(values: Sequence[Value]) -> list[Value]:
+    """Every process's values, one process's after the other's, in every process. Tensors among them must be on the CPU."""
+    state = processes()
+    if state.num_processes == 1:
+        return list(values)
+    parts: list[list[Value]] = [[] for _ in range(state.num_processes)]
+    dist.all_gather_object(parts, list(values))
+    return [value for part in parts for value in part]

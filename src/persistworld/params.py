@@ -27,7 +27,7 @@ class Episodes:
     """Where episodes come from and how they are split."""
 
     source: Literal["simulate", "folder"] = "folder"  # simulate: the PyBullet tabletop; folder: LeRobot or Ctrl-World layout at `path`
-    path: str = "data/episodes"
+    path: str = "../droid_1.0.1"  # simulate: data/episodes; folder: anywhere else, for the stage `episodes` replaces data/episodes
     count: int = 95_600  # indices 0 .. count-1 are considered
     splits: tuple[str, ...] = ("train", "validation")  # which splits are made or read at all
     modulus: int = 100  # DROID: index % 100 == 99 is validation
@@ -41,6 +41,8 @@ class Episodes:
     bad_share: float = 0.05  # a larger share of unusable episodes fails the stage
 
     def check(self) -> None:
+        own = Path(self.path).resolve() == Path("data/episodes").resolve()
+        require(self.source == "simulate" or not own, "episodes.path", self.path, "the workflow replaces it: keep your data set elsewhere")
         require(self.count >= 1, "episodes.count", self.count, "must be at least 1")
         require(1 <= len(self.views) <= 4, "episodes.views", self.views, "name one to four views")
         require(0 <= self.bad_share <= 1, "episodes.bad_share", self.bad_share, "must lie in 0..1")
@@ -71,6 +73,7 @@ class BaseCheckpoint:
 class Latents:
     """The autoencoder encodes every view of every frame once."""
 
+    source: Literal["encode", "recorded"] = "encode"  # recorded: those that lie with the episodes (Ctrl-World's processed layout)
     posterior: Literal["mean", "sample"] = "sample"
     batch: int = 64  # images per encoder call
     shards: int = 8  # files, and jobs that can run side by side
@@ -214,7 +217,7 @@ class Reward:
     ssim: float = 1.0
     psnr: float = 1.0 / 32.0
     view_weights: dict[str, float] = field(default_factory=dict)  # a view that is not named weighs 1 (Table 8)
-    credit: Literal["clip", "view_frame", "cell"] = "clip"
+    credit: Literal["clip", "view_frame", "cell", "latent"] = "clip"  # latent: error of latents, not of images (docs/objective.md)
     target: Literal["raw", "decoded"] = "raw"  # ground-truth frames of the dataset, or their autoencoder reconstruction
     epsilon: float = 1e-4  # of Eq. 6
 
@@ -236,6 +239,7 @@ class PostTraining:
     keep: int = 5  # N; 0 keeps all
     prefix: tuple[int, int] = (0, 9)  # inclusive; equal numbers fix it (Table 5)
     prefix_schedule: Literal["random", "curriculum"] = "random"
+    streams: bool = False  # a random candidate of each group goes on to the next step, instead of a new prefix for every group
     branch: int = 1  # F
     sampling_policy: Literal["theta", "old"] = "theta"  # Algorithm 1 samples from theta; the theory assumes old
     beta: float = 1.0
@@ -253,7 +257,9 @@ class PostTraining:
     lora: Lora = field(default_factory=Lora)
     optimizer: Optimizer = field(default_factory=Optimizer)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
+    sample_batch: int = 0  # groups' prefixes or candidates that are sampled at once; 0: all of a process's
     train_batch: int = 16  # candidates per backward pass; the gradient is accumulated over them
+    gradient_checkpointing: bool = False  # the update computes activations twice instead of keeping them
     save_every: int = 100
 
     def check(self) -> None:
@@ -264,6 +270,10 @@ class PostTraining:
             f"N best and N worst must fit in K = {self.candidates}: choose N <= {self.candidates // 2} (0 keeps all)",
         )
         require(0 <= self.prefix[0] <= self.prefix[1], "post_training.prefix", self.prefix, "give [shortest, longest], both at least 0")
+        require(
+            not self.streams or (self.prefix[0] == 0 and self.prefix_schedule == "random"), "post_training.streams", self.streams,
+            "a stream passes through all prefixes from 0 on: let prefix start at 0 and prefix_schedule be random",
+        )
         require(self.branch >= 1, "post_training.branch", self.branch, "F must be at least 1")
         require(self.beta > 0, "post_training.beta", self.beta, "must be positive: beta = 0 gives no gradient")
         require(self.steps >= 1 and self.groups >= 1, "post_training.steps", self.steps, "steps and groups must be at least 1")
@@ -273,6 +283,7 @@ class PostTraining:
             "views are weighed against each other in a clip's reward only: set reward.credit to clip, or drop the weights",
         )
         require(self.train_batch >= 1, "post_training.train_batch", self.train_batch, "must be at least 1")
+        require(self.sample_batch >= 0, "post_training.sample_batch", self.sample_batch, "must be at least 1, or 0 for all at once")
 
 
 @dataclass(frozen=True)

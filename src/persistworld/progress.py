@@ -1,5 +1,6 @@
-"""Progress: a bar on a terminal, a plain line now and then in a log."""
+"""Progress: a bar on a terminal, a plain line now and then in a log. Of several processes, the first one speaks."""
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ Item = TypeVar("Item")
 
 def track(items: Iterable[Item], total: int, label: str, start: int = 0) -> Iterator[Item]:
     """Yield `items`, showing how many of `total` are done. `start` counts those that an earlier run did."""
+    if os.environ.get("RANK", "0") != "0":  # as torchrun and accelerate number them
+        yield from items
+        return
     if sys.stderr.isatty():
         yield from tqdm(items, total=total, initial=start, desc=label)
         return

@@ -20,11 +20,11 @@ def save_state(folder: Path, step: int, digest: str, state: dict[str, Any]) -> N
 
 
 def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
-    """The newest state in `folder`, or None. Raises UserError when it was made under other parameters."""
+    """The newest state in `folder`, on the CPU, or None. Raises UserError when it was made under other parameters."""
     paths = sorted(folder.glob("state-*.pt"))
     if not paths:
         return None
-    state = torch.load(paths[-1], weights_only=True)
+    state = torch.load(paths[-1], map_location="cpu", weights_only=True)
     if state["digest"] != digest:
         raise UserError(
             f"{paths[-1]}: made under other parameters; delete {folder} to start anew, or restore the parameters to resume"

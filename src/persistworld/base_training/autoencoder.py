@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from persistworld.distributed import device
 from persistworld.optimizers import MatrixOptimizer, learning_rate_share
 from persistworld.params import Autoencoder as Sizes
 from persistworld.params import BaseTraining
@@ -22,15 +23,16 @@ def train_autoencoder(frames: Tensor, sizes: Sizes, training: BaseTraining, seed
     The returned autoencoder's scaling factor makes the latents of its training frames unit variance, as SVD's does.
     """
     torch.manual_seed(seed)
-    autoencoder = Autoencoder(sizes)
+    place = device()
+    autoencoder = Autoencoder(sizes).to(place)
     optimizer = MatrixOptimizer(autoencoder.parameters(), training.autoencoder_optimizer)
     steps = training.autoencoder_steps
     for step in track(range(steps), steps, "autoencoder"):
         chosen = torch.randint(len(frames), (training.autoencoder_batch,), generator=generator(seed, "frames", step))
-        images = images_to_float(frames[chosen])
-        with torch.autocast("cpu", torch.bfloat16):
+        images = images_to_float(frames[chosen].to(place))
+        with torch.autocast(place.type, torch.bfloat16):
             mean, std = autoencoder.moments(images)
-            latents = mean + std * normal(tuple(mean.shape), seed, "posterior", step)
+            latents = mean + std * normal(tuple(mean.shape), seed, "posterior", step).to(place)
             decoded = autoencoder.decode(latents * sizes.scaling_factor).float()
         mean, std = mean.float(), std.float()
         divergence = 0.5 * (mean**2 + std**2 - 1 - 2 * std.log()).mean()

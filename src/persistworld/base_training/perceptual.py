@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from persistworld.distributed import device
 from persistworld.metrics.segmentation_backbone import CLASSES, SegmentationBackbone, local_colours
 
 BATCH = 24
@@ -25,12 +26,13 @@ def train_segmentation_backbone(
         raise ValueError(f"frames {frames.shape} and labels {labels.shape}: expected (N, H, W, 3) and (N, H, W)")
     torch.manual_seed(seed)  # the initial weights
     generator = torch.Generator().manual_seed(seed)
-    network = SegmentationBackbone()
+    place = device()
+    network = SegmentationBackbone().to(place)
     optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=learning_rate, total_steps=steps)
-    weight = _class_weights(labels)
+    weight = _class_weights(labels).to(place)
     for _ in range(steps):
-        images, targets = _batch(frames, labels, generator)
+        images, targets = (tensor.to(place) for tensor in _batch(frames, labels, generator))
         features = network(images)
         loss = F.cross_entropy(network.logits_of(features, images.shape[-2:]), targets, weight=weight)
         colours = zip(network.colours_of(features), local_colours(images, features), strict=True)

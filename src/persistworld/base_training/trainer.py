@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from persistworld import params
-from persistworld.base_training.loss import draw, teacher_forcing_loss
+from persistworld.base_training.loss import Draws, draw, teacher_forcing_loss
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.data.windows import Batch, draw_window, read_batch
-from persistworld.distributed import average_gradients, mean_over_processes, own_share, processes
+from persistworld.distributed import average_gradients, mean_over_processes, on_device, own_share, processes
 from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
 from persistworld.progress import track
 from persistworld.randomness import generator
@@ -85,10 +85,29 @@ def training_loss(
     model: WorldModel, batch: Batch, sentences: list[str], training: params.BaseTraining, rng: torch.Generator
 ) -> Tensor:
     """The loss of this process's share of a batch; instructions are encoded with gradient: the text encoder is trained along."""
-    draws = draw(batch.history, batch.future, training, rng)
-    rows = own_share(len(batch.future), "base_training.batch")
-    batch, sentences, draws = batch.take(rows), sentences[rows], draws.take(rows)
-    with autocast(batch.future.device, training.precision):
-        text = None if model.text_encoder is None else model.text_encoder(sentences)
+    draws, rows = draw(batch.history, batch.future, training, rng), own_share(len(batch.future), "base_training.batch")
+    return _loss_of(rows, model, batch, sentences, draws, training)
+
+
+def accumulate_gradient(
+    model: WorldModel, batch: Batch, sentences: list[str], training: params.BaseTraining, rng: torch.Generator, part: int
+) -> Tensor:
+    """`training_loss` and its gradient, `part` windows a backward pass; the loss without its graph."""
+    draws, rows = draw(batch.history, batch.future, training, rng), own_share(len(batch.future), "base_training.batch")
+    total = torch.zeros((), device=model.device)
+    for start in range(rows.start, rows.stop, part):
+        own = slice(start, min(start + part, rows.stop))
+        loss = _loss_of(own, model, batch, sentences, draws, training) * ((own.stop - own.start) / (rows.stop - rows.start))
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def _loss_of(
+    rows: slice, model: WorldModel, batch: Batch, sentences: list[str], draws: Draws, training: params.BaseTraining
+) -> Tensor:
+    batch, draws = on_device(batch.take(rows), model.device), on_device(draws.take(rows), model.device)
+    with autocast(model.device, training.precision):
+        text = None if model.text_encoder is None else model.text_encoder(sentences[rows])
         tokens = model.action_encoder(batch.poses, text)
         return teacher_forcing_loss(model, batch.history, batch.future, tokens, draws)

@@ -34,7 +34,7 @@ class Truth:
 
 
 class Scorer:
-    """Scores one episode's rollouts at a time; counts the empty masks that it meets."""
+    """Scores one episode's rollouts at a time, where the perceptual network is; counts the empty masks that it meets."""
 
     def __init__(self, perceptual: PerceptualDistance, settings: params.Metrics, views: tuple[str, ...]) -> None:
         self.perceptual, self.settings, self.views = perceptual, settings, views
@@ -47,14 +47,15 @@ class Scorer:
         The ground truth's statistics and features are computed once for all seeds, a rollout's features once for both
         protocols: the perceptual network is nearly all of the time.
         """
-        parts = []
+        parts, device = [], self.perceptual.device
         for place, view in enumerate(self.views):
-            films = [_images(frames[:, place]) for frames in rollouts.values()]
-            targets = {"decoded": _images(truth.decoded[:, place]), "raw": _images(truth.raw[:, place])}
-            labels = None if truth.masks is None else truth.masks[:, place]
+            films = [_images(frames[:, place].to(device)) for frames in rollouts.values()]
+            truths = {"decoded": truth.decoded, "raw": truth.raw}
+            targets = {protocol: _images(frames[:, place].to(device)) for protocol, frames in truths.items()}
+            labels = None if truth.masks is None else truth.masks[:, place].to(device)
             for seed, columns in zip(rollouts, self._view(films, targets, labels), strict=True):
                 for (protocol, region, metric), values in columns.items():
-                    rows = pd.DataFrame({"frame": range(len(values)), "value": values.float().numpy()})
+                    rows = pd.DataFrame({"frame": range(len(values)), "value": values.float().cpu().numpy()})
                     names = {"protocol": protocol, "region": region, "metric": metric, "view": view, "seed": seed}
                     parts.append(rows.assign(**names))
         table = pd.concat(parts, ignore_index=True).dropna(subset="value")
@@ -96,10 +97,11 @@ class Scorer:
         average the map over.
         """
         count = len(films[0])
-        chosen = torch.arange(count) if weight is None else weight.flatten(1).any(dim=1).nonzero()[:, 0]
+        device = films[0].device
+        chosen = torch.arange(count, device=device) if weight is None else weight.flatten(1).any(dim=1).nonzero()[:, 0]
         for columns in found:
             for protocol in targets:
-                columns[protocol, region, "lpips"] = torch.full((count,), float("nan"))
+                columns[protocol, region, "lpips"] = torch.full((count,), float("nan"), device=device)
         if len(chosen) == 0:  # a view that never shows the region
             return
         for rows in chosen.split(BATCH):
@@ -108,11 +110,14 @@ class Scorer:
             for columns, film in zip(found, films, strict=True):
                 features = self._features(film[rows], part)
                 for protocol, known in truths.items():
-                    columns[protocol, region, "lpips"][rows] = self.perceptual.distance(features, known)
-                    if self.settings.masked_lpips == "spatial" and masks:
-                        spatial = self.perceptual.spatial(features, known, film.shape[-2:])
+                    if self.settings.masked_lpips != "spatial" or not masks:
+                        columns[protocol, region, "lpips"][rows] = self.perceptual.distance(features, known)
+                    else:
+                        whole, spatial = self.perceptual.distance_and_map(features, known, film.shape[-2:])
+                        columns[protocol, region, "lpips"][rows] = whole
                         for name, mask in masks.items():
-                            values = columns.setdefault((protocol, name, "lpips"), torch.full((count,), float("nan")))
+                            empty = torch.full((count,), float("nan"), device=device)
+                            values = columns.setdefault((protocol, name, "lpips"), empty)
                             values[rows] = masked_mean(spatial, mask[rows])
 
     def _features(self, images: Tensor, weight: Tensor | None) -> list[Tensor]:

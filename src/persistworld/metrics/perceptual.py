@@ -40,6 +40,10 @@ class PerceptualDistance(nn.Module):
             self.register_buffer(f"head_{index}", head.detach().reshape(-1, 1, 1))
         self.eval().requires_grad_(False)
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps of images (N, 3, H, W) in [-1, 1], each normalised to unit length over its channels."""
         return [
@@ -57,8 +61,13 @@ class PerceptualDistance(nn.Module):
         """The distance at every pixel, (N, H, W) for `size` = (H, W): layers brought to that size bilinearly, then
         added.
         """
+        return self.distance_and_map(fa, fb, size)[1]
+
+    def distance_and_map(self, fa: list[Tensor], fb: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """`distance` and `spatial` for the price of one."""
         maps = self._differences(fa, fb)
-        return sum(F.interpolate(m[:, None], size=size, mode="bilinear", align_corners=False)[:, 0] for m in maps)
+        whole = sum(m.mean(dim=(1, 2)) for m in maps)
+        return whole, sum(F.interpolate(m[:, None], size=size, mode="bilinear", align_corners=False)[:, 0] for m in maps)
 
     def to_target(self, images: Tensor, fb: list[Tensor]) -> Tensor:
         """LPIPS (N,) of images (N, 3, H, W) in [-1, 1] to M ground-truth images whose features are known.

@@ -7,17 +7,15 @@ manifest.json, whose parents pin the base's bytes.
 import json
 from pathlib import Path
 
-import torch
-from peft import LoraConfig
 from torch import Tensor
 
 from persistworld import params
 from persistworld.errors import UserError
 from persistworld.files import read_json, sha256, write_json
 from persistworld.post_training.policy import ADAPTER, lora_config, merge_into
-from persistworld.world_model.autoencoder import read_tensors, write_tensors
 from persistworld.world_model.checkpoint import MANIFEST, WEIGHTS, load_base_model, write_manifest
 from persistworld.world_model.model import WorldModel
+from persistworld.world_model.tensor_files import read_tensors, write_tensors
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG, ACTION_ENCODER = "adapter_model.safetensors", "adapter_config.json", "action_encoder.safetensors"
 PEFT_PREFIX = "base_model.model."
@@ -52,16 +50,21 @@ def load_world_model(folder: str | Path, base_folder: str | Path | None = None) 
     if not (folder / ADAPTER_WEIGHTS).exists():
         return load_base_model(folder)
     base_folder = Path(base_folder) if base_folder else folder.parent / "base"
-    pinned = read_json(folder / MANIFEST)["parents"]["base"]
-    if sha256(base_folder / WEIGHTS) != pinned:
-        raise UserError(f"{folder}: was trained from another base than {base_folder / WEIGHTS} (sha256 differs); train it again")
-    base, merged = load_base_model(base_folder), load_base_model(base_folder)
-    config = LoraConfig(**read_json(folder / ADAPTER_CONFIG))
-    weights = {
-        "unet." + name.removeprefix(PEFT_PREFIX).removesuffix(".weight") + f".{ADAPTER}.weight": tensor
-        for name, tensor in read_tensors(folder / ADAPTER_WEIGHTS).items()
-    }
-    weights |= read_tensors(folder / ACTION_ENCODER)
-    with torch.no_grad():
-        merge_into(merged, base, weights, params.Lora(rank=config.r, alpha=config.lora_alpha))
-    return merged
+    check_base(folder, base_folder)
+    model = load_base_model(base_folder)
+    merge_into(model, model, *read_adapter(folder))
+    return model
+
+
+def check_base(folder: Path, base_folder: Path) -> None:
+    """Raise UserError unless `base_folder` holds the very base that `folder`'s adapter was trained from."""
+    if sha256(base_folder / WEIGHTS) != read_json(folder / MANIFEST)["parents"]["base"]:
+        weights = base_folder / WEIGHTS
+        raise UserError(f"{folder}: was trained from another base than {weights} (sha256 differs); name its own, or train it again")
+
+
+def read_adapter(folder: Path) -> tuple[dict[str, Tensor], float]:
+    """A post-trained checkpoint's weights under a world model's names (LoRA matrices as `<module>.lora_A.weight`), and alpha / rank."""
+    config = read_json(folder / ADAPTER_CONFIG)
+    adapter = {"unet." + name.removeprefix(PEFT_PREFIX): tensor for name, tensor in read_tensors(folder / ADAPTER_WEIGHTS).items()}
+    return adapter | read_tensors(folder / ACTION_ENCODER), config["lora_alpha"] / config["r"]

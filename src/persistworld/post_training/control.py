@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from persistworld import params
-from persistworld.base_training.trainer import draw_batch, training_loss
+from persistworld.base_training.trainer import accumulate_gradient, draw_batch
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
+from persistworld.distributed import average_gradients, mean_over_processes, processes
 from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
 from persistworld.post_training.policy import Policy
 from persistworld.progress import track
@@ -47,9 +48,12 @@ def train_control(
     run_folder: Path,
     digest: str,
 ) -> dict[str, Tensor]:
-    """Teacher-forced training of the adapter and the action encoder; returns the trained weights, as `trainer.train`."""
+    """Teacher-forced training of the adapter and the action encoder; returns the trained weights, as `trainer.train`.
+
+    Several processes share every batch; the first one alone writes.
+    """
     steps = control_steps(settings, training)
-    policy = Policy(base, settings.lora, settings.train_action_encoder, seed)
+    policy = Policy(base, settings.lora, settings.train_action_encoder, seed, settings.gradient_checkpointing)
     average = {n: p.detach().clone() for n, p in policy.theta.items()}
     optimizer = MatrixOptimizer(policy.theta.values(), settings.optimizer)
     start = 0
@@ -60,17 +64,21 @@ def train_control(
                 tensor.copy_(state["theta"][name])
                 average[name].copy_(state["average"][name])
         optimizer.load_state_dict(state["optimizer"])
-    keep_rows(run_folder / "log.csv", start)
+    if writes := processes().is_main_process:
+        keep_rows(run_folder / "log.csv", start)
 
     for step in track(range(start, steps), steps, "teacher forcing", start):
         rng = generator(seed, "teacher_forcing", step)
         batch, sentences = draw_batch(base, store, episodes, training, history_index, rng)
-        loss = training_loss(policy.model, batch, sentences, training, rng)
-        loss.backward()
+        loss = accumulate_gradient(policy.model, batch, sentences, training, rng, settings.train_batch)
+        average_gradients(policy.theta.values())
+        loss = mean_over_processes(loss).item()
         share = learning_rate_share(step, steps, decay_from=settings.optimizer.decay_from)
         norm = optimizer.step(share)
         ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
-        append_row(run_folder / "log.csv", {"step": step, "loss": loss.item(), "gradient_norm": norm})
+        if not writes:
+            continue
+        append_row(run_folder / "log.csv", {"step": step, "loss": loss, "gradient_norm": norm})
         if (step + 1) % settings.save_every == 0 or step + 1 == steps:
             theta = {n: p.detach() for n, p in policy.theta.items()}
             state = {"theta": theta, "average": average, "optimizer": optimizer.state_dict()}

@@ -3,17 +3,15 @@ model card.
 """
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
-from torch import Tensor
-
 from persistworld.errors import UserError
-from persistworld.files import atomic_path, read_json, sha256
-from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, PEFT_PREFIX
-from persistworld.world_model.checkpoint import MANIFEST, WEIGHTS
+from persistworld.files import atomic_path, read_json
+from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_base, read_adapter
+from persistworld.post_training.policy import merged_weights
+from persistworld.world_model.checkpoint import MANIFEST
 from persistworld.world_model.interchange import flat_tensors
-from persistworld.world_model.tensor_files import Tensors, map_tensors
+from persistworld.world_model.tensor_files import Tensors
 
 CARD = """---
 base_model: {base}
@@ -63,36 +61,12 @@ def merged_tensors(folder: Path, base_folder: Path, image_encoder: bool = True) 
     Raises UserError when the adapter belongs to another base.
     """
     check_base(folder, base_folder)
-    config = read_json(folder / ADAPTER_CONFIG)
-    adapter = {"unet." + n.removeprefix(PEFT_PREFIX): t for n, t in map_tensors(folder / ADAPTER_WEIGHTS).items()}
-    merged = apply_adapter(flat_tensors(base_folder, image_encoder), adapter, config["lora_alpha"] / config["r"])
-    return merged | map_tensors(folder / ACTION_ENCODER)
+    return apply_adapter(flat_tensors(base_folder, image_encoder), *read_adapter(folder))
 
 
-def apply_adapter(tensors: Tensors, adapter: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """`tensors` with scale * B A added in float32 wherever `adapter` has `<module>.lora_A.weight` and
-    `<module>.lora_B.weight`.
-
-    A negative scale takes a merged adapter out again. Linear layers and convolutions alike (A carries the kernel, B is
-    1 x 1).
-    """
-    result = dict(tensors)
-    for name, down in adapter.items():
-        stem = name.removesuffix(".lora_A.weight")
-        if stem == name:
-            continue
-        weight = result[f"{stem}.weight"].float()
-        up = adapter[f"{stem}.lora_B.weight"].float()
-        result[f"{stem}.weight"] = weight + scale * (up.flatten(1) @ down.float().flatten(1)).reshape(weight.shape)
-    return result
-
-
-def check_base(folder: Path, base_folder: Path) -> None:
-    """Raise UserError unless `base_folder` holds the very base that `folder`'s adapter was trained from."""
-    if sha256(base_folder / WEIGHTS) != read_json(folder / MANIFEST)["parents"]["base"]:
-        raise UserError(
-            f"{folder}: was trained from another base than {base_folder / WEIGHTS} (sha256 differs); name its own"
-        )
+def apply_adapter(tensors: Tensors, adapter: Tensors, scale: float) -> Tensors:
+    """`tensors` with `adapter` merged in by `scale`; a negative one takes a merged adapter out again."""
+    return dict(tensors) | dict(merged_weights(tensors, adapter, scale))
 
 
 def export_adapter(folder: Path, output: Path, base_name: str) -> None:

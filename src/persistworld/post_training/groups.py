@@ -1,6 +1,7 @@
 """Groups of candidates (paper 3.3, S1 and S2): a shared prefix of the model's own making, then K continuations of it.
 
-All groups of a step and all candidates of a group are sampled in batches; every draw is keyed by (seed, step, group, candidate, chunk).
+All of a process's groups and all candidates of a group are sampled in batches; every draw is keyed by (seed, step, group, candidate,
+chunk), where groups are numbered over all processes.
 """
 
 from collections.abc import Sequence
@@ -14,18 +15,23 @@ from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.data.windows import CHUNK_STRIDE
 from persistworld.randomness import generator, normal
-from persistworld.rollouts.engine import Starts, chunk_condition
+from persistworld.rollouts.engine import Starts, chunk_condition, sample_in_parts
 from persistworld.rollouts.starts import starts_of
 from persistworld.world_model.model import Condition, WorldModel
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a step's G groups start from."""
+    """What G groups of a step start from."""
 
     episodes: tuple[Entry, ...]
     first_rows: tuple[int, ...]  # the frame that each group's rollout starts at
     prefixes: tuple[int, ...]  # P
+    first_group: int = 0  # the number of the first of them among all of the step's
+
+    def take(self, groups: slice) -> "Plan":
+        """The plan of some of the groups, which keep their numbers."""
+        return Plan(self.episodes[groups], self.first_rows[groups], self.prefixes[groups], self.first_group + groups.start)
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Samples:
 
     chunks: Tensor
     conditions: tuple[Condition, ...]
+    first_group: int = 0  # as in Plan
 
 
 def plan_groups(
@@ -78,8 +85,8 @@ def roll_prefixes(
     for chunk in range(max(plan.prefixes)):
         active = torch.tensor([g for g, p in enumerate(plan.prefixes) if p > chunk])
         condition = chunk_condition(entries[active], starts.take(active), [chunk] * len(active), index, shape[0])
-        noise = torch.stack([normal(shape, seed, "prefix", step, int(g), chunk) for g in active])
-        latest = model.sample(condition, noise.to(entries.device), settings.sampler, settings.precision)[:, -1]
+        noise = torch.stack([normal(shape, seed, "prefix", step, plan.first_group + int(g), chunk) for g in active])
+        latest = sample_in_parts(model, condition, noise, settings.sampler, settings.precision, settings.sample_batch)[:, -1]
         added = entries[:, -1].clone()
         added[active] = latest
         entries = torch.cat([entries, added[:, None]], dim=1)
@@ -105,17 +112,16 @@ def branch_candidates(
     chunks, conditions = [], []
     for number in range(settings.branch):
         condition = chunk_condition(entries, starts, done, index, shape[0])
-        noise = torch.stack(
-            [normal(shape, seed, "branch", step, i // count, i % count, number) for i in range(groups * count)]
-        )
-        chunk = model.sample(condition, noise.to(entries.device), settings.sampler, settings.precision)
+        names = [(plan.first_group + i // count, i % count) for i in range(groups * count)]
+        noise = torch.stack([normal(shape, seed, "branch", step, group, k, number) for group, k in names])
+        chunk = sample_in_parts(model, condition, noise, settings.sampler, settings.precision, settings.sample_batch)
         chunks.append(chunk)
         conditions.append(condition)
         done = [d + 1 for d in done]
         entries = torch.cat([entries, torch.zeros_like(entries[:, :1])], dim=1)
         entries[torch.arange(len(done)), torch.tensor(done)] = chunk[:, -1]
     stacked = torch.stack(chunks, dim=1)
-    return Samples(stacked.reshape(groups, count, *stacked.shape[1:]), tuple(conditions))
+    return Samples(stacked.reshape(groups, count, *stacked.shape[1:]), tuple(conditions), plan.first_group)
 
 
 def target_rows(plan: Plan, group: int, branch: int) -> list[int]:

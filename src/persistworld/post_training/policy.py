@@ -1,10 +1,12 @@
 """The trainable part: LoRA on the U-Net (peft) and the whole action encoder; and plain copies of the model with it merged in.
 
 `theta` learns and `old` follows it (paper 3.2, Algorithm 1). Only theta's loss needs the adapter as layers of its own; sampling and the
-reference's predictions use a plain U-Net with the adapter merged, which is exact and costs nothing per step.
+reference's predictions use a plain U-Net with the adapter merged, which is exact and costs nothing per step. The three models share
+every weight that stays the base's.
 """
 
 import copy
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -17,24 +19,33 @@ ADAPTER = "default"  # peft's own name for a sole adapter, so that saved keys ar
 
 
 class Policy:
-    """Three weight sets of one world model: `theta` (trained), `old` (its slow copy) and the base they started from."""
+    """Three weight sets of one frozen world model: `theta` (trained), `old` (its slow copy) and the base they started from."""
 
-    def __init__(self, base: WorldModel, lora: params.Lora, train_action_encoder: bool, seed: int) -> None:
+    def __init__(
+        self, base: WorldModel, lora: params.Lora, train_action_encoder: bool, seed: int, gradient_checkpointing: bool = False
+    ) -> None:
         self.base = base
-        self.lora = lora
-        self.model = copy.deepcopy(base)
+        self.scale = lora.alpha / lora.rank
+        self.model = _copy_sharing(base, own={n for n, _ in base.named_parameters() if n.startswith("action_encoder.")})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # peft draws its initial weights from the global generator
             inject_adapter_in_model(lora_config(base.unet, lora), self.model.unet, ADAPTER)
         self.model.action_encoder.requires_grad_(train_action_encoder)
+        if gradient_checkpointing:
+            self.model.unet.enable_gradient_checkpointing()
         self.theta = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.old = {n: p.detach().clone() for n, p in self.theta.items()}
-        self._merged = copy.deepcopy(base)
+        self._merged = _copy_sharing(base, own={n for n, _ in merged_weights(dict(base.named_parameters()), self.theta, self.scale)})
 
     def merged(self, weights: dict[str, Tensor]) -> WorldModel:
         """The plain world model with `weights` (of theta's names and shapes) merged in; valid until the next call."""
-        merge_into(self._merged, self.base, weights, self.lora)
+        merge_into(self._merged, self.base, weights, self.scale)
         return self._merged
+
+
+def _copy_sharing(base: WorldModel, own: Collection[str]) -> WorldModel:
+    """A copy of `base` that shares its parameters, but for those named in `own`."""
+    return copy.deepcopy(base, {id(p): p for n, p in base.named_parameters() if n not in own})
 
 
 def lora_config(unet: nn.Module, lora: params.Lora) -> LoraConfig:
@@ -57,17 +68,24 @@ def target_modules(unet: nn.Module, targets: str) -> list[str]:
 
 
 @torch.no_grad()
-def merge_into(plain: WorldModel, base: WorldModel, weights: dict[str, Tensor], lora: params.Lora) -> None:
-    """plain <- base + alpha / rank * B A for every adapter in `weights`, and the action encoder as it is in them."""
-    target, origin = dict(plain.named_parameters()), dict(base.named_parameters())
+def merge_into(plain: WorldModel, base: WorldModel, weights: Mapping[str, Tensor], scale: float) -> None:
+    """plain <- base with `weights` merged in, tensor by tensor; `plain` may be `base` itself. scale: alpha / rank."""
+    target = dict(plain.named_parameters())
+    for name, value in merged_weights(dict(base.named_parameters()), weights, scale):
+        target[name].copy_(value)
+
+
+@torch.no_grad()
+def merged_weights(origin: Mapping[str, Tensor], weights: Mapping[str, Tensor], scale: float) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of each weight of `origin` that `weights` changes: W + scale * B A in float32 where they hold an adapter
+    (`<module>.lora_A.weight` and `lora_B`, with or without the adapter's name in between), else what they hold.
+
+    A negative scale takes a merged adapter out again. Linear layers and convolutions alike (A carries the kernel, B is 1 x 1).
+    """
     for name, down in weights.items():
-        if name.endswith(f".lora_A.{ADAPTER}.weight"):
-            stem = name.removesuffix(f".lora_A.{ADAPTER}.weight")
-            up = weights[f"{stem}.lora_B.{ADAPTER}.weight"]
-            weight = origin[f"{stem}.weight"]
-            delta = (up.flatten(1) @ down.flatten(1)).reshape(weight.shape)
-            target[f"{stem}.weight"].copy_(weight + lora.alpha / lora.rank * delta)
-        elif ".lora_" not in name:
-            target[name].copy_(weights[name])
-
-
+        stem, adapter, rest = name.partition(".lora_A.")
+        if adapter:
+            up, weight = weights[f"{stem}.lora_B.{rest}"].float(), origin[f"{stem}.weight"].float()
+            yield f"{stem}.weight", weight + scale * (up.flatten(1) @ down.float().flatten(1)).reshape(weight.shape)
+        elif ".lora_B." not in name:
+            yield name, down

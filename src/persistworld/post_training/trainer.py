@@ -1,9 +1,12 @@
-"""Post-training of a world model on its own rollouts (paper 3.2-3.4, Algorithm 1)."""
+"""Post-training of a world model on its own rollouts (paper 3.2-3.4, Algorithm 1), in one process or several.
+
+Each process has its part of a step's groups; gradients are summed before they are clipped, so that all processes take the same step.
+"""
 
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 from persistworld import params
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
+from persistworld.distributed import gathered, own_groups, processes, sum_gradients
 from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
 from persistworld.post_training.groups import (
     Plan,
@@ -24,7 +28,8 @@ from persistworld.post_training.groups import (
 )
 from persistworld.post_training.objective import nft_loss, reward_weights, select_best_and_worst
 from persistworld.post_training.policy import Policy
-from persistworld.post_training.rewards import RewardModel, Rewards
+from persistworld.post_training.rewards import RewardModel, Rewards, latent_rewards
+from persistworld.post_training.streams import Streams, plan_streams
 from persistworld.post_training.targets import TargetImages
 from persistworld.progress import track
 from persistworld.randomness import generator
@@ -45,7 +50,7 @@ class Data:
 
 @dataclass
 class Clock:
-    """Seconds per phase of a step."""
+    """Seconds per phase of a step, in this process."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -53,6 +58,8 @@ class Clock:
     def phase(self, name: str):
         began = time.perf_counter()
         yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.seconds[f"seconds_{name}"] = round(time.perf_counter() - began, 4)
 
 
@@ -68,45 +75,65 @@ def train(
 ) -> dict[str, Tensor]:
     """Run Algorithm 1 for `settings.steps` steps; returns the trained weights (adapter and action encoder).
 
-    A killed run goes on at its last saved step and ends with the same bytes. One log row a step: run_folder/log.csv.
+    A killed run goes on at its last saved step and ends with the same bytes, with another number of processes up to
+    rounding. One log row a step: run_folder/log.csv. The first process alone writes.
     """
-    policy = Policy(base, settings.lora, settings.train_action_encoder, seed)
+    own, writes = own_groups(settings.groups), processes().is_main_process
+    policy = Policy(base, settings.lora, settings.train_action_encoder, seed, settings.gradient_checkpointing)
     average = {n: p.detach().clone() for n, p in policy.theta.items()}
     optimizer = MatrixOptimizer(policy.theta.values(), settings.optimizer)
-    start = restore(run_folder, digest, policy, average, optimizer)
-    keep_rows(run_folder / "log.csv", start)
+    streams = Streams(own, settings.prefix[1], data.store.latents(data.episodes[0].index, [0])[0].to(base.device))
+    start = restore(run_folder, digest, policy, average, optimizer, streams)
+    if writes:
+        keep_rows(run_folder / "log.csv", start)
 
     for step in track(range(start, settings.steps), settings.steps, "post-training", start):
         clock = Clock()
-        plan = plan_groups(data.episodes, settings, base.config.future, seed, step, settings.groups)
+        draw_plan = plan_streams if settings.streams else plan_groups
+        whole = draw_plan(data.episodes, settings, base.config.future, seed, step, settings.groups)
+        plan = whole.take(own)
         sampler = policy.merged(policy.theta if settings.sampling_policy == "theta" else policy.old)
         starts = group_starts(sampler, data.store, plan, settings.branch)
         with clock.phase("prefix"):
-            entries = roll_prefixes(sampler, starts, plan, settings, history_index, seed, step)
+            if settings.streams:
+                entries = streams.begin(starts, plan)
+            else:
+                entries = roll_prefixes(sampler, starts, plan, settings, history_index, seed, step)
         with clock.phase("branch"):
             samples = branch_candidates(sampler, starts, entries, plan, settings, history_index, seed, step)
+            if settings.streams:
+                streams.advance(samples, plan, seed, step)
         with clock.phase("reward"):
             rewards = score_groups(reward_model, data, plan, samples)
         with clock.phase("update"):
             losses = update(policy, samples, rewards, settings, seed, step)
+            sum_gradients(policy.theta.values())
             share = learning_rate_share(step, settings.steps, decay_from=settings.optimizer.decay_from)
             norm = optimizer.step(share)
             decay = min(settings.old_ema_slope * step, settings.old_ema_max)
             ema_update(policy.old.values(), policy.theta.values(), decay)
             ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
-        append_row(run_folder / "log.csv", log_row(step, plan, rewards, losses, norm, clock))
+        clips = torch.stack(gathered([reward.clip.cpu() for reward in rewards]))
+        losses = Losses(*map(sum, zip(*map(astuple, gathered([losses])), strict=True)))
+        if writes:
+            append_row(run_folder / "log.csv", log_row(step, whole, clips, losses, norm, clock))
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
-            save(run_folder, step + 1, digest, policy, average, optimizer)
+            buffers = streams.state()
+            if writes:
+                save(run_folder, step + 1, digest, policy, average, optimizer, buffers)
     return average if settings.weight_ema > 0 else {n: p.detach() for n, p in policy.theta.items()}
 
 
 def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Samples) -> list[Rewards]:
-    """S3: each group's candidates against its ground-truth frames."""
+    """S3: each of the plan's groups' candidates against its ground-truth frames."""
     branch = samples.chunks.shape[2]
     scored = []
     for group, entry in enumerate(plan.episodes):
-        target = reward_model.target(data.images(entry.index, target_rows(plan, group, branch)))
-        scored.append(reward_model.score(samples.chunks[group].flatten(1, 2), target))
+        candidates, rows = samples.chunks[group].flatten(1, 2), target_rows(plan, group, branch)
+        if reward_model.settings.credit == "latent":
+            scored.append(latent_rewards(candidates, data.store.latents(entry.index, rows).to(candidates.device)))
+        else:
+            scored.append(reward_model.score(candidates, reward_model.target(data.images(entry.index, rows))))
     return scored
 
 
@@ -114,7 +141,8 @@ def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Sam
 class Losses:
     """Means over the step's kept samples: the objective with its KL term, and squared drift of theta's predictions from old and base.
 
-    Without a KL term the drift from the base is taken on the first sample alone: it costs a forward pass.
+    Without a KL term the drift from the base is taken on the first sample alone: it costs a forward pass. Of several
+    processes, each has its samples' part of the means.
     """
 
     loss: float
@@ -124,7 +152,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Kept:
-    """The kept candidates' chunks of all groups, one row each: x0 (N, L, C, Vh, w), its condition, r, sigma, noise."""
+    """The kept candidates' chunks of a process's groups, one row each: x0 (N, L, C, Vh, w), its condition, r, sigma, noise."""
 
     x0: Tensor
     condition: Condition
@@ -139,18 +167,20 @@ def keep_candidates(
     """Eq. 6 and 7 in each group, N best and N worst; sigma and noise drawn per sample, or per group when shared."""
     count, branch, frames = samples.chunks.shape[1:4]
     rows = []
-    for group, reward in enumerate(rewards):
+    for place, reward in enumerate(rewards):
+        group = samples.first_group + place
         r = reward_weights(reward.credit, settings.reward.epsilon)
-        r = r.expand(-1, branch * frames, -1, -1, -1).unflatten(1, (branch, frames))
+        r = r.expand(-1, branch * frames, *r.shape[2:]).unflatten(1, (branch, frames))
         for k in select_best_and_worst(reward.clip, settings.keep).tolist():
             for f in range(branch):
                 rng = generator(seed, "noising", step, group, -1 if settings.shared_noise else k, f)
                 sigma = edm.sample_log_normal((1,), settings.sigma_mean, settings.sigma_std, rng)
                 noise = torch.randn(samples.chunks.shape[3:], generator=rng)
-                condition = samples.conditions[f].take(slice(group * count + k, group * count + k + 1))
-                rows.append((samples.chunks[group, k, f], condition, r[k, f], sigma, noise))
+                condition = samples.conditions[f].take(slice(place * count + k, place * count + k + 1))
+                rows.append((samples.chunks[place, k, f], condition, r[k, f], sigma, noise))
     x0, conditions, r, sigma, noise = zip(*rows, strict=True)
-    return Kept(torch.stack(x0), concatenate(conditions), torch.stack(r), torch.cat(sigma), torch.stack(noise))
+    device = samples.chunks.device
+    return Kept(torch.stack(x0), concatenate(conditions), torch.stack(r), torch.cat(sigma).to(device), torch.stack(noise).to(device))
 
 
 def update(
@@ -161,12 +191,15 @@ def update(
     seed: int,
     step: int,
 ) -> Losses:
-    """S4: accumulate the gradient of Eq. 2 (and of the KL term) over the kept candidates, a part at a time."""
+    """S4: accumulate the gradient of Eq. 2 (and of the KL term) over the kept candidates, a part at a time.
+
+    Means are over the samples of all processes, as each group keeps as many: their gradients and losses add up.
+    """
     kept = keep_candidates(samples, rewards, settings, seed, step)
-    old, count = policy.merged(policy.old), len(kept.x0)
-    compared = count if settings.kl_weight > 0 else 1  # with the base
+    old, count = policy.merged(policy.old), len(kept.x0) // len(rewards) * settings.groups
+    compared = count if settings.kl_weight > 0 else int(samples.first_group == 0)  # with the base
     totals = {"loss": 0.0, "drift_old": 0.0, "drift_base": 0.0}
-    for rows in torch.arange(count).split(settings.train_batch):
+    for rows in torch.arange(len(kept.x0)).split(settings.train_batch):
         x0, sigma, condition = kept.x0[rows], kept.sigma[rows], kept.condition.take(rows)
         x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]
         near = slice(0, int((rows < compared).sum()))
@@ -201,10 +234,9 @@ def concatenate(conditions: Sequence[Condition]) -> Condition:
 
 
 def log_row(
-    step: int, plan: Plan, rewards: list[Rewards], losses: Losses, norm: float, clock: Clock
+    step: int, plan: Plan, clip: Tensor, losses: Losses, norm: float, clock: Clock
 ) -> dict[str, float]:
-    """One row of the training log; rewards are those of Eq. 5, whatever the credit."""
-    clip = torch.stack([r.clip for r in rewards])
+    """One row of the training log. clip: all groups' rewards (G, K), Eq. 5; of latents when they get the credit."""
     return {
         "step": step,
         "prefix_mean": sum(plan.prefixes) / len(plan.prefixes),
@@ -221,16 +253,27 @@ def log_row(
 
 
 def save(
-    folder: Path, step: int, digest: str, policy: Policy, average: dict[str, Tensor], optimizer: MatrixOptimizer
+    folder: Path,
+    step: int,
+    digest: str,
+    policy: Policy,
+    average: dict[str, Tensor],
+    optimizer: MatrixOptimizer,
+    streams: Tensor,
 ) -> None:
-    """theta, old, average and optimiser each on their own: none can be had from another."""
+    """theta, old, average, optimiser and streams each on their own: none can be had from another."""
     theta = {n: p.detach() for n, p in policy.theta.items()}
-    state = {"theta": theta, "old": policy.old, "average": average, "optimizer": optimizer.state_dict()}
+    state = {"theta": theta, "old": policy.old, "average": average, "optimizer": optimizer.state_dict(), "streams": streams}
     save_state(folder, step, digest, state)
 
 
 def restore(
-    folder: Path, digest: str, policy: Policy, average: dict[str, Tensor], optimizer: MatrixOptimizer
+    folder: Path,
+    digest: str,
+    policy: Policy,
+    average: dict[str, Tensor],
+    optimizer: MatrixOptimizer,
+    streams: Streams,
 ) -> int:
     """Load the newest state, if there is one; returns the step to go on at."""
     state = load_state(folder, digest)
@@ -241,4 +284,5 @@ def restore(
             for name, tensor in own.items():
                 tensor.copy_(state[saved][name])
     optimizer.load_state_dict(state["optimizer"])
+    streams.load(state["streams"])
     return state["step"]

@@ -47,6 +47,14 @@ def chunk_condition(
     return Condition(history, current, starts.poses[place, rows], starts.text)
 
 
+def sample_in_parts(
+    model: WorldModel, condition: Condition, noise: Tensor, sampler: params.Sampler, precision: str, size: int = 0
+) -> Tensor:
+    """`model.sample` on the model's device, `size` chunks at a time (0: all at once), which bounds the memory of activations."""
+    rows = [slice(i, i + (size or len(noise))) for i in range(0, len(noise), size or len(noise))]
+    return torch.cat([model.sample(condition.take(r), noise[r].to(model.device), sampler, precision) for r in rows])
+
+
 def roll(
     model: WorldModel,
     starts: Starts,
@@ -60,8 +68,8 @@ def roll(
     entries = starts.first[:, None]
     for done in range(chunks):
         condition = chunk_condition(entries, starts, [done] * len(entries), index, model.config.future)
-        noise = torch.stack([noise_for(place, done) for place in range(len(entries))]).to(entries.device)
-        chunk = model.sample(condition, noise, sampler, precision)
+        noise = torch.stack([noise_for(place, done) for place in range(len(entries))])
+        chunk = sample_in_parts(model, condition, noise, sampler, precision)
         entries = torch.cat([entries, chunk[:, -1:]], dim=1)
         yield chunk
 

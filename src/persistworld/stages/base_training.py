@@ -17,11 +17,13 @@ from persistworld.base_training.trainer import train_world_model
 from persistworld.data.episodes import EpisodeSource, open_episodes
 from persistworld.data.latents import LatentStore, encode_shard, read_shard_index, resized_frames
 from persistworld.data.manifest import Manifest, build_manifest, wanted_indices
+from persistworld.distributed import device
 from persistworld.metrics.perceptual import TABLETOP_FILE
 from persistworld.params import Params
 from persistworld.world_model import autoencoder as ae
 from persistworld.world_model.checkpoint import save_world_model, write_manifest
 from persistworld.world_model.model import WorldModel
+from persistworld.world_model.tensor_files import write_tensors
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
 
@@ -61,7 +63,7 @@ def _autoencoder(params: Params, source: EpisodeSource, training: list[int], fol
         frames = _frames(params, source, training[: params.base_training.autoencoder_episodes])
         trained = train_autoencoder(frames, params.world_model.autoencoder, params.base_training, params.seed)
         ae.save_autoencoder(trained, folder)
-    return ae.load_autoencoder(folder)
+    return ae.load_autoencoder(folder).to(device())
 
 
 def _latents(
@@ -83,7 +85,7 @@ def _perceptual(params: Params, source: EpisodeSource, training: list[int], fold
     labels = np.concatenate([source.masks(i).transpose(1, 0, 2, 3) for i in chosen])  # view first, as `_frames`
     labels = labels.reshape(-1, *labels.shape[-2:])
     backbone = train_segmentation_backbone(frames, labels, params.base_training.perceptual_steps, params.seed)
-    ae.write_tensors(backbone.state_dict(), folder / TABLETOP_FILE)
+    write_tensors(backbone.state_dict(), folder / TABLETOP_FILE)
 
 
 def _new_model(params: Params, autoencoder: ae.Autoencoder, manifest: Manifest) -> WorldModel:
@@ -93,4 +95,4 @@ def _new_model(params: Params, autoencoder: ae.Autoencoder, manifest: Manifest) 
     if config.use_text:
         sentences = sorted({e.instruction for e in manifest.episodes})
         text_encoder = InstructionEncoder(config.text_encoder, train_tokenizer(sentences, config.text_encoder))
-    return WorldModel(config, params.episodes.views, manifest.statistics, text_encoder)
+    return WorldModel(config, params.episodes.views, manifest.statistics, text_encoder).to(device())

@@ -4,10 +4,10 @@ import argparse
 import shutil
 from pathlib import Path
 
-from persistworld.data.episodes import open_episodes
+from persistworld.data.episodes import EPISODES, open_episodes
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
-from persistworld.distributed import require_single_process
+from persistworld.distributed import device, processes
 from persistworld.files import atomic_path, sha256
 from persistworld.metrics.perceptual import load_perceptual
 from persistworld.params import Params, digest
@@ -22,20 +22,19 @@ BASE = Path("checkpoints/base")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    require_single_process("post_training")
     params = params.for_run(args.run)
     settings = params.post_training
-    base, store = load_base_model(BASE), LatentStore("data/latents")
+    base, store = load_base_model(BASE).to(device()), LatentStore("data/latents")
     reward_model = RewardModel(
-        load_autoencoder(BASE),
-        load_perceptual(params.metrics.lpips, BASE),
+        load_autoencoder(BASE).to(device()),
+        load_perceptual(params.metrics.lpips, BASE).to(device()),
         settings.reward,
         params.episodes.views,
         params.metrics.ssim_window,
         settings.precision,
     )
     if settings.reward.target == "raw":
-        images = raw_images(open_episodes(params.episodes.path), params.episodes)
+        images = raw_images(open_episodes(EPISODES), params.episodes)
     else:
         images = decoded_images(store, reward_model.decode)
     longest = (settings.prefix[1] + settings.branch) * (base.config.future - 1) + 1
@@ -46,6 +45,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
     weights = train(
         base, reward_model, data, settings, params.rollout.history_index, params.seed, run_folder, made_from
     )
+    if not processes().is_main_process:
+        return
     with atomic_path(f"checkpoints/{args.run}") as folder:
         save_adapter(weights, base, BASE, folder, settings, params.seed)
     publish_log(run_folder, args.run)

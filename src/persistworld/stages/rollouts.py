@@ -1,4 +1,7 @@
-"""Stage rollouts: a model's autoregressive rollouts of every evaluation episode, for one seed, replaying the recorded poses."""
+"""Stage rollouts: a model's autoregressive rollouts of every evaluation episode, for one seed, replaying the recorded poses.
+
+Several processes roll out a part of the episodes each; the first one writes them all.
+"""
 
 import argparse
 from pathlib import Path
@@ -8,6 +11,7 @@ from safetensors.torch import save_file
 
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import evaluation_episodes, load_manifest
+from persistworld.distributed import device, gathered, own_part, processes
 from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import load_world_model
@@ -18,14 +22,17 @@ from persistworld.rollouts.starts import starts_of
 
 def main(params: Params, args: argparse.Namespace) -> None:
     settings = params.rollout
-    model, store = load_world_model(f"checkpoints/{args.model}"), LatentStore("data/latents")
+    model, store = load_world_model(f"checkpoints/{args.model}").to(device()), LatentStore("data/latents")
     frames = settings.chunks * (model.config.future - 1) + 1
     episodes = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, frames)
     parts = [episodes[i : i + settings.batch] for i in range(0, len(episodes), settings.batch)]
-    latents = []
-    for part in track(parts, len(parts), f"rollouts of {args.model}, seed {args.seed}"):
+    own, latents = parts[own_part(len(parts))], []
+    for part in track(own, len(own), f"rollouts of {args.model}, seed {args.seed}"):
         starts = starts_of(model, store, part, frames)
-        latents.append(rollout(model, starts, [e.index for e in part], args.seed, settings))
+        latents.append(rollout(model, starts, [e.index for e in part], args.seed, settings).cpu())
+    latents = gathered(latents)
+    if not processes().is_main_process:
+        return
     with atomic_path(Path(f"data/rollouts/{args.model}/seed-{args.seed}.safetensors")) as path:
         tensors = {"latents": torch.cat(latents), "episodes": torch.tensor([e.index for e in episodes])}
         save_file(tensors, path, metadata={"model": args.model, "seed": str(args.seed)})

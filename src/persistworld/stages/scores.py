@@ -9,9 +9,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from persistworld.data.episodes import open_episodes
+from persistworld.data.episodes import EPISODES, open_episodes
 from persistworld.data.latents import LatentStore, resized_frames
 from persistworld.data.manifest import evaluation_episodes, load_manifest
+from persistworld.distributed import device
 from persistworld.evaluation.scores import Scorer, Truth
 from persistworld.metrics.perceptual import load_perceptual
 from persistworld.paper.scores_table import write_scores
@@ -26,11 +27,12 @@ NO_SEED = -1  # baselines do not depend on it
 
 def main(params: Params, args: argparse.Namespace) -> None:
     views = params.episodes.views
-    autoencoder, store = load_autoencoder(BASE), LatentStore("data/latents")
-    scorer = Scorer(load_perceptual(params.metrics.lpips, BASE), params.metrics, views)
+    autoencoder, store = load_autoencoder(BASE).to(device()), LatentStore("data/latents")
+    scorer = Scorer(load_perceptual(params.metrics.lpips, BASE).to(device()), params.metrics, views)
     count = params.rollout.chunks * (params.world_model.future - 1) + 1
-    episodes = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, count)
-    source = open_episodes(params.episodes.path)
+    manifest = load_manifest("data/manifest.json")
+    episodes = evaluation_episodes(manifest, params.evaluation, count)
+    source = open_episodes(EPISODES)
     masks = None if params.masks.source == "none" else MaskStore("data/masks.safetensors")
     parts = []
     for entry in track(episodes, len(episodes), f"scores of {args.model}"):
@@ -51,6 +53,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
             "masked_lpips": params.metrics.masked_lpips,
             "scale": params.paper.scale,
             "empty_masks": dict(scorer.empty_masks),
+            "left_out": {"split": params.evaluation.split, "too_short": len(manifest.too_short(params.evaluation.split, count))},
+            **({} if masks is None else {"masks": {"source": masks.source, **masks.counts}}),
         },
     )
 

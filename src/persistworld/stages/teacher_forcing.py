@@ -5,7 +5,7 @@ from pathlib import Path
 
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
-from persistworld.distributed import require_single_process
+from persistworld.distributed import device, processes
 from persistworld.files import atomic_path
 from persistworld.params import Params, digest
 from persistworld.post_training.checkpoint import save_adapter
@@ -17,14 +17,15 @@ RUN = "teacher_forced"
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    require_single_process("teacher_forcing")
     settings, training = params.post_training, params.base_training
-    base = load_base_model(BASE)
+    base = load_base_model(BASE).to(device())
     episodes = load_manifest("data/manifest.json").long_enough("train", base.config.future)
     made_from = provenance(params, settings, training, params.rollout)
     run_folder = Path("runs") / RUN / f"{digest(settings)}-{digest(training)}"
     store, index = LatentStore("data/latents"), params.rollout.history_index
     weights = train_control(base, store, episodes, settings, training, index, params.seed, run_folder, made_from)
+    if not processes().is_main_process:
+        return
     with atomic_path(f"checkpoints/{RUN}") as folder:
         save_adapter(weights, base, BASE, folder, settings, params.seed)
     publish_log(run_folder, RUN)

@@ -10,11 +10,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from accelerate import init_empty_weights
+
 from persistworld import params
 from persistworld.data.poses import PoseStatistics
 from persistworld.files import read_json, sha256, write_json
-from persistworld.world_model.autoencoder import load_weights, read_tensors, write_tensors
 from persistworld.world_model.model import WorldModel
+from persistworld.world_model.tensor_files import load_weights, write_tensors
 from persistworld.world_model.text import InstructionEncoder, load_tokenizer, save_tokenizer
 
 WEIGHTS, CONFIG, MANIFEST = "world_model.safetensors", "config.json", "manifest.json"
@@ -37,20 +39,25 @@ def save_world_model(model: WorldModel, folder: Path, half: bool = False) -> Non
 
 
 def build_world_model(folder: str | Path) -> WorldModel:
-    """The model that `folder`'s config.json describes, with random weights."""
+    """The model that `folder`'s config.json describes, its parameters on the meta device, its buffers real."""
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
     config = params.build_section(params.WorldModel, raw["world_model"], "world_model")
-    text_encoder = InstructionEncoder(config.text_encoder, load_tokenizer(folder)) if config.use_text else None
     statistics = params.build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
-    return WorldModel(config, raw["views"], statistics, text_encoder)
+    tokenizer = load_tokenizer(folder) if config.use_text else None
+    with init_empty_weights(include_buffers=False):
+        text_encoder = None if tokenizer is None else InstructionEncoder(config.text_encoder, tokenizer)
+        return WorldModel(config, raw["views"], statistics, text_encoder)
 
 
 def load_base_model(folder: str | Path) -> WorldModel:
-    """The world model of a base checkpoint, float32, evaluation mode. Raises UserError on missing files or wrong keys."""
+    """The world model of a base checkpoint, float32, evaluation mode. Raises UserError on missing files or wrong keys.
+
+    Needs the memory of one model in float32 and of its largest tensor.
+    """
     folder = Path(folder)
     model = build_world_model(folder)
-    load_weights(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    load_weights(model, folder / WEIGHTS)
     return model.eval().requires_grad_(False)
 
 

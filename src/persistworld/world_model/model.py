@@ -67,6 +67,11 @@ class WorldModel(nn.Module):
         self.action_encoder = ActionEncoder(len(statistics.low), config.unet.cross_attention_dim)
         self.text_encoder = text_encoder
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is; conditions and noise are expected there."""
+        return self.unet.conv_in.weight.device
+
     def encode_instructions(self, sentences: Sequence[str]) -> Tensor | None:
         """(B, E) embeddings, without gradient, or None when the model takes no text."""
         if self.text_encoder is None:

@@ -1,5 +1,5 @@
-"""Files of named tensors, read by memory map and written tensor by tensor: a checkpoint of 9 GB passes through a few
-hundred MB of memory.
+"""Files of named tensors, read by memory map or as a stream and written tensor by tensor: a checkpoint of 9 GB passes
+through a few hundred MB of memory, and a model is loaded in little more memory than it has.
 """
 
 import json
@@ -7,10 +7,12 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from persistworld.errors import UserError
 from persistworld.files import atomic_path
@@ -28,6 +30,8 @@ TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+TORCH_TYPES = {name: dtype for dtype, name in TYPES.items()}
+HEADER_LIMIT = 100_000_000  # bytes; safetensors' own limit: a damaged length must not fill the memory
 
 
 def map_tensors(path: Path) -> dict[str, Tensor]:
@@ -59,6 +63,76 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
         raise UserError(f"{path}: expected one flat dictionary of tensors (a state dict), found other things in it")
     return tensors
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """A safetensors file's tensors, floating ones as float32, in memory of their own: nothing else of the file stays.
+
+    Raises UserError when it is missing or damaged.
+    """
+    with _open(path) as file:
+        entries, start = _header(file, path)
+        return {name: _read(file, start, entry) for name, entry in entries.items()}
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a safetensors file into `module`, which may be on the meta device: it takes the tensors over as they are read.
+
+    Anything missing, left over or of another shape is one UserError that names it, before any tensor is read.
+    """
+    with _open(path) as file:
+        entries, _ = _header(file, path)
+    found, own = {n: torch.Size(e["shape"]) for n, e in entries.items()}, module.state_dict()
+    for problem, names in (
+        ("missing", own.keys() - found.keys()),
+        ("not known to this model", found.keys() - own.keys()),
+        ("of another shape", {n for n in own.keys() & found.keys() if own[n].shape != found[n]}),
+    ):
+        if names:
+            some = ", ".join(sorted(names)[:3])
+            raise UserError(f"{path}: {len(names)} keys {problem}, e.g. {some}; is this the checkpoint of another model?")
+    module.load_state_dict(read_tensors(path), assign=True)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the stage that writes it first") from None
+
+
+def _header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
+    """Each tensor's dtype, shape and data_offsets, and where the data begin (the format: 8 bytes of length, JSON, data)."""
+    try:
+        length = int.from_bytes(file.read(8), "little")
+        entries = json.loads(file.read(min(length, HEADER_LIMIT)))
+        entries.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: not a whole safetensors file (its header is no list of tensors); fetch or make it again") from None
+    if unknown := {entry["dtype"] for entry in entries.values()} - TORCH_TYPES.keys():
+        raise UserError(f"{path}: tensors of type {', '.join(sorted(unknown))}; only {', '.join(TORCH_TYPES)} are read")
+    if (size := path.stat().st_size) < 8 + length + end:
+        raise UserError(f"{path}: not a whole safetensors file ({size:,} bytes of {8 + length + end:,}); fetch or make it again")
+    return entries, 8 + length
+
+
+def _read(file: BinaryIO, start: int, entry: dict[str, Any]) -> Tensor:
+    tensor = torch.empty(entry["shape"], dtype=TORCH_TYPES[entry["dtype"]])
+    file.seek(start + entry["data_offsets"][0])
+    file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def write_tensors(tensors: Tensors, path: Path, half: bool = False) -> None:
+    """Write a safetensors file; floating tensors as float16 when `half`: a shipped checkpoint is half the size."""
+    with atomic_path(path) as part:
+        save_file({name: _stored(tensor, half) for name, tensor in tensors.items()}, part)
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().contiguous()
+    return tensor.half() if half and tensor.is_floating_point() else tensor
 
 
 def write_safetensors(tensors: Tensors, path: Path) -> None:

@@ -1,5 +1,6 @@
 """The instruction: a CLIP text model with projection (Ctrl-World: ViT-B/32; FACTS 1)."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,21 +47,32 @@ class InstructionEncoder(nn.Module):
 
 def train_tokenizer(sentences: Sequence[str], sizes: TextEncoder) -> PreTrainedTokenizerFast:
     """CLIP's byte-pair encoding (lower case, words end in </w>) learned on `sentences`."""
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
-    tokenizer.train_from_iterator(
+    # The trainer numbers final letters in an order that changes from process to process, unless they are given to it.
+    final = sorted({letter.lower() + "</w>" for sentence in sentences for letter in sentence if not letter.isspace()})
+    learner = _tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
+    learner.train_from_iterator(
         sentences,
         trainers.BpeTrainer(
-            vocab_size=sizes.vocabulary, special_tokens=[START, END], end_of_word_suffix="</w>", show_progress=False
+            vocab_size=sizes.vocabulary, special_tokens=[START, END, *final], end_of_word_suffix="</w>", show_progress=False
         ),
     )
+    learned = json.loads(learner.to_str())["model"]
+    merges = [tuple(pair) for pair in learned["merges"]]
+    tokenizer = _tokenizer(models.BPE(learned["vocab"], merges, end_of_word_suffix="</w>", unk_token=END))
+    tokenizer.add_special_tokens([START, END])
     start, end = tokenizer.token_to_id(START), tokenizer.token_to_id(END)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, start), (END, end)]
     )
     return _wrap(tokenizer)
+
+
+def _tokenizer(model: models.BPE) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    return tokenizer
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:

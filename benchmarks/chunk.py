@@ -1,0 +1,28 @@
+"""Seconds and memory of one chunk at several batch sizes, beside the FLOPs that it takes."""
+
+import torch
+
+from benchmarks.cost import H200, TERA, chunk_flops
+from benchmarks.materials import Materials
+from benchmarks.table import Row, peak_gib, seconds
+
+
+def rows(materials: Materials) -> list[Row]:
+    """A chunk alone (what a planner waits for), in a rollout's batch, and in the batch that post-training samples at once."""
+    params, model = materials.params, materials.model
+    settings, training = params.rollout, params.post_training
+    flops = chunk_flops(params)
+    parts = [Row("a chunk", flops / TERA, "TFLOP", f"{settings.sampler.steps} steps; {flops / H200:.3g} s at an H200's 989 TFLOP/s")]
+    sizes = {1, settings.batch, training.sample_batch or min(32, training.groups * training.candidates)}
+    for batch in sorted(sizes):
+        condition, noise = materials.condition(batch), materials.latents(batch, model.config.future)
+
+        def sample(condition=condition, noise=noise) -> None:
+            model.sample(condition, noise, settings.sampler, settings.precision)
+
+        time = seconds(sample)
+        note = f"{batch * flops / time / TERA:.3g} TFLOP/s; {settings.precision}, {materials.weights} weights"
+        parts.append(Row(f"a chunk, {batch} at once", time / batch, "s", note))
+        if materials.device.type == "cuda":
+            parts.append(Row(f"peak memory, {batch} at once", peak_gib(sample), "GiB", torch.cuda.get_device_name()))
+    return parts

@@ -1,0 +1,94 @@
+"""Everything that enters a model is brought to it. No GPU is needed: the meta device holds shapes alone, and mixing it with the CPU is an
+error as it is between GPU and CPU.
+"""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from conftest import HISTORY_INDEX, SAMPLER, VIEWS
+
+from persistworld import params
+from persistworld.base_training.trainer import draw_batch, training_loss
+from persistworld.distributed import device, on_device
+from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
+from persistworld.post_training.policy import Policy
+from persistworld.post_training.rewards import RewardModel
+from persistworld.post_training.targets import decoded_images
+from persistworld.post_training.trainer import Data, keep_candidates, score_groups
+from persistworld.randomness import generator
+from persistworld.rollouts.engine import rollout
+from persistworld.rollouts.starts import starts_of
+from persistworld.world_model.autoencoder import Autoencoder
+from persistworld.world_model.model import WorldModel
+
+SETTINGS = params.PostTraining(
+    groups=2, candidates=3, keep=0, prefix=(0, 1), sampler=SAMPLER, precision="float32",
+    reward=params.Reward(credit="cell", target="decoded"), lora=params.Lora(rank=2, alpha=2.0),
+)  # fmt: skip
+TRAINING = params.BaseTraining(batch=3, frame_skips=(1,), history_rule="buffer", precision="float32")
+
+
+def elsewhere(module):
+    return copy.deepcopy(module).to("meta")
+
+
+@pytest.fixture(scope="module")
+def model(base) -> WorldModel:
+    return elsewhere(base)
+
+
+@pytest.fixture(scope="module")
+def decoder(autoencoder) -> Autoencoder:
+    return elsewhere(autoencoder)
+
+
+def test_without_an_accelerator_it_is_the_cpu():
+    assert device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_batch_that_is_there_stays_what_it_is(base, store, entries):
+    batch, _ = draw_batch(base, store, entries, TRAINING, HISTORY_INDEX, generator(0))
+    there = on_device(batch, torch.device("cpu"))
+    assert there.history is batch.history and there.episodes == batch.episodes
+    assert on_device(batch, torch.device("meta")).poses.device.type == "meta"
+
+
+def test_rollouts(model, store, entries):
+    starts = starts_of(model, store, entries[:2], 9)
+    assert {t.device.type for t in (starts.first, starts.poses, starts.text)} == {"meta"}
+    settings = params.Rollout(sampler=SAMPLER, chunks=2, history_index=HISTORY_INDEX, precision="float32")
+    found = rollout(model, starts, [0, 1], 0, settings)
+    assert found.shape == (2, 9, 4, 12, 4) and found.device.type == "meta"
+
+
+@pytest.mark.parametrize("credit", ["clip", "view_frame", "cell"])
+def test_a_post_training_step(model, decoder, perceptual, store, entries, credit):
+    """Prefix, branch, reward and what the update is made of, down to the predictions."""
+    settings = dataclasses.replace(SETTINGS, reward=dataclasses.replace(SETTINGS.reward, credit=credit))
+    policy = Policy(model, settings.lora, True, seed=0, gradient_checkpointing=True)
+    plan = plan_groups(entries, settings, 5, 0, 0, settings.groups)
+    sampler = policy.merged(policy.theta)
+    starts = group_starts(sampler, store, plan, settings.branch)
+    prefix = roll_prefixes(sampler, starts, plan, settings, HISTORY_INDEX, 0, 0)
+    samples = branch_candidates(sampler, starts, prefix, plan, settings, HISTORY_INDEX, 0, 0)
+    reward_model = RewardModel(decoder, elsewhere(perceptual), settings.reward, VIEWS, 7, "float32")
+    rewards = score_groups(reward_model, Data(store, entries, decoded_images(store, reward_model.decode)), plan, samples)
+    kept = keep_candidates(samples, rewards, settings, 0, 0)
+    on_meta = (kept.x0, kept.r, kept.sigma, kept.noise, kept.condition.history, kept.condition.poses, kept.condition.text)
+    assert {t.device.type for t in on_meta} == {"meta"}
+    x0 = policy.model.predict_x0(kept.x0 + kept.noise, kept.sigma, policy.model.context(kept.condition))
+    x0.sum().backward()
+    assert {p.grad.device.type for p in policy.theta.values() if p.grad is not None} == {"meta"}
+
+
+def test_teacher_forcing(model, store, entries):
+    batch, sentences = draw_batch(model, store, entries, TRAINING, HISTORY_INDEX, generator(0))
+    assert training_loss(model, batch, sentences, TRAINING, generator(1)).device.type == "meta"
+
+
+def test_the_autoencoder_takes_what_comes(decoder):
+    images, noise = torch.zeros(2, 3, 16, 16), torch.zeros(2, 4, 4, 4)
+    latents = decoder.encode(images, noise)
+    assert latents.device.type == decoder.decode(noise).device.type == "meta"
