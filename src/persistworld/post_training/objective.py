@@ -43,8 +43,12 @@ def _mean_error(prediction: Tensor, x0: Tensor) -> Tensor:
 
 
 def advantages(rewards: Tensor, epsilon: float) -> Tensor:
-    """Eq. 6: z-scores over the K candidates, the first axis. rewards: (K, ...)."""
-    spread = rewards.std(dim=0, correction=0, keepdim=True)
+    """Eq. 6: z-scores over the K candidates, the first axis. rewards: (K, ...).
+
+    Rewards finer than a clip share one spread, the root mean square over their places: where the candidates hardly differ,
+    nothing is learned from the little that they do.
+    """
+    spread = rewards.var(dim=0, correction=0).mean().sqrt()
     return (rewards - rewards.mean(dim=0, keepdim=True)) / (spread + epsilon)
 
 

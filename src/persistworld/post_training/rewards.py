@@ -1,5 +1,6 @@
 """Visual rewards of candidates (paper 3.4, Eq. 3-5), at the granularity at which they are credited."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,10 @@ from persistworld import params
 from persistworld.metrics.frame import SsimTarget, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
 from persistworld.metrics.perceptual import PerceptualDistance
 from persistworld.world_model.autoencoder import Autoencoder, split_views
+from persistworld.world_model.model import autocast
 
-CELL_MSE_FLOOR = 1e-4  # 40 dB: a cell without any error must not outweigh all others
+DECIBELS = 10 / math.log(10)  # dPSNR = -DECIBELS dMSE / MSE
+MSE_FLOOR = 1e-6  # 60 dB: a group of perfect frames has no error to share out
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,16 @@ class Target:
 
 @dataclass(frozen=True)
 class Rewards:
-    """clip: (K,), Eq. 5 for each candidate; credit: (K, frames, 1, Vh or 1, w or 1), what advantages are taken of."""
+    """clip: (K,), a candidate's reward as a whole (Eq. 5); credit: (K, frames or 1, C or 1, Vh or 1, w or 1), what advantages are
+    taken of.
+    """
 
     clip: Tensor
     credit: Tensor
 
 
 class RewardModel:
-    """Decodes candidates and compares them with the ground truth in every view."""
+    """Decodes candidates and compares them with the ground truth in every view, where both networks are."""
 
     def __init__(
         self,
@@ -46,17 +51,18 @@ class RewardModel:
         self.autoencoder, self.perceptual, self.settings = autoencoder, perceptual, settings
         self.window, self.precision = ssim_window, precision
         weights = torch.tensor([settings.view_weights.get(v, 1.0) for v in views])
-        self.view_weights = weights / weights.sum()  # Eq. 4 with equal weights, Table 8 otherwise
+        self.view_weights = (weights / weights.sum()).to(perceptual.device)  # Eq. 4 with equal weights, Table 8 otherwise
 
     def target(self, images: Tensor) -> Target:
         """images: (M, 3, H, W) in [0, 1], M = frames * V, view fastest."""
+        images = images.to(self.perceptual.device)
         return Target(images, ssim_target(images, self.window), self._features(images, len(images)))
 
     @torch.no_grad()
     def decode(self, stacked: Tensor) -> Tensor:
         """Stacked latents (N, C, Vh, w) to images (N * V, 3, H, W) in [0, 1], view fastest."""
         latents = split_views(stacked, len(self.view_weights)).flatten(0, 1)
-        with torch.autocast(stacked.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with autocast(self.perceptual.device, self.precision):
             images = torch.cat([self.autoencoder.decode(part) for part in latents.split(128)])
         return (images.float().clamp(-1, 1) + 1) / 2
 
@@ -80,22 +86,34 @@ class RewardModel:
         if self.settings.credit == "view_frame":
             return Rewards(clip, per_frame.repeat_interleave(cells, dim=2)[:, :, None, :, None])
         size = (cells, width)
+        # A cell's share of its frame's reward. LPIPS and SSIM are means over pixels; PSNR is not, and is taken to first order
+        # around the group's mean error in the frame.
+        frame_error = error.mean(dim=(1, 2)).reshape(count, -1).mean(dim=0).clamp(min=MSE_FLOOR).repeat(count)
         local = self._combine(
             _pool(self.perceptual.spatial(features, target.features, images.shape[-2:]), size),
             _pool(similarity, size),
-            psnr_of(_pool(error, size) + CELL_MSE_FLOOR),
+            -DECIBELS * _pool(error, size) / frame_error[:, None, None],
         )
         return Rewards(clip, local.reshape(count, frames, 1, -1, width))
 
     def _features(self, images: Tensor, batch: int) -> list[Tensor]:
         # One candidate at a time keeps the feature maps in the processor's cache: twice as fast as all at once.
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with autocast(images.device, self.precision):
             parts = [self.perceptual.features(part * 2 - 1) for part in images.split(batch)]
         return [torch.cat(maps).float() for maps in zip(*parts, strict=True)]
 
     def _combine(self, lpips: Tensor, ssim: Tensor, psnr: Tensor) -> Tensor:
         s = self.settings
         return -s.lpips * lpips + s.ssim * ssim + s.psnr * psnr
+
+
+def latent_rewards(candidates: Tensor, target: Tensor) -> Rewards:
+    """Negative squared error of every latent element: nothing is decoded, and each element is credited with its own.
+
+    candidates: (K, frames, C, Vh, w); target: the ground truth's latents (frames, C, Vh, w).
+    """
+    credit = -((candidates - target) ** 2)
+    return Rewards(credit.mean(dim=(1, 2, 3, 4)), credit)
 
 
 def _pool(values: Tensor, size: tuple[int, int]) -> Tensor:
