@@ -83,7 +83,7 @@ def _flops(models: _Models, params: Params) -> list[Row]:
     chunk, steps = forward * params.rollout.sampler.steps, params.rollout.sampler.steps
     kept = settings.groups * (2 * settings.keep or settings.candidates) * settings.branch
     candidates = settings.groups * settings.candidates * settings.branch
-    prefixes = settings.groups * sum(settings.prefix) / 2
+    prefixes = 0 if settings.streams else settings.groups * sum(settings.prefix) / 2
     sampled = (prefixes + candidates) * settings.sampler.steps * forward
     # theta forward and backward (2, and forward again when checkpointing), old, and base with a KL term
     updated = kept * (4 + settings.gradient_checkpointing + (settings.kl_weight > 0)) * forward

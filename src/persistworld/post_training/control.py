@@ -24,7 +24,7 @@ BACKWARD = 2  # a backward pass costs about two forward passes
 
 def post_training_cost(settings: params.PostTraining) -> float:
     """U-Net evaluations (forward passes of one chunk) that the whole post-training spends: prefix, branches, update."""
-    mean_prefix = sum(settings.prefix) / 2
+    mean_prefix = 0.0 if settings.streams else sum(settings.prefix) / 2  # streams go on from candidates
     kept = 2 * settings.keep or settings.candidates
     sampled = (mean_prefix + settings.candidates * settings.branch) * settings.sampler.steps
     reference = 1 + (settings.kl_weight > 0)
