@@ -3,8 +3,9 @@
 One GPU gives the paper's scale, with random weights, in a quarter of an hour:
 `python -m benchmarks cost chunk phases --params presets/droid.yaml`.
 
-Without names, all of them. `cost` counts and needs no weights and no time to speak of; the others time what they name, with the
-base checkpoint's weights where they are there and random ones otherwise. A machine that does other work gives other numbers.
+Without names, all of them. `cost` counts and needs no weights and no time to speak of; `extraction` times an autoencoder with random
+weights on the preset's episodes where they are there; the others time what they name, with the base checkpoint's weights where they
+are there and random ones otherwise. A machine that does other work gives other numbers.
 """
 
 import argparse
@@ -13,20 +14,20 @@ import os
 import platform
 import sys
 
-TIMED = {
+WITH_MODELS = {
     "throughput": "frames per second of each part",
     "chunk": "seconds and memory of a chunk",
     "phases": "seconds per phase of a post-training step",
     "batching": "batched groups against one candidate at a time",
     "engine": "our sampler against a plain diffusers loop",
 }
-COUNTED = {"cost": "FLOPs and peak memory, computed"}
+WITHOUT_MODELS = {"cost": "FLOPs and peak memory, computed", "extraction": "images per second from video to latents, and all of DROID"}
 
 
 def main() -> int:
     """Returns 0, or 2 for a mistake that the user can mend."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings and counts; not tests.")
-    known = COUNTED | TIMED
+    known = WITHOUT_MODELS | WITH_MODELS
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(f"{n} ({t})" for n, t in known.items()))
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
@@ -47,9 +48,9 @@ def main() -> int:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{args.threads} threads of {os.cpu_count()} cores"
         print(f"preset {params.preset}; {device}; {platform.machine()}; torch {torch.__version__}\n", flush=True)
         names = [name for name in known if name in args.names or not args.names]
-        materials = load_materials(params) if set(names) & TIMED.keys() else None
+        materials = load_materials(params) if set(names) & WITH_MODELS.keys() else None
         for name in names:
-            rows = importlib.import_module(f"benchmarks.{name}").rows(params if name in COUNTED else materials)
+            rows = importlib.import_module(f"benchmarks.{name}").rows(params if name in WITHOUT_MODELS else materials)
             print(markdown(known[name], rows), flush=True)
     except UserError as error:
         print(f"benchmarks: error: {error}", file=sys.stderr)

@@ -9,7 +9,8 @@ import torch
 from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES, VIEWS, make_model
 
 from persistworld import params
-from persistworld.base_training.trainer import draw_batch, train_world_model, training_loss
+from persistworld.base_training.loss import draw
+from persistworld.base_training.trainer import accumulate_gradient, draw_batch, train_world_model, training_loss
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.distributed import average_gradients, gathered, mean_over_processes, own_groups, own_part, own_share, processes
@@ -74,13 +75,13 @@ def main(latents: str, run_folder: Path) -> dict:
     episodes = [Entry(i, "train", words, None, FRAMES) for i, words in enumerate(INSTRUCTIONS)]
     model = make_model(3).requires_grad_(True)
     batch, sentences = draw_batch(model, store, episodes, TRAINING, HISTORY_INDEX, generator(0))
-    loss = training_loss(model, batch, sentences, TRAINING, generator(1))
-    loss.backward()
+    loss = accumulate_gradient(model, batch, sentences, TRAINING, generator(1), TRAINING.batch)
     average_gradients(model.parameters())
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     start = make_model(3).requires_grad_(True)
     trained = train_world_model(start, store, episodes, TRAINING, HISTORY_INDEX, 0, run_folder)
-    last = training_loss(trained, batch, sentences, TRAINING, generator(1))
+    draws = draw(batch.history, batch.future, TRAINING, generator(1))
+    last = training_loss(slice(None), trained, batch, sentences, draws, TRAINING)
     refused = ""
     try:
         own_share(5, "base_training.batch")

@@ -16,8 +16,9 @@ from persistworld.errors import UserError
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.policy import Policy
 from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
-from persistworld.world_model.checkpoint import WEIGHTS, load_base_model, save_world_model
+from persistworld.world_model.checkpoint import load_base_model, save_world_model
 from persistworld.world_model.interchange import flat_tensors
+from persistworld.world_model.layout import WEIGHTS
 from persistworld.world_model.model import WorldModel
 from persistworld.world_model.tensor_files import TYPES, read_tensors, write_pickle, write_tensors
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
@@ -27,6 +28,7 @@ MEASURE = """
 import sys
 from pathlib import Path
 from persistworld import params
+from persistworld.configuration import build_section
 from persistworld.data.poses import PoseStatistics
 from persistworld.files import read_json
 from persistworld.post_training.checkpoint import load_world_model
@@ -39,7 +41,7 @@ def status(name):
 def read(kind, folder):
     if kind != "flat":
         return load_world_model(folder / kind)
-    config = params.build_section(params.WorldModel, read_json(folder / "base/config.json")["world_model"], "")
+    config = build_section(params.WorldModel, read_json(folder / "base/config.json")["world_model"], "")
     poses = PoseStatistics("euler", (-1.0,) * 7, (1.0,) * 7)
     path = folder / "flat.pt"
     import_checkpoint(map_tensors(path), config, (), poses, folder / "base", path, folder / "imported")

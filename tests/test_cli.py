@@ -1,5 +1,6 @@
 """The command line as a user meets it: one clear line for a mistake, and nothing heavy before it is needed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,7 @@ def with_change(folder: Path, section: str, key: str, value: object) -> None:
         ("post_training", "keep", 5, "N best and N worst must fit in K = "),
         ("post_training", "prefix", [0, 20], "shorten them or simulate more"),
         ("evaluation", "protocol", "decode", "choose from decoded, raw"),
+        ("evaluation", "models", ["base", "post_traind"], "= post_traind: no such model or variant; did you mean 'post_trained'?"),
     ],
 )
 def test_a_mistake_in_the_parameters_is_one_line(tmp_path, section, key, value, said):
@@ -73,6 +75,24 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_stages_without_a_model_do_not_import_its_libraries():
+    libraries, light = ("diffusers", "transformers", "peft"), ("base_checkpoint", "episodes", "manifest", "masks", "tables", "variant")
+    code = (
+        f"import sys, importlib\nfor stage in {light}: importlib.import_module(f'persistworld.stages.{{stage}}')\n"
+        f"print([name for name in {libraries} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_processes_of_a_job_share_its_threads():
+    """Nine threads for four processes that torchrun started: two each."""
+    code = "import os; from persistworld.cli import main; main(['defaults', '--threads', '9']); print(os.environ['OMP_NUM_THREADS'])"
+    shared = os.environ | {"LOCAL_WORLD_SIZE": "4"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=PARAMS.parent, env=shared, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "2"
 
 
 def test_every_stage_has_its_module():

@@ -4,6 +4,7 @@ The sample's folder is linked, and some of its episodes are made as odd as the d
 stand in for its networks, as in test_masks.
 """
 
+import dataclasses
 import json
 import re
 import shutil
@@ -18,8 +19,12 @@ from safetensors import safe_open
 from test_masks import ENGINE
 
 from persistworld.cli import main
+from persistworld.data.episodes import open_episodes
 from persistworld.data.video import read_video, write_video
+from persistworld.errors import UserError
 from persistworld.files import read_json
+from persistworld.params import load_params
+from persistworld.stages.base_training import training_frames
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared/droid_sample"
@@ -117,6 +122,19 @@ def test_the_data_set_is_recorded_and_not_copied(clone):
     record = read_json(clone / "data/episodes/source.json")
     assert [path.name for path in (clone / "data/episodes").iterdir()] == ["source.json"]
     assert record["path"] == "../quirky" and record["episodes"] == 7 and re.fullmatch("[0-9a-f]{64}", record["index_sha256"])
+
+
+def test_base_training_leaves_out_what_cannot_be_used(clone, tmp_path, monkeypatch):
+    """Episode 5 has a view without a video: one of four is less than episodes.bad_share, of three more."""
+    monkeypatch.chdir(clone)
+    params, source = load_params("params.yaml"), open_episodes("data/episodes")
+    params = dataclasses.replace(params, episodes=dataclasses.replace(params.episodes, bad_share=0.3))
+    frames, chosen = training_frames(params, source, [0, 5, 6, KITCHEN], tmp_path)
+    listed = read_json(tmp_path / "frames.json")
+    assert chosen == [0, 6, KITCHEN] and list(listed["bad"]) == ["5"] and listed["bad"]["5"].endswith("videos/train/5/2.mp4 missing")
+    assert frames.shape == (len(VIEWS) * sum(listed["frames"].values()), 64, 128, 3)
+    with pytest.raises(UserError, match=r"1 of 3 episodes cannot be used, more than episodes.bad_share = 0\.3 .*episode 5: video"):
+        training_frames(params, source, [0, 5, 6], tmp_path)
 
 
 def test_the_manifest_lists_every_quirk(clone):

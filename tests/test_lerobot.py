@@ -1,7 +1,9 @@
 """The layout on disk: written, read back, taken up again, and every damage named in a line."""
 
+import argparse
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,9 @@ from persistworld.data.generation import generate
 from persistworld.data.lerobot import episode_statistics, write_episode, write_meta
 from persistworld.data.simulator import simulate_episode
 from persistworld.errors import UserError
+from persistworld.params import Episodes, Params
+from persistworld.stages.episodes import UNFINISHED
+from persistworld.stages.episodes import main as episodes_stage
 
 SIZE = {"frames": 6, "height": 24, "width": 40, "fps": 5.0}
 INDICES = (2, 1005)  # sparse, in two chunks
@@ -115,6 +120,16 @@ def test_generate_makes_episodes_of_other_parameters_anew(tmp_path):
     first = open_episodes(tmp_path / "e").episode(2).pose
     generate(tmp_path / "e", [2], **how | {"seed": 1})
     assert not np.array_equal(open_episodes(tmp_path / "e").episode(2).pose, first)
+
+
+def test_what_a_killed_stage_simulated_is_taken_up_though_its_output_is_gone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Snakemake has removed data/episodes
+    episodes = Episodes(source="simulate", path="data/episodes", count=2, splits=("train",), **SIZE)
+    generate(UNFINISHED, [0], seed=0, workers=1, **SIZE)
+    stamp = (UNFINISHED / "data/chunk-000/episode_000000.parquet").stat().st_mtime_ns
+    episodes_stage(Params(episodes=episodes), argparse.Namespace(threads=1))
+    assert open_episodes("data/episodes").indices() == [0, 1] and not UNFINISHED.exists()
+    assert Path("data/episodes/data/chunk-000/episode_000000.parquet").stat().st_mtime_ns == stamp
 
 
 def test_generate_leaves_foreign_episodes_alone(copy):

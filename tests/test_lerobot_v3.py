@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from persistworld.data.episodes import BadEpisode, open_episodes
-from persistworld.data.lerobot_v3 import LeRobotV3Episodes, read_span
+from persistworld.data.lerobot_v3 import LeRobotV3Episodes
+from persistworld.data.video import Span, video_batches
 from persistworld.errors import UserError
 
 FPS = 15.0
@@ -101,8 +102,8 @@ def test_a_span_starts_between_key_frames_and_ends_with_the_video(root):
     path = root / f"videos/{KEYS[0]}/chunk-000/file-000.mp4"
     greys = [grey_of(i, f) for i in (0, 1) for f in range(LENGTHS[i])]
     for first in range(len(greys)):
-        found = read_span(path, first / FPS + 0.001, 3, FPS)
-        assert np.abs(np.array([f.mean() for f in found]) - greys[first : first + 3]).max() < 2
+        found = np.concatenate(list(video_batches(path, 1, 2, Span(first / FPS + 0.001, FPS, 3))))
+        assert np.abs(found.mean((1, 2, 3)) - greys[first : first + 3]).max() < 2
         assert len(found) == min(3, len(greys) - first)
 
 

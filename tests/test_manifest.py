@@ -1,6 +1,7 @@
 """The manifest and the latents that it counts, over a small in-memory source of episodes."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from persistworld import params
 from persistworld.data.episodes import Episode
-from persistworld.data.latents import LatentStore, encode_shard, read_shard_index, resized_frames
+from persistworld.data.latents import LatentStore, encode_shard, read_shard_indices, resized_frames
 from persistworld.data.manifest import (
     build_manifest,
     evaluation_episodes,
@@ -17,7 +18,7 @@ from persistworld.data.manifest import (
     wanted_indices,
 )
 from persistworld.errors import UserError
-from persistworld.world_model.autoencoder import images_to_float, split_views
+from persistworld.world_model.views import images_to_float, split_views
 
 SETTINGS = params.Episodes(
     count=12, modulus=4, validation=(3,), tuning=(2,), splits=("train", "validation"),
@@ -47,20 +48,21 @@ class Recorded:
         rng = np.random.default_rng((index, len(view)))
         return rng.integers(0, 255, (13 + index - short, 16, 16, 3), dtype=np.uint8)
 
+    def frame_batches(self, index: int, view: str, stride: int, batch: int) -> Iterator[np.ndarray]:
+        kept = self.frames(index, view)[::stride]
+        yield from (kept[first : first + batch] for first in range(0, len(kept), batch))
+
 
 @pytest.fixture(scope="module")
 def made(autoencoder, tmp_path_factory):
     """The source, its encoded shards' store, frame counts and bad episodes."""
     folder = tmp_path_factory.mktemp("latents")
     wanted = wanted_indices(SETTINGS, Recorded())
-    frames, bad = {}, {}
     for shard in (0, 1):
         path = folder / f"shard-{shard}.safetensors"
         latents = params.Latents(posterior="mean", batch=8)
         encode_shard(Recorded(), wanted[shard::2], SETTINGS, latents, autoencoder, 0, path)
-        more, worse = read_shard_index(path.with_suffix(".json"))
-        frames, bad = frames | more, bad | worse
-    return LatentStore(folder), frames, bad
+    return LatentStore(folder), *read_shard_indices(folder, 2)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +203,7 @@ class WithLatents(Recorded):
 def test_recorded_latents_are_taken_thinned_and_stacked(autoencoder, made, tmp_path):
     path, latents = tmp_path / "shard-0.safetensors", params.Latents(source="recorded")
     encode_shard(WithLatents(autoencoder), [0, 1, 3], SETTINGS, latents, autoencoder, 0, path)
-    assert read_shard_index(path.with_suffix(".json")) == ({0: 7, 3: 8}, {1: "no recorded latents of exterior_1, wrist"})
+    assert read_shard_indices(tmp_path, 1) == ({0: 7, 3: 8}, {1: "no recorded latents of exterior_1, wrist"})
     for index in (0, 3):
         torch.testing.assert_close(LatentStore(tmp_path).latents(index), made[0].latents(index), rtol=1e-4, atol=1e-5)
 

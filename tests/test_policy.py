@@ -9,11 +9,13 @@ from conftest import SIZES, VIEWS, make_model
 from torch import nn
 
 from persistworld import load_world_model, params
+from persistworld.configuration import digest
 from persistworld.errors import UserError
 from persistworld.files import read_json, sha256
 from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
 from persistworld.post_training.policy import Policy, target_modules
-from persistworld.world_model.checkpoint import WEIGHTS, save_world_model
+from persistworld.world_model.checkpoint import save_world_model
+from persistworld.world_model.layout import WEIGHTS
 from persistworld.world_model.model import Condition, WorldModel
 
 TARGETS = ["attention", "linear", "linear_and_convolution"]
@@ -113,7 +115,7 @@ def test_checkpoint_round_trip(base, folders):
     assert loaded.views == VIEWS and loaded.config == SIZES and loaded.statistics == base.statistics
     assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
     manifest = read_json(root / "post_trained" / "manifest.json")
-    assert manifest["seed"] == 5 and manifest["params"] == params.digest(SETTINGS)
+    assert manifest["seed"] == 5 and manifest["params"] == digest(SETTINGS)
     assert manifest["parents"] == {"base": sha256(root / "base" / WEIGHTS)}
     assert manifest["files"].keys() == {ADAPTER_WEIGHTS, ADAPTER_CONFIG, ACTION_ENCODER}
 

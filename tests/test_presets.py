@@ -1,5 +1,6 @@
 """Every preset loads, and `droid` holds what the paper and its base model's code name (paper section 4, appendices B and E)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_one_gpu_changes_the_size_of_a_step_and_nothing_of_the_method(droid: Par
     sections = {name for name in vars(droid) if vars(single)[name] != vars(droid)[name]}
     assert sections == {"preset", "post_training", "evaluation"}
     assert post_training_cost(single.post_training) < post_training_cost(droid.post_training) / 40
+
+
+def test_a_variant_can_be_evaluated_and_has_its_own_settings(droid: Params) -> None:
+    params = replace(droid, variants={"mild": {"beta": 0.5}}, evaluation=replace(droid.evaluation, models=("base", "mild")))
+    params.check()
+    assert params.for_run("mild").post_training == replace(droid.post_training, beta=0.5)
+    with pytest.raises(UserError, match=r"evaluation\.models = mild: no such model or variant; known: base, [^\n]*$"):
+        replace(params, variants={}).check()
 
 
 @pytest.mark.parametrize("name", ["droid", "droid_single_gpu"])

@@ -14,7 +14,8 @@ from persistworld.data.processed import ProcessedEpisodes
 from persistworld.data.recorded import RecordedLatents
 from persistworld.data.video import write_video
 from persistworld.errors import UserError
-from persistworld.world_model.autoencoder import Autoencoder, split_views, stack_views
+from persistworld.world_model.autoencoder import Autoencoder
+from persistworld.world_model.views import split_views, stack_views
 
 SAMPLE = Path(__file__).parents[2] / "shared/droid_sample"
 needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="the sample of DROID episodes is not beside this clone")

@@ -11,7 +11,7 @@ from persistworld.metrics.frame import psnr, ssim
 from persistworld.post_training.objective import reward_weights
 from persistworld.post_training.rewards import RewardModel, latent_rewards
 from persistworld.post_training.targets import decoded_images, raw_images
-from persistworld.world_model.autoencoder import split_views, stack_views
+from persistworld.world_model.views import split_views, stack_views
 
 K, CLIP = 3, 5
 

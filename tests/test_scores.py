@@ -1,21 +1,23 @@
 """Scores of generated frames: which rows there are, and their values against the public metrics."""
 
+import itertools
+
 import pytest
 import torch
 from conftest import VIEWS
 
 from persistworld import params
-from persistworld.evaluation.scores import Scorer, Truth
-from persistworld.metrics.frame import psnr, ssim
+from persistworld.evaluation.scores import BATCH, Scorer, Truth
+from persistworld.metrics.frame import masked_mean, psnr, psnr_of, squared_error_map, ssim, ssim_map
 from persistworld.paper.scores_table import COLUMNS, load_scores, write_scores
 
 T, H, W = 9, 16, 16
 
 
-def film(seed: int) -> torch.Tensor:
-    """Random frames, (T, V, H, W, 3) uint8."""
+def film(seed: int, count: int = T) -> torch.Tensor:
+    """Random frames, (count, V, H, W, 3) uint8."""
     rng = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (T, len(VIEWS), H, W, 3), generator=rng, dtype=torch.uint8)
+    return torch.randint(0, 256, (count, len(VIEWS), H, W, 3), generator=rng, dtype=torch.uint8)
 
 
 def noisy(frames: torch.Tensor, amount: int, seed: int = 9) -> torch.Tensor:
@@ -134,3 +136,37 @@ def test_scores_fit_the_table(perceptual, truth, tmp_path):
     meta = {"lpips_backbone": "tabletop", "ssim_window": 7, "masked_lpips": "multiplied", "scale": "test"}
     write_scores(tmp_path / "base.parquet", table, meta)
     assert len(load_scores([tmp_path / "base.parquet"]).frame) == len(table)
+
+
+@pytest.mark.parametrize("masked_lpips", ["multiplied", "spatial"])
+def test_every_value_is_the_public_metrics_one_frame_at_a_time(perceptual, masked_lpips):
+    """Whatever is shared, over seeds, protocols and regions, and however frames are batched: all rows of some frames, to 1e-5."""
+    count = BATCH + 3  # a whole batch and a part of one
+    chosen = (0, 2, 4, BATCH - 1, BATCH, count - 1)
+    raw, masks = film(0, count), torch.zeros(count, len(VIEWS), H, W, dtype=torch.uint8)
+    masks[:, :, :, :6], masks[2:, :2, 9:, 9:] = 1, 2
+    masks[4, 1] = 0
+    truth = Truth(7, raw, noisy(raw, 30), masks)
+    rollouts = {0: noisy(raw, 60, 1), 5: noisy(raw, 20, 2)}
+    table = scorer(perceptual, masked_lpips).score("m", rollouts, truth)
+    expected = {}
+    for seed, protocol, view, frame in itertools.product(rollouts, ("raw", "decoded"), VIEWS, chosen):
+        a, b = images(rollouts[seed], frame, view), images(getattr(truth, protocol), frame, view)
+        for region, label in {"full": None, "robot": 1, "object": 2}.items():
+            mask = masks[frame, VIEWS.index(view)][None] == label
+            if label and not mask.any():
+                continue
+            if label is None:
+                found = ssim(a, b), psnr(a, b), perceptual(2 * a - 1, 2 * b - 1)
+            else:
+                if masked_lpips == "multiplied":
+                    lpips = perceptual(2 * a * mask - 1, 2 * b * mask - 1)
+                else:
+                    features = (perceptual.features(2 * image - 1) for image in (a, b))
+                    lpips = masked_mean(perceptual.spatial(*features, (H, W)), mask)
+                found = masked_mean(ssim_map(a, b), mask), psnr_of(masked_mean(squared_error_map(a, b), mask)), lpips
+            for metric, number in zip(("ssim", "psnr", "lpips"), found, strict=True):
+                expected[seed, protocol, view, frame, region, metric] = number.item()
+    values = table[table["frame"].isin(chosen)].set_index(["seed", "protocol", "view", "frame", "region", "metric"])["value"].to_dict()
+    assert values.keys() == expected.keys()
+    assert [values[key] for key in expected] == pytest.approx(list(expected.values()), rel=1e-5, abs=1e-5)

@@ -60,13 +60,21 @@ def test_every_view_sees_the_object_at_the_start(index):
     assert all(f.std() > 5 for f in simulated.frames.values())
 
 
-def test_masks_follow_the_object_colour():
-    """In the pixels labelled as the object its own colour dominates: an orange thing is redder than blue."""
-    simulated = simulate_episode(0, 0, frames=1, height=48, width=80, fps=5.0)
+@pytest.mark.parametrize("index", [1, 2])  # both with a distractor
+def test_masks_follow_the_object_colour(index):
+    """Asked for an orange object: in the pixels labelled as the object, red exceeds blue; no distractor looks like it."""
+    simulated = simulate_episode(index, 0, frames=1, height=48, width=80, fps=5.0, colours=("orange",))
     assert "orange" in simulated.episode.instruction
+    assert sample_task(np.random.default_rng([0, index]), ["orange"]).distractor.colour != "orange"
     for view, frames in enumerate(simulated.frames.values()):
         pixels = frames[0][simulated.masks[0, view] == MANIPULATED_OBJECT].astype(float)
         assert (pixels[:, 0] > pixels[:, 2] + 40).mean() > 0.9
+
+
+@pytest.mark.parametrize("colours", [("rde",), ()])
+def test_colours_that_do_not_exist(colours):
+    with pytest.raises(UserError, match=r"episodes\.colours.*choose from red, green"):
+        simulate_episode(0, 0, **SMALL, colours=colours)
 
 
 def test_a_placement_succeeds_by_physics_and_a_miss_does_not():

@@ -12,19 +12,20 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from persistworld.params import Params
+from persistworld.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
-# Modules that change no result, and params.py, whose values both engines compare by themselves.
-NEUTRAL = {f"src/persistworld/{name}.py" for name in ("__init__", "cli", "errors", "files", "params", "progress")}
+# Modules that change no result, and params.py with its reader, whose values both engines compare by themselves.
+NEUTRAL = {f"src/persistworld/{name}.py" for name in ("__init__", "cli", "configuration", "errors", "files", "params", "progress")}
 # DVC's stages that share a rule, and the rule that cannot bear its stage's name, which is a function in Snakefiles.
 RULES = {"baseline_scores": "scores", "report": "report_page"}
 # Of the presets, tabletop_base.yaml is for `persistworld base-training` alone.
@@ -215,12 +216,20 @@ def imported(start: str) -> set[str]:
         found.add(path)
         if path == "src/persistworld/__init__.py":
             continue  # offers the whole package, each name imported when it is asked for
-        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        for node in run_time_nodes(ast.parse((ROOT / path).read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             waiting += [path for name in names for path in files_of(name)]
     return found
+
+
+def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """A node and all within it, without what stands under `if TYPE_CHECKING:`."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+            yield from run_time_nodes(child)
 
 
 def is_empty(path: str) -> bool:
@@ -296,3 +305,35 @@ def test_the_sample_of_droid_is_one_command_from_an_empty_clone(tmp_path):
     shutil.copy(ROOT / "presets/droid_sample.yaml", clone / "params.yaml")
     rules = {rule_of(name) for name in stages()}
     assert planned(snakemake("--dry-run", cwd=clone)) == rules | {"base_training"}
+
+
+def commands(dry_run: str) -> set[str]:
+    """The commands of a dry run, without where their output goes."""
+    return set(re.findall(r"^Shell command: (.*) 2>&1", dry_run, re.MULTILINE))
+
+
+def test_on_the_tabletop_a_job_is_one_process(repository):
+    found = commands(snakemake("--dry-run", "--printshellcmds", "--forceall", cwd=repository))
+    assert "persistworld post_training --run post_trained --threads 1" in found
+    assert all(command.startswith("persistworld ") for command in found)
+
+
+def test_at_the_papers_scale_a_job_is_a_process_for_each_of_its_gpus(tmp_path):
+    """The droid preset under the GPUs of the clusters' profiles, whose executors need not be installed here."""
+    clone = copy_of_repository(tmp_path)
+    preset = (clone / "presets/droid.yaml").read_text()
+    (clone / "params.yaml").write_text(preset.replace("shards: 512", "shards: 1"))
+    profiles = [yaml.safe_load((clone / f"workflow/profiles/{name}/config.yaml").read_text()) for name in ("slurm", "kubernetes")]
+    gpus, same = ({rule: asked["gpu"] for rule, asked in p["set-resources"].items() if "gpu" in asked} for p in profiles)
+    assert gpus == same == {"base_training": 8, "post_training": 8, "teacher_forcing": 8, "rollouts": 8}
+    asked = [f"{rule}:gpu={count}" for rule, count in gpus.items()]
+    found = commands(snakemake("--dry-run", "--printshellcmds", "--set-resources", *asked, cwd=clone))
+    launch = "torchrun --standalone --nproc-per-node 8 -m -- persistworld.cli "
+    post_training = launch + "post_training --run post_trained --threads 1"
+    assert {post_training, launch + "teacher_forcing --threads 1", launch + "rollouts --model base --seed 0 --threads 1"} <= found
+    assert "persistworld scores --model base --threads 1" in found
+    # Eight processes share the preset's groups and its control's batch evenly; torchrun leaves the stage its options.
+    params = load_params(clone / "params.yaml")
+    assert params.post_training.groups % 8 == params.base_training.batch % 8 == 0
+    _, *options = post_training.replace("node 8", "node 2").split()
+    assert _run(clone, "torch.distributed.run", *options, "--help").count("usage: persistworld post_training") == 2

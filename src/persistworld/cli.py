@@ -107,6 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     if argv and argv[0].replace("-", "_") in STAGES:
         argv[0] = argv[0].replace("-", "_")
     args = parser().parse_args(argv)
+    args.threads = max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's processes share a machine's cores
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(args.threads)
     # A polite kill unwinds the stack, so that half-written files are removed.

@@ -7,6 +7,7 @@ so that the losses depend neither on the device nor on the number of processes (
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -18,10 +19,13 @@ from persistworld.errors import UserError
 
 Value = TypeVar("Value")
 
+# How long processes wait for each other: for hours where one makes what all use. A dead one is torchrun's to notice.
+PATIENCE = timedelta(days=2)
+
 
 def processes() -> PartialState:
     """This process's place among all; sets up communication on the first call (gloo on CPUs, nccl on GPUs)."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
 def device() -> torch.device:

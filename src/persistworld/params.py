@@ -6,17 +6,13 @@ name; so are wrong types and impossible values.
 """
 
 import dataclasses
-import difflib
-import hashlib
-import json
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from persistworld.configuration import build_section, merge, nearest, require
 from persistworld.errors import UserError
 
 View = str
@@ -37,6 +33,7 @@ class Episodes:
     height: int = 192  # pixels per view that the world model sees
     width: int = 320
     fps: float = 5.0  # after frame skip
+    colours: tuple[str, ...] = ("red", "green", "blue", "yellow", "magenta", "orange")  # simulate: of the manipulated object
     views: tuple[View, ...] = ("exterior_1", "exterior_2", "wrist")
     bad_share: float = 0.05  # a larger share of unusable episodes fails the stage
 
@@ -172,7 +169,12 @@ class BaseTraining:
     frame_skips: tuple[int, ...] = (1, 2)
     history_rule: Literal["skip", "buffer"] = "skip"  # skip: every 4 * frame_skip frames (Ctrl-World); buffer: as rollouts look back
     history_collapse: float = 0.15  # probability of a history that repeats the current frame
+    train_batch: int = 0  # windows per backward pass; the gradient is accumulated over them; 0: all of a process's share of `batch`
+    gradient_checkpointing: bool = False  # activations are computed twice instead of kept
     save_every: int = 500
+
+    def check(self) -> None:
+        require(self.train_batch >= 0, "base_training.train_batch", self.train_batch, "must be at least 1, or 0 for all at once")
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,8 @@ class Rollout:
     history_index: tuple[int, ...] = (0, 0, -8, -6, -4, -2)  # of the buffer, one latent per chunk; policy script: 0 0 -12 -9 -6 -3
     batch: int = 8  # episodes rolled out together
     precision: Literal["float32", "bfloat16"] = "bfloat16"
+    # The U-Net channels-last and through torch.compile (on a GPU as a CUDA graph): minutes once, less time a chunk; rounding differs.
+    torch_compile: bool = False
 
     def check(self) -> None:
         self.sampler.check("rollout.sampler")
@@ -347,6 +351,16 @@ class Params:
     variants: dict[str, Any] = field(default_factory=dict)  # name -> keys of post_training that differ; one more model each
 
     def check(self) -> None:
+        """Raise UserError at the first value that is impossible, by itself or beside the others, in any run."""
+        self._check_run()
+        for name in self.variants:
+            require(name not in RESERVED_MODELS, "variants", name, "is the name of a model that always exists: choose another")
+            self.for_run(name)
+        known = (*RESERVED_MODELS, *self.variants)
+        for name in self.evaluation.models:
+            require(name in known, "evaluation.models", name, f"no such model or variant; {nearest(name, known)}")
+
+    def _check_run(self) -> None:
         for section in dataclasses.fields(self):
             value = getattr(self, section.name)
             if hasattr(value, "check"):
@@ -364,9 +378,6 @@ class Params:
                 needed <= self.episodes.frames, "episodes.frames", self.episodes.frames,
                 f"post_training.prefix + branch and rollout.chunks need {needed} frames: shorten them or simulate more",
             )
-        for name in self.variants:
-            require(name not in RESERVED_MODELS, "variants", name, "is the name of a model that always exists: choose another")
-            self.for_run(name)
 
     def for_run(self, run: str) -> "Params":
         """The parameters of one post-training run: `post_trained`, or a variant with its overrides of `post_training` applied."""
@@ -374,9 +385,9 @@ class Params:
             return self
         if run not in self.variants:
             raise UserError(f"variants.{run}: no such run; choose from post_trained, {', '.join(self.variants) or '(no variants)'}")
-        merged = _merge(dataclasses.asdict(self.post_training), self.variants[run] or {})
+        merged = merge(dataclasses.asdict(self.post_training), self.variants[run] or {})
         changed = dataclasses.replace(self, post_training=build_section(PostTraining, merged, f"variants.{run}"), variants={})
-        changed.check()
+        changed._check_run()
         return changed
 
 
@@ -400,66 +411,3 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return params
-
-
-def digest(section: Any) -> str:
-    """A short hash of a section (or of all parameters), for checkpoints' manifests."""
-    return hashlib.sha256(json.dumps(dataclasses.asdict(section), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def require(condition: bool, key: str, value: Any, mend: str) -> None:
-    """Raise UserError about `key` unless `condition` holds."""
-    if not condition:
-        raise UserError(f"{key} = {value}: {mend}")
-
-
-def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(old)
-    for key, value in new.items():
-        merged[key] = _merge(old[key], value) if isinstance(value, dict) and isinstance(old.get(key), dict) else value
-    return merged
-
-
-def build_section(cls: type, raw: dict[str, Any], where: str) -> Any:
-    """A dataclass from plain keys and values, strictly. `where` names the section in errors."""
-    hints = typing.get_type_hints(cls)
-    if not isinstance(raw, dict):
-        raise UserError(f"{where} = {raw!r}: expected a section with keys, such as {', '.join(list(hints)[:3])}")
-    values = {}
-    for key, value in raw.items():
-        name = f"{where}.{key}" if where else str(key)
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
-            raise UserError(f"{name}: no such key" + (f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(hints)}"))
-        values[key] = _convert(hints[key], value, name)
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return build_section(hint, value, name)
-    if hint is Any:
-        return value
-    if origin is Literal:
-        if value not in args:
-            raise UserError(f"{name} = {value!r}: choose from {', '.join(map(str, args))}")
-        return value
-    if origin is types.UnionType:
-        if value is None and type(None) in args:
-            return None
-        return _convert(next(a for a in args if a is not type(None)), value, name)
-    if origin is tuple:
-        if not isinstance(value, list | tuple) or (args[-1] is not Ellipsis and len(value) != len(args)):
-            raise UserError(f"{name} = {value!r}: expected a list" + ("" if args[-1] is Ellipsis else f" of {len(args)}"))
-        return tuple(_convert(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise UserError(f"{name} = {value!r}: expected keys with values")
-        return {str(k): _convert(args[1], v, f"{name}.{k}") for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
-        hintful = " (YAML reads 1e-4 as text: write 1.0e-4)" if hint is float and isinstance(value, str) else ""
-        raise UserError(f"{name} = {value!r}: expected {hint.__name__}{hintful}")
-    return value

@@ -22,5 +22,7 @@ rule base_training:
         runtime=1440,
         gpu=GPUS,
     shell:
-        "(rm -rf runs/base_training && persistworld base_training --output {output} --threads {threads}"
-        " && for file in {input.perceptual}; do cp $file {output}; done) 2>&1 | tee {log}"
+        launch(
+            "(rm -rf runs/base_training && persistworld base_training --output {output} --threads {threads}"
+            " && for file in {input.perceptual}; do cp $file {output}; done) 2>&1 | tee {log}"
+        )

@@ -35,7 +35,7 @@ MODELS = PARAMS.evaluation.models
 # Models that are a checkpoint, as against baselines that need none; of them, those that are evaluated.
 ROLLED_OUT = [model for model in (*RESERVED_MODELS, *PARAMS.variants) if model not in BASELINES]
 CHECKPOINTS = [model for model in MODELS if model in ROLLED_OUT]
-# One GPU a job at the paper's scale, none on the tabletop.
+# One GPU a job at the paper's scale, none on the tabletop. More: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = 0 if PARAMS.paper.scale == "tabletop" else 1
 CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
 SECTIONS = [name for name in SETTINGS if name != "preset"]
@@ -61,6 +61,12 @@ def code(stage):
 def sections(*names):
     """Sections or "section.key"s of params.yaml, defaults filled in. As `params:`, a change makes a rule's outputs stale."""
     return {name: reduce(getitem, name.split("."), SETTINGS) for name in names}
+
+
+def launch(command):
+    """The shell text of a stage that can share its work; at the paper's scale it gets a process for each of the job's GPUs."""
+    launcher = "torchrun --standalone --nproc-per-node {resources.gpu} -m -- persistworld.cli "
+    return command.replace("persistworld ", launcher, 1) if GPUS else command
 
 
 def base_files():

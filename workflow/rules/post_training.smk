@@ -25,4 +25,4 @@ rule post_training:
         runtime=4320,
         gpu=GPUS,
     shell:
-        "persistworld post_training --run {wildcards.run} --threads {threads} 2>&1 | tee {log}"
+        launch("persistworld post_training --run {wildcards.run} --threads {threads} 2>&1 | tee {log}")

@@ -21,4 +21,4 @@ rule rollouts:
         runtime=720,
         gpu=GPUS,
     shell:
-        "persistworld rollouts --model {wildcards.model} --seed {wildcards.seed} --threads {threads} 2>&1 | tee {log}"
+        launch("persistworld rollouts --model {wildcards.model} --seed {wildcards.seed} --threads {threads} 2>&1 | tee {log}")

@@ -22,4 +22,4 @@ rule teacher_forcing:
         runtime=4320,
         gpu=GPUS,
     shell:
-        "persistworld teacher_forcing --threads {threads} 2>&1 | tee {log}"
+        launch("persistworld teacher_forcing --threads {threads} 2>&1 | tee {log}")

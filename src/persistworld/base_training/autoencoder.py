@@ -12,7 +12,8 @@ from persistworld.params import Autoencoder as Sizes
 from persistworld.params import BaseTraining
 from persistworld.progress import track
 from persistworld.randomness import generator, normal
-from persistworld.world_model.autoencoder import Autoencoder, images_to_float
+from persistworld.world_model.autoencoder import Autoencoder
+from persistworld.world_model.views import images_to_float
 
 KL_WEIGHT = 1e-4  # per latent dimension: keeps the latents near unit scale without costing pixels
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from persistworld import params
+from persistworld import configuration, params
 from persistworld.base_training.loss import Draws, draw, teacher_forcing_loss
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
@@ -34,7 +34,7 @@ def train_world_model(
     average = copy.deepcopy(model)
     optimizer = MatrixOptimizer(model.parameters(), training.optimizer)
     data = hashlib.sha256(repr((tuple(episodes), history_index)).encode()).hexdigest()[:16]
-    digest = f"{params.digest(training)}-{params.digest(model.config)}-{data}-{seed}"
+    digest = f"{configuration.digest(training)}-{configuration.digest(model.config)}-{data}-{seed}"
     start = 0
     if (state := load_state(run_folder, digest)) is not None:
         start = state["step"]
@@ -43,12 +43,13 @@ def train_world_model(
         optimizer.load_state_dict(state["optimizer"])
 
     model.train()
+    if training.gradient_checkpointing:
+        model.unet.enable_gradient_checkpointing()
     recent: list[float] = []
     for step in track(range(start, training.steps), training.steps, "base training", start):
         rng = generator(seed, "base_training", step)
         batch, sentences = draw_batch(model, store, episodes, training, history_index, rng)
-        loss = training_loss(model, batch, sentences, training, rng)
-        loss.backward()
+        loss = accumulate_gradient(model, batch, sentences, training, rng, training.train_batch or training.batch)
         average_gradients(model.parameters())
         optimizer.step(learning_rate_share(step, training.steps, training.warmup, training.optimizer.decay_from))
         # The decay rises from 0.1, so that the random start is soon forgotten.
@@ -81,31 +82,24 @@ def draw_batch(
     return read_batch(store, windows, model.statistics.normalise), [e.instruction for e in chosen]
 
 
-def training_loss(
-    model: WorldModel, batch: Batch, sentences: list[str], training: params.BaseTraining, rng: torch.Generator
-) -> Tensor:
-    """The loss of this process's share of a batch; instructions are encoded with gradient: the text encoder is trained along."""
-    draws, rows = draw(batch.history, batch.future, training, rng), own_share(len(batch.future), "base_training.batch")
-    return _loss_of(rows, model, batch, sentences, draws, training)
-
-
 def accumulate_gradient(
     model: WorldModel, batch: Batch, sentences: list[str], training: params.BaseTraining, rng: torch.Generator, part: int
 ) -> Tensor:
-    """`training_loss` and its gradient, `part` windows a backward pass; the loss without its graph."""
+    """The loss of this process's share of a batch, without its graph; its gradient is added up, `part` windows a backward pass."""
     draws, rows = draw(batch.history, batch.future, training, rng), own_share(len(batch.future), "base_training.batch")
     total = torch.zeros((), device=model.device)
     for start in range(rows.start, rows.stop, part):
         own = slice(start, min(start + part, rows.stop))
-        loss = _loss_of(own, model, batch, sentences, draws, training) * ((own.stop - own.start) / (rows.stop - rows.start))
+        loss = training_loss(own, model, batch, sentences, draws, training) * ((own.stop - own.start) / (rows.stop - rows.start))
         loss.backward()
         total += loss.detach()
     return total
 
 
-def _loss_of(
+def training_loss(
     rows: slice, model: WorldModel, batch: Batch, sentences: list[str], draws: Draws, training: params.BaseTraining
 ) -> Tensor:
+    """The mean loss of a batch's `rows`; instructions are encoded with gradient: the text encoder is trained along."""
     batch, draws = on_device(batch.take(rows), model.device), on_device(draws.take(rows), model.device)
     with autocast(model.device, training.precision):
         text = None if model.text_encoder is None else model.text_encoder(sentences[rows])

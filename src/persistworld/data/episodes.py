@@ -1,6 +1,6 @@
 """What an episode is, who can read one, and which split it belongs to (DROID's conventions, FACTS 5)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -67,6 +67,12 @@ class EpisodeSource(Protocol):
 
     def frames(self, index: int, view: str) -> np.ndarray:
         """One view, (T, H, W, 3) uint8 RGB. Raises BadEpisode when it cannot be decoded whole."""
+
+    def frame_batches(self, index: int, view: str, stride: int, batch: int) -> Iterator[np.ndarray]:
+        """Every `stride`-th of the same frames, `batch` at a time (the last may be fewer), and only one batch in memory.
+
+        Raises what `frames` raises, when it comes to that frame: batches before it have been handed out by then.
+        """
 
     def masks(self, index: int) -> np.ndarray | None:
         """(T, V, H, W) uint8 in 0 background, 1 robot, 2 manipulated object; None when there are none."""

@@ -1,5 +1,6 @@
 """Many simulated episodes at once: parallel, deterministic per episode, and resumable."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from persistworld.data.lerobot import (
     write_meta,
 )
 from persistworld.data.simulator import SIMULATOR_VERSION, simulate_episode
+from persistworld.data.tasks import COLOURS
 from persistworld.errors import UserError
 from persistworld.files import write_json
 
@@ -29,8 +31,9 @@ RECORD = "simulation.json"  # what the episodes beside it were made with
 
 
 def generate(
-    root: str | Path, indices: Sequence[int], seed: int, frames: int, height: int, width: int, fps: float, workers: int
-) -> None:
+    root: str | Path, indices: Sequence[int], seed: int, frames: int, height: int, width: int, fps: float,
+    workers: int, colours: Sequence[str] = tuple(COLOURS),
+) -> None:  # fmt: skip
     """Fill `root` with the episodes `indices` (they may be sparse) in `workers` processes of one thread each.
 
     Episodes that are already whole on disk are kept, so that a killed run takes up where it stopped; those made with
@@ -42,9 +45,10 @@ def generate(
         raise UserError(f"{root}: give at least one episode index, none negative, and at least one worker")
     made_with = {
         "simulator": SIMULATOR_VERSION, "seed": seed, "frames": frames, "height": height, "width": width, "fps": fps,
+        "colours": list(colours),
     }  # fmt: skip
     _prepare(root, made_with)
-    job = partial(_make, root, seed=seed, frames=frames, height=height, width=width, fps=fps)
+    job = partial(_make, root, seed=seed, frames=frames, height=height, width=width, fps=fps, colours=colours)
     statistics = []
     spawn = multiprocessing.get_context("spawn")
     with _one_thread(), ProcessPoolExecutor(workers, mp_context=spawn) as pool:
@@ -59,17 +63,26 @@ def generate(
 
 
 def _prepare(root: Path, made_with: dict) -> None:
-    record, folders = root / RECORD, [root / name for name in FOLDERS if (root / name).exists()]
+    refuse_foreign(root)
+    record = root / RECORD
     try:
         found = json.loads(record.read_text()) if record.is_file() else None
     except json.JSONDecodeError:
-        found = {}
-    if found is None and folders:
-        raise UserError(f"{folders[0]}: holds episodes that were not simulated here; choose another folder or move it")
+        found = None
     if found != made_with:
-        for folder in folders:
+        for folder in _content(root):
             shutil.rmtree(folder)
         write_json(record, made_with)
+
+
+def refuse_foreign(root: Path) -> None:
+    """Raise UserError when `root` holds episodes that `generate` did not make."""
+    if (folders := _content(root)) and not (root / RECORD).is_file():
+        raise UserError(f"{folders[0]}: holds episodes that were not simulated here; choose another folder or move it")
+
+
+def _content(root: Path) -> list[Path]:
+    return [root / name for name in FOLDERS if (root / name).exists()]
 
 
 class _one_thread:
@@ -94,12 +107,10 @@ def _make(root: Path, index: int, **how) -> dict:
     files = [file_path(root, VIDEO_PATH, index, view) for view in VIEWS]
     files += [file_path(root, MASK_PATH, index), file_path(root, DATA_PATH, index)]
     if all(file.is_file() for file in files):
-        try:
+        with contextlib.suppress(BadEpisode):  # damaged since: made again
             found = episode_statistics(root, index)
             if found["length"] == how["frames"]:
                 return found
-        except BadEpisode:
-            pass  # damaged since: made again
     write_episode(root, simulate_episode(index, **how))
     return episode_statistics(root, index)
 

@@ -4,8 +4,10 @@ A shard holds, for each episode i, tensor "i" (T, C, V * h, w), the scaled and s
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,22 +17,40 @@ from torch import Tensor
 
 from persistworld import params
 from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
+from persistworld.data.prefetch import prefetched
 from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json, write_json
 from persistworld.progress import track
-from persistworld.randomness import normal
-from persistworld.world_model.autoencoder import Autoencoder, images_to_float, stack_views
+from persistworld.randomness import generator
+from persistworld.world_model.views import images_to_float, stack_views
+
+if TYPE_CHECKING:  # diffusers takes seconds to import, and whoever has an autoencoder has imported it
+    from persistworld.world_model.autoencoder import Autoencoder
+
+
+AHEAD = 2  # batches of frames that wait for the encoder, or are being decoded for it
+FEW = 4  # images that are resized at once: their floats stay in the cache, which is three times as fast as a batch
+
+
+def resized_batches(source: EpisodeSource, index: int, settings: params.Episodes, view: str, batch: int) -> Iterator[Tensor]:
+    """One view at the frame rate and size that the world model sees: (`batch` or, at the end, fewer; H, W, 3) uint8.
+
+    Raises BadEpisode when it comes to what cannot be decoded, and at the end when the video is of another length.
+    """
+    size = (settings.height, settings.width)
+    for part in source.frame_batches(index, view, frame_stride(source.fps, settings.fps), batch):
+        frames = torch.from_numpy(part)
+        yield frames if frames.shape[1:3] == size else torch.cat([_resized(few, size) for few in frames.split(FEW)])
+
+
+def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    images = F.interpolate(frames.movedim(-1, 1).float(), size, mode="bilinear", antialias=True, align_corners=False)
+    return images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
 
 
 def resized_frames(source: EpisodeSource, index: int, settings: params.Episodes, view: str) -> Tensor:
-    """(T, H, W, 3) uint8 at the frame rate and size that the world model sees. Raises BadEpisode."""
-    stride = frame_stride(source.fps, settings.fps)
-    frames = torch.from_numpy(source.frames(index, view)[::stride])
-    if frames.shape[1:3] == (settings.height, settings.width):
-        return frames
-    size = (settings.height, settings.width)
-    images = F.interpolate(frames.movedim(-1, 1).float(), size, mode="bilinear", antialias=True, align_corners=False)
-    return images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
+    """(T, H, W, 3) uint8: the whole view. Raises BadEpisode."""
+    return torch.cat(list(resized_batches(source, index, settings, view, batch=64)))
 
 
 @torch.no_grad()
@@ -39,20 +59,30 @@ def encode_episode(
     index: int,
     settings: params.Episodes,
     latents: params.Latents,
-    autoencoder: Autoencoder,
+    autoencoder: "Autoencoder",
     seed: int,
 ) -> Tensor:
-    """Scaled, stacked latents (T, C, V * h, w) float32 of one episode. Raises BadEpisode."""
-    views = []
-    for number, view in enumerate(settings.views):
-        images = images_to_float(resized_frames(source, index, settings, view))
-        shape = (autoencoder.sizes.latent_channels, settings.height // autoencoder.factor, settings.width // autoencoder.factor)
-        noise = None
-        if latents.posterior == "sample":  # drawn for the whole view: `latents.batch` must not matter
-            noise = normal((len(images), *shape), seed, "posterior", index, number)
-        rows = torch.arange(len(images)).split(latents.batch)
-        parts = [autoencoder.encode(images[r], None if noise is None else noise[r]).cpu() for r in rows]
-        views.append(torch.cat(parts))
+    """Scaled, stacked latents (T, C, V * h, w) float32 of one episode. Raises BadEpisode.
+
+    While one batch is encoded a thread decodes and resizes the next, past the ends of views. Memory holds the latents and
+    a few batches of frames, however long the episode.
+    """
+
+    def batches() -> Iterator[tuple[str, Tensor]]:
+        for view in settings.views:
+            for frames in resized_batches(source, index, settings, view, latents.batch):
+                yield view, frames
+
+    parts: dict[str, list[Tensor]] = {view: [] for view in settings.views}
+    draws = {view: generator(seed, "posterior", index, number) for number, view in enumerate(settings.views)}
+    shape = (autoencoder.sizes.latent_channels, settings.height // autoencoder.factor, settings.width // autoencoder.factor)
+    with closing(prefetched(batches(), AHEAD)) as made:
+        for view, frames in made:
+            noise = None
+            if latents.posterior == "sample":  # drawn frame by frame: `latents.batch` must not matter
+                noise = torch.stack([torch.randn(shape, generator=draws[view]) for _ in frames])
+            parts[view].append(autoencoder.encode(images_to_float(frames), noise).cpu())
+    views = [torch.cat(parts[view]) for view in settings.views]
     if len({len(v) for v in views}) != 1:
         raise BadEpisode(index, f"views differ in length: {[len(v) for v in views]}")
     return stack_views(torch.stack(views, dim=1))
@@ -63,7 +93,7 @@ def encode_shard(
     indices: Sequence[int],
     settings: params.Episodes,
     latents: params.Latents,
-    autoencoder: Autoencoder,
+    autoencoder: "Autoencoder",
     seed: int,
     path: Path,
     resume: Path | None = None,
@@ -136,8 +166,12 @@ class LatentStore:
         return view[low : max(rows) + 1][torch.as_tensor(rows) - low]
 
 
-def read_shard_index(path: Path) -> tuple[dict[int, int], dict[int, str]]:
-    """Frame counts and bad episodes of a shard's .json."""
-    raw = read_json(path)
-    return {int(k): v for k, v in raw["frames"].items()}, {int(k): v for k, v in raw["bad"].items()}
+def read_shard_indices(folder: Path, shards: int) -> tuple[dict[int, int], dict[int, str]]:
+    """Frame counts and bad episodes of all `shards` in a folder, from the .json beside each."""
+    frames, bad = {}, {}
+    for number in range(shards):
+        raw = read_json(folder / f"shard-{number}.json")
+        frames |= {int(k): v for k, v in raw["frames"].items()}
+        bad |= {int(k): v for k, v in raw["bad"].items()}
+    return frames, bad
 

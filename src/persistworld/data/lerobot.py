@@ -11,7 +11,7 @@ is episode_index * T + frame_index, so that an episode's file does not depend on
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from persistworld.data.episodes import VIEWS, BadEpisode, Episode
 from persistworld.data.lerobot_columns import VIDEO_KEYS, episode_of, read_info
 from persistworld.data.tasks import INSTRUCTIONS
-from persistworld.data.video import CODEC, BrokenVideo, read_video, write_video
+from persistworld.data.video import CODEC, BrokenVideo, read_video, video_batches, write_video
 from persistworld.errors import UserError
 from persistworld.files import atomic_path, write_json
 
@@ -201,18 +201,21 @@ class LeRobotEpisodes:
 
     def frames(self, index: int, view: str) -> np.ndarray:
         """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or of another length."""
+        return np.concatenate(list(self.frame_batches(index, view)))
+
+    def frame_batches(self, index: int, view: str, stride: int = 1, batch: int = 64) -> Iterator[np.ndarray]:
+        """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
         if view not in self.views:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
         place = {"episode_chunk": index // CHUNK, "episode_index": index, "video_key": self._info.video_keys[view]}
         path = self.root / self._info.video_path.format(**place)
         try:
-            frames = read_video(path)
+            count = yield from video_batches(path, stride, batch)
         except BrokenVideo as error:
             raise BadEpisode(index, f"video {path} {error}") from None
-        length = self._listed.get(index, {}).get("length", len(frames))
-        if len(frames) != length:
-            raise BadEpisode(index, f"video {path} holds {len(frames)} frames, meta/episodes.jsonl says {length}")
-        return frames
+        length = self._listed.get(index, {}).get("length", count)
+        if count != length:
+            raise BadEpisode(index, f"video {path} holds {count} frames, meta/episodes.jsonl says {length}")
 
     def masks(self, index: int) -> np.ndarray | None:
         """(T, V, H, W) uint8, or None where the data set has none. Raises BadEpisode when the file is broken."""

@@ -6,15 +6,16 @@
     videos/{video_key}/chunk-000/file-000.mp4   many episodes after each other
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from persistworld.data.episodes import BadEpisode, Episode
 from persistworld.data.lerobot_columns import episode_of, read_info
+from persistworld.data.video import BrokenVideo, Span, video_batches
 from persistworld.errors import UserError
 
 
@@ -68,6 +69,10 @@ class LeRobotV3Episodes:
 
     def frames(self, index: int, view: str) -> np.ndarray:
         """One view, (T, H, W, 3) uint8. Raises BadEpisode when its span of the video is missing or does not decode."""
+        return np.concatenate(list(self.frame_batches(index, view)))
+
+    def frame_batches(self, index: int, view: str, stride: int = 1, batch: int = 64) -> Iterator[np.ndarray]:
+        """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
         if view not in self.views:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
         row, group = self._row(index), f"videos/{self._info.video_keys[view]}"
@@ -75,16 +80,12 @@ class LeRobotV3Episodes:
         start = row.get(f"{group}/from_timestamp")
         if start is None:
             raise BadEpisode(index, f"meta/episodes has no {group}/from_timestamp")
-        if not path.is_file():
-            raise BadEpisode(index, f"video {path} missing")
         try:
-            frames = read_span(path, start, row["length"], self.fps)
-        except (av.FFmpegError, IndexError) as error:
-            raise BadEpisode(index, f"video {path} cannot be decoded ({error})") from None
-        if len(frames) != row["length"]:
-            span = f"{len(frames)} frames from {start:g} s on"
-            raise BadEpisode(index, f"video {path} holds {span}, meta/episodes says {row['length']}")
-        return np.stack(frames)
+            count = yield from video_batches(path, stride, batch, Span(start, self.fps, row["length"]))
+        except BrokenVideo as error:
+            raise BadEpisode(index, f"video {path} {error}") from None
+        if count != row["length"]:
+            raise BadEpisode(index, f"video {path} holds {count} frames from {start:g} s on, meta/episodes says {row['length']}")
 
     def masks(self, index: int) -> None:
         """The layout has no masks."""
@@ -100,24 +101,3 @@ class LeRobotV3Episodes:
         if chunk is None or file is None:
             raise BadEpisode(index, f"meta/episodes names no file for {group}")
         return self.root / template.format(chunk_index=int(chunk), file_index=int(file), **more)
-
-
-def read_span(path: Path, start: float, count: int, fps: float) -> list[np.ndarray]:
-    """The first `count` frames (H, W, 3) uint8 from `start` (s) on; fewer where the video ends. Raises av.FFmpegError.
-
-    It seeks to the key frame before, so that the time does not grow with the episodes before it in the file.
-    """
-    found: list[np.ndarray] = []
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_count = 1
-        origin = (stream.start_time or 0) * stream.time_base
-        container.seek(int(max(0.0, start + float(origin)) / stream.time_base), stream=stream, backward=True)
-        for frame in container.decode(stream):
-            # Time stamps are rounded to the container's ticks: a frame counts from half a frame before `start` on.
-            if float(frame.pts * stream.time_base - origin) < start - 0.5 / fps:
-                continue
-            found.append(frame.to_ndarray(format="rgb24"))
-            if len(found) == count:
-                break
-    return found

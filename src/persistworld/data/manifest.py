@@ -4,15 +4,19 @@ import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from persistworld import params
+from persistworld.configuration import build_section
 from persistworld.data.episodes import EpisodeSource, split_of
-from persistworld.data.latents import LatentStore
 from persistworld.data.poses import PoseStatistics, pose_statistics
 from persistworld.errors import UserError
 from persistworld.files import read_json, write_json
+
+if TYPE_CHECKING:  # the stage `episodes` has no use for torch
+    from persistworld.data.latents import LatentStore
 
 
 @dataclass(frozen=True)
@@ -79,20 +83,14 @@ def _split(index: int, settings: params.Episodes, source: EpisodeSource | None) 
 
 def build_manifest(
     source: EpisodeSource,
-    store: LatentStore,
+    store: "LatentStore",
     frames: dict[int, int],
     bad: dict[int, str],
     settings: params.Episodes,
     rotation: str,
 ) -> Manifest:
     """From frame counts and bad episodes of all shards. Raises UserError when too many episodes are unusable."""
-    total = len(frames) + len(bad)
-    if total == 0 or len(bad) > settings.bad_share * total:
-        first = "; ".join(f"episode {i}: {reason}" for i, reason in sorted(bad.items())[:3]) or "none found"
-        raise UserError(
-            f"{settings.path}: {len(bad)} of {total} episodes cannot be used, more than episodes.bad_share = "
-            f"{settings.bad_share} allows ({first})"
-        )
+    check_bad_share(len(frames), bad, settings)
     entries, notes = [], Counter()
     for index in sorted(frames):
         episode = source.episode(index)
@@ -103,6 +101,17 @@ def build_manifest(
     # Only a base model that is trained here needs statistics: a checkpoint brings its own, so evaluation does without 'train'.
     statistics = pose_statistics(np.concatenate(training), rotation) if training else None
     return Manifest(tuple(entries), bad, statistics, dict(notes))
+
+
+def check_bad_share(usable: int, bad: dict[int, str], settings: params.Episodes) -> None:
+    """Raise UserError when too many of the episodes that were read cannot be used (`bad`: index -> reason), or none can."""
+    total = usable + len(bad)
+    if usable == 0 or len(bad) > settings.bad_share * total:
+        first = "; ".join(f"episode {i}: {reason}" for i, reason in sorted(bad.items())[:3]) or "none found"
+        raise UserError(
+            f"{settings.path}: {len(bad)} of {total} episodes cannot be used, more than episodes.bad_share = "
+            f"{settings.bad_share} allows ({first})"
+        )
 
 
 def save_manifest(manifest: Manifest, path: str | Path) -> None:
@@ -121,5 +130,5 @@ def load_manifest(path: str | Path) -> Manifest:
     """Read a manifest. Raises UserError when it is missing or damaged."""
     raw = read_json(path)
     entries = tuple(Entry(**e | {"notes": tuple(e["notes"])}) for e in raw["episodes"])
-    statistics = raw["pose_statistics"] and params.build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
+    statistics = raw["pose_statistics"] and build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
     return Manifest(entries, {int(k): v for k, v in raw["bad"].items()}, statistics, raw["notes"])

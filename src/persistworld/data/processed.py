@@ -8,6 +8,7 @@ What is odd in an episode and could be dealt with is among its `notes`; what cou
 
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from persistworld.data.episodes import NO_INSTRUCTION, VIEWS, BadEpisode, Episode
-from persistworld.data.video import BrokenVideo, read_video
+from persistworld.data.video import BrokenVideo, video_batches
 from persistworld.errors import UserError
 
 FPS = 5.0  # by the layout's definition: every third frame of DROID's 15 Hz
@@ -83,16 +84,19 @@ class ProcessedEpisodes:
 
     def frames(self, index: int, view: str) -> np.ndarray:
         """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or of another length."""
+        return np.concatenate(list(self.frame_batches(index, view)))
+
+    def frame_batches(self, index: int, view: str, stride: int = 1, batch: int = 64) -> Iterator[np.ndarray]:
+        """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
         raw = _read(index, self._path(index))
         path = self._file(index, raw, "video", view)
         try:
-            frames = read_video(path)
+            count = yield from video_batches(path, stride, batch)
         except BrokenVideo as error:
             raise BadEpisode(index, f"video {path} {error}") from None
-        length = raw.get("video_length", len(frames))
-        if len(frames) != length:
-            raise BadEpisode(index, f"video {path} holds {len(frames)} frames, its annotation says {length}")
-        return frames
+        length = raw.get("video_length", count)
+        if count != length:
+            raise BadEpisode(index, f"video {path} holds {count} frames, its annotation says {length}")
 
     def latents(self, index: int, view: str) -> Tensor | None:
         """The recorded, scaled latents of one view, (T, C, h, w) float32; None where there are none.

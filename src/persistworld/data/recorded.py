@@ -1,5 +1,7 @@
 """Latents that a data set brings along (Ctrl-World's `latent_videos/`, FACTS 5), taken where they fit the autoencoder."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,10 @@ from persistworld import params
 from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
 from persistworld.data.latents import resized_frames
 from persistworld.errors import UserError
-from persistworld.world_model.autoencoder import Autoencoder, images_to_float, stack_views
+from persistworld.world_model.views import images_to_float, stack_views
+
+if TYPE_CHECKING:
+    from persistworld.world_model.autoencoder import Autoencoder
 
 TOLERANCE = 0.5  # of a frame's size; a draw from the posterior stays far below, another scaling or autoencoder far above
 ENCODE = "set latents.source to encode"
@@ -16,7 +21,7 @@ ENCODE = "set latents.source to encode"
 class RecordedLatents:
     """Reads and stacks them as `encode_episode` would make them; the first episode's are held against the autoencoder."""
 
-    def __init__(self, source: EpisodeSource, settings: params.Episodes, autoencoder: Autoencoder) -> None:
+    def __init__(self, source: EpisodeSource, settings: params.Episodes, autoencoder: "Autoencoder") -> None:
         """Raises UserError when the layout of `source` has no latents."""
         if not hasattr(source, "latents"):
             raise UserError(f"latents.source = recorded: the layout of {settings.path} has no latents; {ENCODE}")

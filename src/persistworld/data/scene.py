@@ -217,9 +217,9 @@ class Scene:
         self._external = []
         for side in (1, -1):
             eye = np.array([0.98, 0.50 * side, 0.46]) + rng.uniform(-0.025, 0.025, 3)
-            aim = np.array([0.46, 0.0, 0.13]) + rng.uniform(-0.012, 0.012, 3)
+            aim = np.array([0.46, 0.0, 0.12]) + rng.uniform(-0.012, 0.012, 3)
             view = pybullet.computeViewMatrix(eye.tolist(), aim.tolist(), (0, 0, 1))
-            self._external.append((view, self._projection(41 + float(rng.uniform(-1, 1)))))
+            self._external.append((view, self._projection(34 + float(rng.uniform(-1, 1)))))
         self._wrist_eye = np.array([0.11, 0.0, -0.03]) + rng.uniform(-0.003, 0.003, 3)
         self._wrist_tilt = math.radians(18 + float(rng.uniform(-1, 1)))
 

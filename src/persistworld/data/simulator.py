@@ -4,16 +4,17 @@ The stand-in for DROID: a Franka Panda in PyBullet at `fps` (5 Hz), two external
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from persistworld.data.episodes import VIEWS, Episode
 from persistworld.data.scene import PHYSICS_STEP, Scene
-from persistworld.data.tasks import Waypoint, sample_task, script, start_waypoint, succeeded
+from persistworld.data.tasks import COLOURS, Waypoint, sample_task, script, start_waypoint, succeeded
 from persistworld.errors import UserError
 
-SIMULATOR_VERSION = 1  # raise it whenever the same (seed, index) gives other bytes
+SIMULATOR_VERSION = 2  # raise it whenever the same (seed, index) gives other bytes
 STEPS_PER_COMMAND = 4  # physics steps: the arm is commanded at 30 Hz
 
 
@@ -50,16 +51,23 @@ class _Motion:
         return position, np.array([math.pi + x, y, (1 - s) * a.yaw + s * b.yaw]), gripper
 
 
-def simulate_episode(index: int, seed: int, *, frames: int, height: int, width: int, fps: float) -> SimulatedEpisode:
-    """Simulate episode `index` of `frames` frames at `fps`; the same (seed, index) gives the same bytes.
+def simulate_episode(
+    index: int, seed: int, *, frames: int, height: int, width: int, fps: float, colours: Sequence[str] = tuple(COLOURS)
+) -> SimulatedEpisode:
+    """Simulate episode `index` of `frames` frames at `fps`; the same arguments give the same bytes.
 
-    Raises UserError for sizes that cannot be simulated.
+    The manipulated object has one of `colours`; everything else keeps its own palette.
+
+    Raises UserError for sizes and colours that cannot be simulated.
     """
     steps = round(1 / fps / PHYSICS_STEP) if fps > 0 else 0
     if steps < STEPS_PER_COMMAND or frames < 1 or min(height, width) < 8:
         raise UserError(f"cannot simulate {frames} frames of {height}x{width} at {fps} fps (from 1, 8x8; fps to 30)")
+    unknown = sorted(set(colours) - set(COLOURS))
+    if unknown or not colours:
+        raise UserError(f"episodes.colours: {unknown or 'empty'}; choose from {', '.join(COLOURS)}")
     rng = np.random.default_rng([seed, index])
-    task = sample_task(rng)
+    task = sample_task(rng, colours)
     scene = Scene(task, rng, height, width)
     try:
         return _record(index, scene, task, rng, frames, fps, steps)

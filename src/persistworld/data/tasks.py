@@ -4,7 +4,7 @@ Lengths in m, angles in rad, in the robot's base frame: x forward, y to the robo
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,15 +88,16 @@ def _all_instructions() -> tuple[str, ...]:
 INSTRUCTIONS = _all_instructions()  # every sentence that can occur; the place in it is LeRobot's task_index
 
 
-def sample_task(rng: np.random.Generator) -> Task:
-    """Draw a scene and an intent."""
+def sample_task(rng: np.random.Generator, colours: Sequence[str] = tuple(COLOURS)) -> Task:
+    """Draw a scene and an intent; the manipulated object has one of `colours`, a distractor never the same one."""
     intent = str(rng.choice(list(INTENTS), p=list(INTENTS.values())))
     shape = str(rng.choice(SHAPES[:2] if intent == "stack" else SHAPES))
-    colour, other = (str(c) for c in rng.choice(list(COLOURS), 2, replace=False))
+    colour = str(rng.choice(list(colours)))
+    other = str(rng.choice([c for c in COLOURS if c != colour]))
     goal_shape = "block" if intent == "stack" else str(rng.choice(CONTAINERS))
     goal_colour = str(rng.choice(list(CONTAINER_COLOURS)))
     places = _places(rng)
-    half = float(rng.uniform(0.027, 0.031)) + (0.004 if shape == "ball" else 0.0)
+    half = float(rng.uniform(0.032, 0.035))
     height = float(rng.uniform(0.028, 0.036)) if shape == "cylinder" else half
     thing = Thing(shape, colour, half, height, places[0], float(rng.uniform(-math.pi / 4, math.pi / 4)))
     goal_half, goal_height = (BLOCK_HALF[0], BLOCK_HALF[2]) if goal_shape == "block" else (CONTAINER_HALF, 0.02)

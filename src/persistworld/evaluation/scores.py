@@ -8,6 +8,7 @@ empty mask has no row.
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from persistworld.metrics.frame import masked_mean, psnr_of, squared_error_map, 
 from persistworld.metrics.perceptual import PerceptualDistance
 
 REGIONS = {"robot": 1, "object": 2}
-BATCH = 32  # images per pass of the perceptual network: what stays in the processor's cache
+BATCH = 19  # frames that are scored together: what stays in the processor's cache; the paper's 57 are three times as many
 
 Columns = dict[tuple[str, str, str], Tensor]  # (protocol, region, metric) -> (T,), NaN where the mask is empty
 
@@ -47,25 +48,30 @@ class Scorer:
         The ground truth's statistics and features are computed once for all seeds, a rollout's features once for both
         protocols: the perceptual network is nearly all of the time.
         """
-        parts, device = [], self.perceptual.device
+        keys, values, device = [], [], self.perceptual.device
         for place, view in enumerate(self.views):
             films = [_images(frames[:, place].to(device)) for frames in rollouts.values()]
             truths = {"decoded": truth.decoded, "raw": truth.raw}
             targets = {protocol: _images(frames[:, place].to(device)) for protocol, frames in truths.items()}
             labels = None if truth.masks is None else truth.masks[:, place].to(device)
             for seed, columns in zip(rollouts, self._view(films, targets, labels), strict=True):
-                for (protocol, region, metric), values in columns.items():
-                    rows = pd.DataFrame({"frame": range(len(values)), "value": values.float().cpu().numpy()})
-                    names = {"protocol": protocol, "region": region, "metric": metric, "view": view, "seed": seed}
-                    parts.append(rows.assign(**names))
-        table = pd.concat(parts, ignore_index=True).dropna(subset="value")
-        table["chunk"] = ((table["frame"] - 1).clip(lower=0)) // CHUNK_STRIDE
-        return table.assign(model=model, episode=truth.episode)
+                keys += [(*names, view, seed) for names in columns]
+                values += columns.values()
+        return _rows(keys, torch.stack(values).cpu().numpy()).assign(model=model, episode=truth.episode)
 
     def _view(self, films: list[Tensor], targets: dict[str, Tensor], labels: Tensor | None) -> list[Columns]:
         """The columns of each film (T, 3, H, W) of one view against the targets of both protocols."""
-        window = self.settings.ssim_window
         masks = {} if labels is None else {region: labels == label for region, label in REGIONS.items()}
+        batches = []
+        for start in range(0, len(films[0]), BATCH):
+            rows = slice(start, start + BATCH)
+            parts = ({name: images[rows] for name, images in group.items()} for group in (targets, masks))
+            batches.append(self._batch([film[rows] for film in films], *parts))
+        return [{name: torch.cat([part[name] for part in parts]) for name in parts[0]} for parts in zip(*batches, strict=True)]
+
+    def _batch(self, films: list[Tensor], targets: dict[str, Tensor], masks: dict[str, Tensor]) -> list[Columns]:
+        """`_view` of a few frames; masks (T, H, W) bool by region."""
+        window = self.settings.ssim_window
         found: list[Columns] = [{} for _ in films]
         for protocol, target in targets.items():
             statistics = ssim_target(target, window)
@@ -76,52 +82,44 @@ class Scorer:
                 for region, mask in masks.items():
                     columns[protocol, region, "ssim"] = masked_mean(similarity, mask)
                     columns[protocol, region, "psnr"] = psnr_of(masked_mean(error, mask))
-        self._lpips(found, films, targets, "full", None, masks)
-        if self.settings.masked_lpips == "multiplied":
+        spatial = self.settings.masked_lpips == "spatial"
+        self._lpips(found, films, targets, masks if spatial else {})
+        if not spatial:
             for region, mask in masks.items():
-                self._lpips(found, films, targets, region, mask, {})
+                self._multiplied_lpips(found, films, targets, region, mask)
         return found
 
-    def _lpips(
-        self,
-        found: list[Columns],
-        films: list[Tensor],
-        targets: dict[str, Tensor],
-        region: str,
-        weight: Tensor | None,
-        masks: dict[str, Tensor],
-    ) -> None:
-        """Add LPIPS of one region to each film's columns, of images multiplied by `weight` if given.
+    def _lpips(self, found: list[Columns], films: list[Tensor], targets: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
+        """Add the full frames' LPIPS to each film's columns, and the mean over every mask of its map."""
+        truths = {protocol: self._features(target) for protocol, target in targets.items()}
+        for columns, film in zip(found, films, strict=True):
+            features = self._features(film)
+            for protocol, known in truths.items():
+                if not masks:
+                    columns[protocol, "full", "lpips"] = self.perceptual.distance(features, known)
+                    continue
+                whole, distances = self.perceptual.distance_and_map(features, known, film.shape[-2:])
+                columns[protocol, "full", "lpips"] = whole
+                for region, mask in masks.items():
+                    columns[protocol, region, "lpips"] = masked_mean(distances, mask)
 
-        Images whose weight is zero everywhere are not computed. With masked_lpips 'spatial', `masks` are the regions to
-        average the map over.
-        """
-        count = len(films[0])
-        device = films[0].device
-        chosen = torch.arange(count, device=device) if weight is None else weight.flatten(1).any(dim=1).nonzero()[:, 0]
+    def _multiplied_lpips(self, found: list[Columns], films: list[Tensor], targets: dict[str, Tensor], region: str, mask: Tensor) -> None:
+        """Add one region's LPIPS of images that are zero outside its mask; an empty mask is NaN, and not computed."""
+        shown = mask.flatten(1).any(dim=1)
         for columns in found:
             for protocol in targets:
-                columns[protocol, region, "lpips"] = torch.full((count,), float("nan"), device=device)
-        if len(chosen) == 0:  # a view that never shows the region
+                columns[protocol, region, "lpips"] = torch.full(shown.shape, float("nan"), device=shown.device)
+        if not shown.any():  # the region is out of view
             return
-        for rows in chosen.split(BATCH):
-            part = None if weight is None else weight[rows]
-            truths = {protocol: self._features(target[rows], part) for protocol, target in targets.items()}
-            for columns, film in zip(found, films, strict=True):
-                features = self._features(film[rows], part)
-                for protocol, known in truths.items():
-                    if self.settings.masked_lpips != "spatial" or not masks:
-                        columns[protocol, region, "lpips"][rows] = self.perceptual.distance(features, known)
-                    else:
-                        whole, spatial = self.perceptual.distance_and_map(features, known, film.shape[-2:])
-                        columns[protocol, region, "lpips"][rows] = whole
-                        for name, mask in masks.items():
-                            empty = torch.full((count,), float("nan"), device=device)
-                            values = columns.setdefault((protocol, name, "lpips"), empty)
-                            values[rows] = masked_mean(spatial, mask[rows])
+        weight = mask[shown][:, None]
+        truths = {protocol: self._features(target[shown] * weight) for protocol, target in targets.items()}
+        for columns, film in zip(found, films, strict=True):
+            features = self._features(film[shown] * weight)
+            for protocol, known in truths.items():
+                columns[protocol, region, "lpips"][shown] = self.perceptual.distance(features, known)
 
-    def _features(self, images: Tensor, weight: Tensor | None) -> list[Tensor]:
-        return self.perceptual.features((images if weight is None else images * weight[:, None]) * 2 - 1)
+    def _features(self, images: Tensor) -> list[Tensor]:
+        return self.perceptual.features(images * 2 - 1)
 
     def count_empty(self, masks: Tensor) -> None:
         """Count (frame, view) pairs of `masks` (T, V, H, W) without robot or object."""
@@ -129,6 +127,18 @@ class Scorer:
             empty = ~(masks == label).flatten(2).any(dim=2)
             for place, view in enumerate(self.views):
                 self.empty_masks[f"{region}.{view}"] += int(empty[:, place].sum())
+
+
+def _rows(keys: list[tuple[str, str, str, str, int]], values: np.ndarray) -> pd.DataFrame:
+    """A row for every number in `values` (len(keys), T) but NaN; keys: (protocol, region, metric, view, seed)."""
+    count = values.shape[1]
+    frames = np.tile(np.arange(count), len(keys))
+    names = {
+        name: np.repeat(np.array(column, dtype=object if isinstance(column[0], str) else None), count)
+        for name, column in zip(("protocol", "region", "metric", "view", "seed"), zip(*keys, strict=True), strict=True)
+    }
+    chunks = np.maximum(frames - 1, 0) // CHUNK_STRIDE
+    return pd.DataFrame({"frame": frames, "value": values.ravel(), **names, "chunk": chunks}).dropna(subset="value")
 
 
 def _images(frames: Tensor) -> Tensor:

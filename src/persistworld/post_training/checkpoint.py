@@ -13,7 +13,8 @@ from persistworld import params
 from persistworld.errors import UserError
 from persistworld.files import read_json, sha256, write_json
 from persistworld.post_training.policy import ADAPTER, lora_config, merge_into
-from persistworld.world_model.checkpoint import MANIFEST, WEIGHTS, load_base_model, write_manifest
+from persistworld.world_model.checkpoint import load_base_model, write_manifest
+from persistworld.world_model.layout import MANIFEST, WEIGHTS
 from persistworld.world_model.model import WorldModel
 from persistworld.world_model.tensor_files import read_tensors, write_tensors
 

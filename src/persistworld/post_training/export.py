@@ -9,8 +9,8 @@ from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json
 from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_base, read_adapter
 from persistworld.post_training.policy import merged_weights
-from persistworld.world_model.checkpoint import MANIFEST
 from persistworld.world_model.interchange import flat_tensors
+from persistworld.world_model.layout import MANIFEST
 from persistworld.world_model.tensor_files import Tensors
 
 CARD = """---

@@ -10,8 +10,9 @@ from torch import Tensor
 from persistworld import params
 from persistworld.metrics.frame import SsimTarget, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
 from persistworld.metrics.perceptual import PerceptualDistance
-from persistworld.world_model.autoencoder import Autoencoder, split_views
+from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import autocast
+from persistworld.world_model.views import split_views
 
 DECIBELS = 10 / math.log(10)  # dPSNR = -DECIBELS dMSE / MSE
 MSE_FLOOR = 1e-6  # 60 dB: a group of perfect frames has no error to share out

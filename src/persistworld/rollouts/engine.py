@@ -79,8 +79,13 @@ def rollout(
 ) -> Tensor:
     """All distinct frames (B, chunks * (L - 1) + 1, C, Vh, w) of one rollout per start.
 
-    The noise depends on (seed, episode, chunk) alone: not on the model, the batch or who else is in it.
+    The noise depends on (seed, episode, chunk) alone: not on the model, the batch or who else is in it. Of `settings.torch_compile` this is
+    the fixed shape; the model is compiled before, once (`compilation.compile_unet`).
     """
+    count = len(episodes)
+    if settings.torch_compile:  # the last rollout again and again up to a full batch: another size would be compiled anew
+        rows = [*range(count), *[count - 1] * (settings.batch - count)]
+        starts, episodes = starts.take(torch.tensor(rows)), [episodes[i] for i in rows]
     shape = (model.config.future, *starts.first.shape[1:])
 
     def noise_for(place: int, chunk: int) -> Tensor:
@@ -90,4 +95,4 @@ def rollout(
     steps = roll(model, starts, settings.chunks, noise_for, settings.sampler, settings.history_index, settings.precision)
     for chunk in steps:
         parts.append(chunk if not parts else chunk[:, 1:])
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=1)[:count]

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from persistworld.errors import UserError
 from persistworld.params import Params
-from persistworld.world_model.checkpoint import CONFIG
 from persistworld.world_model.fetch import TOKENIZER, fetch, hub_snapshot, known_model
-from persistworld.world_model.interchange import CTRL_WORLD_STATISTICS, import_checkpoint, read_statistics
-from persistworld.world_model.tensor_files import map_tensors
+from persistworld.world_model.layout import CONFIG
 
 OUTPUT, FETCHED = Path("checkpoints/base"), Path("checkpoints/fetched/base")
 
@@ -31,6 +29,10 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def _import(params: Params, location: str) -> None:
+    # Imported here: a checkpoint folder is only put in place, without the libraries that models are made of.
+    from persistworld.world_model.interchange import CTRL_WORLD_STATISTICS, import_checkpoint, read_statistics
+    from persistworld.world_model.tensor_files import map_tensors
+
     flat = sorted(FETCHED.glob("*.pt"))
     if len(flat) != 1:
         found = ", ".join(p.name for p in flat) or "none"

@@ -1,6 +1,7 @@
 """Stage base_training: the base checkpoint from nothing (autoencoder, latents, world model, perceptual network).
 
-Each part is skipped when its output is already in the run folder, and the world model takes up at its last saved step.
+Each part is skipped when its output is already in the run folder, and the world model takes up at its last saved step. Of several
+processes the first trains the small networks, each encodes its shards of the latents, and all train the world model.
 """
 
 import argparse
@@ -14,10 +15,11 @@ import torch
 from persistworld.base_training.autoencoder import train_autoencoder
 from persistworld.base_training.perceptual import train_segmentation_backbone
 from persistworld.base_training.trainer import train_world_model
-from persistworld.data.episodes import EpisodeSource, open_episodes
-from persistworld.data.latents import LatentStore, encode_shard, read_shard_index, resized_frames
-from persistworld.data.manifest import Manifest, build_manifest, wanted_indices
-from persistworld.distributed import device
+from persistworld.data.episodes import BadEpisode, EpisodeSource, open_episodes
+from persistworld.data.latents import LatentStore, encode_shard, read_shard_indices, resized_frames
+from persistworld.data.manifest import Manifest, build_manifest, check_bad_share, wanted_indices
+from persistworld.distributed import device, own_part, processes
+from persistworld.files import write_json
 from persistworld.metrics.perceptual import TABLETOP_FILE
 from persistworld.params import Params
 from persistworld.world_model import autoencoder as ae
@@ -32,9 +34,10 @@ def main(params: Params, args: argparse.Namespace) -> None:
     run_folder.mkdir(parents=True, exist_ok=True)
     source = open_episodes(params.episodes.path)
     training = wanted_indices(params.episodes, source)
-    autoencoder = _autoencoder(params, source, training, run_folder)
-    manifest, store = _latents(params, source, training, autoencoder, run_folder)
-    _perceptual(params, source, training, run_folder)
+    with processes().main_process_first():  # the others find what it made
+        autoencoder = _autoencoder(params, source, training, run_folder)
+        _perceptual(params, source, training, run_folder)
+    manifest, store = _latents(params, source, training, autoencoder, run_folder / "latents")
     model = train_world_model(
         _new_model(params, autoencoder, manifest),
         store,
@@ -44,6 +47,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
         params.seed,
         run_folder,
     )
+    if not processes().is_main_process:
+        return
     output.mkdir(parents=True, exist_ok=True)
     ae.save_autoencoder(autoencoder, output, half=True)
     save_world_model(model, output, half=True)
@@ -53,14 +58,25 @@ def main(params: Params, args: argparse.Namespace) -> None:
     print(f"base checkpoint: {output}")
 
 
-def _frames(params: Params, source: EpisodeSource, indices: list[int]) -> torch.Tensor:
-    views = params.episodes.views
-    return torch.cat([resized_frames(source, i, params.episodes, v) for i in indices for v in views])
+def training_frames(params: Params, source: EpisodeSource, indices: list[int], folder: Path) -> tuple[torch.Tensor, list[int]]:
+    """All views' frames (N, H, W, 3) uint8, a view after the other of an episode after the other, and whose they are.
+
+    Episodes that cannot be used are left out and listed with the reason in frames.json, as in a shard's index; UserError when too many.
+    """
+    found, bad = {}, {}
+    for index in indices:
+        try:
+            found[index] = [resized_frames(source, index, params.episodes, view) for view in params.episodes.views]
+        except BadEpisode as error:
+            bad[index] = error.reason
+    check_bad_share(len(found), bad, params.episodes)
+    write_json(folder / "frames.json", {"frames": {i: len(views[0]) for i, views in found.items()}, "bad": bad})
+    return torch.cat([view for views in found.values() for view in views]), list(found)
 
 
 def _autoencoder(params: Params, source: EpisodeSource, training: list[int], folder: Path) -> ae.Autoencoder:
     if not (folder / ae.CONFIG).exists():
-        frames = _frames(params, source, training[: params.base_training.autoencoder_episodes])
+        frames, _ = training_frames(params, source, training[: params.base_training.autoencoder_episodes], folder)
         trained = train_autoencoder(frames, params.world_model.autoencoder, params.base_training, params.seed)
         ae.save_autoencoder(trained, folder)
     return ae.load_autoencoder(folder).to(device())
@@ -69,22 +85,23 @@ def _autoencoder(params: Params, source: EpisodeSource, training: list[int], fol
 def _latents(
     params: Params, source: EpisodeSource, training: list[int], autoencoder: ae.Autoencoder, folder: Path
 ) -> tuple[Manifest, LatentStore]:
-    shard = folder / "latents" / "shard-0.safetensors"
-    if not shard.with_suffix(".json").exists():
-        encode_shard(source, training, params.episodes, params.latents, autoencoder, params.seed, shard)
-    store = LatentStore(shard.parent)
-    frames, bad = read_shard_index(shard.with_suffix(".json"))
+    shards = params.latents.shards
+    for number in range(shards)[own_part(shards)]:
+        shard = folder / f"shard-{number}.safetensors"
+        if not shard.with_suffix(".json").exists():
+            encode_shard(source, training[number::shards], params.episodes, params.latents, autoencoder, params.seed, shard)
+    processes().wait_for_everyone()
+    store, (frames, bad) = LatentStore(folder), read_shard_indices(folder, shards)
     return build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation), store
 
 
 def _perceptual(params: Params, source: EpisodeSource, training: list[int], folder: Path) -> None:
     if (folder / TABLETOP_FILE).exists() or params.base_training.perceptual_steps == 0:
         return
-    chosen = training[: params.base_training.autoencoder_episodes]
-    frames = _frames(params, source, chosen).numpy()
-    labels = np.concatenate([source.masks(i).transpose(1, 0, 2, 3) for i in chosen])  # view first, as `_frames`
+    frames, chosen = training_frames(params, source, training[: params.base_training.autoencoder_episodes], folder)
+    labels = np.concatenate([source.masks(i).transpose(1, 0, 2, 3) for i in chosen])  # view first, as `training_frames`
     labels = labels.reshape(-1, *labels.shape[-2:])
-    backbone = train_segmentation_backbone(frames, labels, params.base_training.perceptual_steps, params.seed)
+    backbone = train_segmentation_backbone(frames.numpy(), labels, params.base_training.perceptual_steps, params.seed)
     write_tensors(backbone.state_dict(), folder / TABLETOP_FILE)
 
 

@@ -1,15 +1,17 @@
 """Stage episodes: simulate the tabletop's episodes, or record where the real ones lie."""
 
 import argparse
-import os
+import shutil
 from pathlib import Path
 
 from persistworld.data.elsewhere import RECORD, write_record
 from persistworld.data.episodes import EPISODES, open_episodes
-from persistworld.data.generation import generate
+from persistworld.data.generation import generate, refuse_foreign
 from persistworld.data.manifest import wanted_indices
 from persistworld.errors import UserError
 from persistworld.params import Params
+
+UNFINISHED = Path("runs/episodes")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -23,9 +25,17 @@ def main(params: Params, args: argparse.Namespace) -> None:
         write_record(settings.path, len(source.indices()), EPISODES)
         print(f"{settings.path}: {len(source.indices())} episodes, {len(wanted)} of them asked for")
         return
-    (Path(settings.path) / RECORD).unlink(missing_ok=True)  # of a run on a data set elsewhere
-    workers = len(os.sched_getaffinity(0))
+    folder = Path(settings.path)
+    (folder / RECORD).unlink(missing_ok=True)  # of a run on a data set elsewhere
+    refuse_foreign(folder)
+    # Snakemake removes what a killed job left of its output; what was simulated so far stays here, and is taken up.
+    unfinished = UNFINISHED if folder == EPISODES else folder
     generate(
-        settings.path, wanted_indices(settings), params.seed, settings.frames, settings.height, settings.width, settings.fps, workers
-    )
+        unfinished, wanted_indices(settings), params.seed, settings.frames, settings.height, settings.width, settings.fps, args.threads,
+        settings.colours,
+    )  # fmt: skip
+    if unfinished != folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.rename(folder)
     print(f"{settings.path}: {len(open_episodes(settings.path).indices())} episodes")

@@ -6,12 +6,12 @@ adapter merged in),
 import argparse
 from pathlib import Path
 
-from persistworld import params as parameters
+from persistworld.configuration import build_section
 from persistworld.files import read_json
-from persistworld.params import Params
+from persistworld.params import Params, WorldModel
 from persistworld.post_training.export import export_adapter, is_adapter, merged_tensors
-from persistworld.world_model.checkpoint import CONFIG
 from persistworld.world_model.interchange import flat_tensors
+from persistworld.world_model.layout import CONFIG
 from persistworld.world_model.library_folders import export_folders
 from persistworld.world_model.tensor_files import write_pickle
 
@@ -28,8 +28,6 @@ def main(params: Params, args: argparse.Namespace) -> None:
         if args.format == "flat":
             write_pickle(tensors, output)
         else:
-            config = parameters.build_section(
-                parameters.WorldModel, read_json(base / CONFIG)["world_model"], "world_model"
-            )
+            config = build_section(WorldModel, read_json(base / CONFIG)["world_model"], "world_model")
             export_folders(tensors, config, base, output)
     print(f"exported {folder} as {args.format}: {output}")

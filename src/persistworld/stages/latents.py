@@ -4,13 +4,14 @@ import argparse
 import hashlib
 from pathlib import Path
 
+from persistworld.configuration import digest
 from persistworld.data.elsewhere import fingerprint
 from persistworld.data.episodes import EPISODES, EpisodeSource, open_episodes
 from persistworld.data.latents import encode_shard
 from persistworld.data.manifest import wanted_indices
 from persistworld.distributed import device
 from persistworld.files import sha256
-from persistworld.params import Params, digest
+from persistworld.params import Params
 from persistworld.world_model.autoencoder import WEIGHTS, load_autoencoder
 
 BASE, LATENTS, RUNS = Path("checkpoints/base"), Path("data/latents"), Path("runs/latents")

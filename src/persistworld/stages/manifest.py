@@ -4,17 +4,13 @@ import argparse
 from pathlib import Path
 
 from persistworld.data.episodes import EPISODES, open_episodes
-from persistworld.data.latents import LatentStore, read_shard_index
+from persistworld.data.latents import LatentStore, read_shard_indices
 from persistworld.data.manifest import build_manifest, save_manifest
 from persistworld.params import Params
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    frames, bad = {}, {}
-    for shard in range(params.latents.shards):
-        more_frames, more_bad = read_shard_index(Path(f"data/latents/shard-{shard}.json"))
-        frames |= more_frames
-        bad |= more_bad
+    frames, bad = read_shard_indices(Path("data/latents"), params.latents.shards)
     source, store = open_episodes(EPISODES), LatentStore("data/latents")
     manifest = build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation)
     save_manifest(manifest, "data/manifest.json")

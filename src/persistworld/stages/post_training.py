@@ -4,19 +4,21 @@ import argparse
 import shutil
 from pathlib import Path
 
+from persistworld.configuration import digest
 from persistworld.data.episodes import EPISODES, open_episodes
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
 from persistworld.distributed import device, processes
 from persistworld.files import atomic_path, sha256
 from persistworld.metrics.perceptual import load_perceptual
-from persistworld.params import Params, digest
+from persistworld.params import Params
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images, raw_images
 from persistworld.post_training.trainer import Data, train
 from persistworld.world_model.autoencoder import load_autoencoder
-from persistworld.world_model.checkpoint import WEIGHTS, load_base_model
+from persistworld.world_model.checkpoint import load_base_model
+from persistworld.world_model.layout import WEIGHTS
 
 BASE = Path("checkpoints/base")
 

@@ -16,6 +16,7 @@ from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import load_world_model
 from persistworld.progress import track
+from persistworld.rollouts.compilation import compile_unet
 from persistworld.rollouts.engine import rollout
 from persistworld.rollouts.starts import starts_of
 
@@ -23,6 +24,8 @@ from persistworld.rollouts.starts import starts_of
 def main(params: Params, args: argparse.Namespace) -> None:
     settings = params.rollout
     model, store = load_world_model(f"checkpoints/{args.model}").to(device()), LatentStore("data/latents")
+    if settings.torch_compile:
+        compile_unet(model, settings.precision)
     frames = settings.chunks * (model.config.future - 1) + 1
     episodes = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, frames)
     parts = [episodes[i : i + settings.batch] for i in range(0, len(episodes), settings.batch)]

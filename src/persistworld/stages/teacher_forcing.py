@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
+from persistworld.configuration import digest
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
 from persistworld.distributed import device, processes
 from persistworld.files import atomic_path
-from persistworld.params import Params, digest
+from persistworld.params import Params
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.control import train_control
 from persistworld.stages.post_training import BASE, provenance, publish_log

@@ -13,8 +13,10 @@ from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
 from persistworld import params
+from persistworld.configuration import build_section
 from persistworld.files import read_json, write_json
 from persistworld.world_model.tensor_files import load_weights, write_tensors
+from persistworld.world_model.views import images_to_uint8, split_views
 
 WEIGHTS, CONFIG = "autoencoder.safetensors", "autoencoder.json"
 
@@ -63,28 +65,6 @@ class Autoencoder(nn.Module):
         return F.pixel_shuffle(decoded, self.sizes.patch)
 
 
-def stack_views(latents: Tensor) -> Tensor:
-    """(..., V, C, h, w) -> (..., C, V * h, w): the views on top of each other."""
-    *lead, views, channels, height, width = latents.shape
-    return latents.transpose(-4, -3).reshape(*lead, channels, views * height, width)
-
-
-def split_views(stacked: Tensor, views: int) -> Tensor:
-    """(..., C, V * h, w) -> (..., V, C, h, w), the inverse of `stack_views`."""
-    *lead, channels, height, width = stacked.shape
-    return stacked.reshape(*lead, channels, views, height // views, width).transpose(-4, -3)
-
-
-def images_to_float(frames: Tensor) -> Tensor:
-    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) in [-1, 1]."""
-    return frames.movedim(-1, -3).float() / 127.5 - 1
-
-
-def images_to_uint8(images: Tensor) -> Tensor:
-    """float (..., 3, H, W) in [-1, 1], clipped -> uint8 (..., H, W, 3)."""
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(-3, -1)
-
-
 @torch.no_grad()
 def decode_views(autoencoder: Autoencoder, stacked: Tensor, views: int, batch: int = 128) -> Tensor:
     """Stacked latents (T, C, V * h, w) -> uint8 frames (T, V, H, W, 3) on the CPU, `batch` images at a time."""
@@ -102,7 +82,7 @@ def save_autoencoder(autoencoder: Autoencoder, folder: Path, half: bool = False)
 def load_autoencoder(folder: str | Path) -> Autoencoder:
     """The autoencoder of a checkpoint folder, in float32 and evaluation mode. Raises UserError on missing or wrong keys."""
     folder = Path(folder)
-    sizes = params.build_section(params.Autoencoder, read_json(folder / CONFIG), CONFIG)
+    sizes = build_section(params.Autoencoder, read_json(folder / CONFIG), CONFIG)
     with init_empty_weights(include_buffers=False):
         autoencoder = Autoencoder(sizes)
     load_weights(autoencoder, folder / WEIGHTS)

@@ -13,13 +13,13 @@ from typing import Any
 from accelerate import init_empty_weights
 
 from persistworld import params
+from persistworld.configuration import build_section, digest
 from persistworld.data.poses import PoseStatistics
 from persistworld.files import read_json, sha256, write_json
+from persistworld.world_model.layout import CONFIG, MANIFEST, WEIGHTS
 from persistworld.world_model.model import WorldModel
 from persistworld.world_model.tensor_files import load_weights, write_tensors
 from persistworld.world_model.text import InstructionEncoder, load_tokenizer, save_tokenizer
-
-WEIGHTS, CONFIG, MANIFEST = "world_model.safetensors", "config.json", "manifest.json"
 
 
 def save_world_model(model: WorldModel, folder: Path, half: bool = False) -> None:
@@ -42,8 +42,8 @@ def build_world_model(folder: str | Path) -> WorldModel:
     """The model that `folder`'s config.json describes, its parameters on the meta device, its buffers real."""
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
-    config = params.build_section(params.WorldModel, raw["world_model"], "world_model")
-    statistics = params.build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
+    config = build_section(params.WorldModel, raw["world_model"], "world_model")
+    statistics = build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
     tokenizer = load_tokenizer(folder) if config.use_text else None
     with init_empty_weights(include_buffers=False):
         text_encoder = None if tokenizer is None else InstructionEncoder(config.text_encoder, tokenizer)
@@ -66,7 +66,7 @@ def write_manifest(folder: Path, section: Any, seed: int, parents: dict[str, Pat
     write_json(
         folder / MANIFEST,
         {
-            "params": params.digest(section),
+            "params": digest(section),
             "seed": seed,
             "parents": {name: sha256(path) for name, path in parents.items()},
             "files": {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST and p.is_file()},

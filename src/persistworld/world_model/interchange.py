@@ -19,7 +19,8 @@ from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json, write_json
 from persistworld.world_model import autoencoder as ae
 from persistworld.world_model.autoencoder import Autoencoder
-from persistworld.world_model.checkpoint import CONFIG, WEIGHTS, write_manifest
+from persistworld.world_model.checkpoint import write_manifest
+from persistworld.world_model.layout import CONFIG, WEIGHTS
 from persistworld.world_model.model import WorldModel
 from persistworld.world_model.tensor_files import Tensors, map_tensors, write_safetensors
 from persistworld.world_model.text import InstructionEncoder, load_tokenizer, save_tokenizer

@@ -91,11 +91,11 @@ class WorldModel(nn.Module):
         rescaled; the current frame, divided by the scaling factor, is repeated over all frames in the other half of
         the channels (Ctrl-World's convention).
         """
-        batch = x_sigma.shape[0]
         s = sigma.reshape(-1, 1, 1, 1, 1)
         frames = torch.cat([context.history, x_sigma * edm.c_in(s)], dim=1)
         current = (context.current / self.scaling_factor)[:, None].expand(-1, frames.shape[1], -1, -1, -1)
-        ids = torch.tensor([[FPS, MOTION_BUCKET, noise_aug]], device=x_sigma.device).expand(batch, -1)
+        # Made where the model is: a copy from the CPU would have a GPU wait in every sampler step.
+        ids = torch.stack([torch.full_like(sigma, value) for value in (FPS, MOTION_BUCKET, noise_aug)], dim=1)
         output = self.unet(torch.cat([frames, current], dim=2), edm.c_noise(sigma), context.tokens, ids)
         return edm.predict_x0(output[:, context.history.shape[1] :].float(), x_sigma, s)
 
@@ -103,6 +103,7 @@ class WorldModel(nn.Module):
     def sample(self, condition: Condition, noise: Tensor, sampler: params.Sampler, precision: str = "float32") -> Tensor:
         """Future latents (B, L, C, Vh, w) from unit-variance `noise` of that shape."""
         batch, frames = noise.shape[:2]
+        scale = guidance_scale(sampler, frames).to(noise.device)
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
             level = sigma.expand(batch)
@@ -110,7 +111,7 @@ class WorldModel(nn.Module):
             if uncondition is None:
                 return x0
             free = self.predict_x0(x, level, uncondition, sampler.noise_aug)
-            return free + guidance_scale(sampler, frames).to(x.device) * (x0 - free)
+            return free + scale * (x0 - free)
 
         with autocast(noise.device, precision):
             context = self.context(condition)

@@ -1,0 +1,84 @@
+"""Plain keys and values, as YAML and JSON give them, into frozen dataclasses: strictly, and with a mend in every error.
+
+A key that no field names is refused, with the nearest name; so are wrong types. What values mean is up to the dataclass.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Collection
+from typing import Any, Literal
+
+from persistworld.errors import UserError
+
+
+def digest(section: Any) -> str:
+    """A short hash of a section (or of all parameters), for checkpoints' manifests."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(section), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def require(condition: bool, key: str, value: Any, mend: str) -> None:
+    """Raise UserError about `key` unless `condition` holds."""
+    if not condition:
+        raise UserError(f"{key} = {value}: {mend}")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The end of an error about an unknown `name`: the known one that is most like it, or all of them."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+
+
+def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """`old` with the keys of `new` in their place; sections within are merged likewise, neither argument is changed."""
+    merged = dict(old)
+    for key, value in new.items():
+        merged[key] = merge(old[key], value) if isinstance(value, dict) and isinstance(old.get(key), dict) else value
+    return merged
+
+
+def build_section(cls: type, raw: dict[str, Any], where: str) -> Any:
+    """A dataclass from plain keys and values, strictly. `where` names the section in errors."""
+    hints = typing.get_type_hints(cls)
+    if not isinstance(raw, dict):
+        raise UserError(f"{where} = {raw!r}: expected a section with keys, such as {', '.join(list(hints)[:3])}")
+    values = {}
+    for key, value in raw.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            raise UserError(f"{name}: no such key; {nearest(str(key), hints)}")
+        values[key] = _convert(hints[key], value, name)
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build_section(hint, value, name)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        if value not in args:
+            raise UserError(f"{name} = {value!r}: choose from {', '.join(map(str, args))}")
+        return value
+    if origin is types.UnionType:
+        if value is None and type(None) in args:
+            return None
+        return _convert(next(a for a in args if a is not type(None)), value, name)
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or (args[-1] is not Ellipsis and len(value) != len(args)):
+            raise UserError(f"{name} = {value!r}: expected a list" + ("" if args[-1] is Ellipsis else f" of {len(args)}"))
+        return tuple(_convert(args[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{name} = {value!r}: expected keys with values")
+        return {str(k): _convert(args[1], v, f"{name}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
+        hintful = " (YAML reads 1e-4 as text: write 1.0e-4)" if hint is float and isinstance(value, str) else ""
+        raise UserError(f"{name} = {value!r}: expected {hint.__name__}{hintful}")
+    return value
