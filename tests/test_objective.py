@@ -151,6 +151,16 @@ def test_finer_rewards_have_their_own_means_and_a_common_spread():
     assert found.min() >= 0 and found.max() <= 1 and found[:, 2].tolist() == [0.5] * 4
 
 
+def test_each_view_has_a_spread_of_its_own():
+    """Three views of 2 x 2 cells, one a thousand times as loud: each is normalised as if it were alone."""
+    rewards = torch.randn(4, 5, 2, 3, 2, 2, generator=torch.Generator().manual_seed(0))  # K, frames, C, V, h, w
+    rewards[:, :, :, 1] *= 1000
+    alone = torch.stack([advantages(rewards[:, :, :, view], 1e-4) for view in range(3)], dim=3)
+    stacked = rewards.flatten(3, 4)
+    torch.testing.assert_close(advantages(stacked, 1e-4, views=3), alone.flatten(3, 4))
+    assert advantages(stacked, 1e-4)[:, :, :, :2].abs().max() < 0.02  # one spread for all would silence the first view
+
+
 def test_best_and_worst_by_hand():
     rewards = torch.tensor([0.3, -1.0, 5.0, 0.1, 2.0, 0.2])
     assert select_best_and_worst(rewards, 1).tolist() == [1, 2]

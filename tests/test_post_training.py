@@ -169,7 +169,7 @@ def test_kept_candidates(candidates):
     places = [(group, k) for group in (0, 1) for k in extremes[group]]
     for row, (group, k) in enumerate(places):
         assert torch.equal(kept.x0[row], samples.chunks[group, k, 0])
-        assert torch.equal(kept.r[row], reward_weights(rewards[group].credit, SETTINGS.reward.epsilon)[k])
+        assert torch.equal(kept.r[row], reward_weights(rewards[group].credit, SETTINGS.reward.epsilon, views=3)[k])
         assert torch.equal(kept.condition.poses[row], samples.conditions[0].poses[group * 4 + k])
         assert torch.equal(kept.condition.history[row], samples.conditions[0].history[group * 4 + k])
     assert len(set(kept.sigma.tolist())) == 4 and kept.noise.std().item() == pytest.approx(1, abs=0.1)
@@ -194,8 +194,8 @@ def test_a_clip_reward_reaches_every_chunk_of_the_candidate(candidates):
     clip = torch.tensor([0.0, 1.0, 2.0, 3.0])
     frames = clip[:, None] * torch.cat([torch.ones(5), -torch.ones(5)])  # the order is the other way round in chunk 2
     keep_all = dataclasses.replace(SETTINGS, keep=0)
-    by_clip = [Rewards(clip, clip.reshape(4, 1, 1, 1, 1))] * 2
-    by_frame = [Rewards(clip, frames.reshape(4, 10, 1, 1, 1).expand(-1, -1, -1, 12, -1))] * 2
+    by_clip = [Rewards(clip, clip.reshape(4, 1, 1, 1, 1), views=1)] * 2
+    by_frame = [Rewards(clip, frames.reshape(4, 10, 1, 1, 1).expand(-1, -1, -1, 12, -1), views=3)] * 2
     r = reward_weights(clip, 1e-4)
     found = keep_candidates(twice, by_clip, keep_all, 0, 0)
     assert found.r.shape == (16, 5, 1, 1, 1) and torch.equal(found.r[:8, 0, 0, 0, 0], r.repeat_interleave(2))
@@ -235,7 +235,7 @@ def test_checkpointing_changes_no_gradient(base, candidates):
 def test_rewards_turned_round_turn_the_first_gradient_round(candidates):
     """At theta = old the gradient is proportional to 2r - 1."""
     policy, samples, rewards = candidates
-    turned = [Rewards(r.clip, -r.credit) for r in rewards]
+    turned = [Rewards(r.clip, -r.credit, r.views) for r in rewards]
     settings = dataclasses.replace(SETTINGS, keep=0)
     there, back = (gradients(policy, samples, r, settings) for r in (rewards, turned))
     assert there.abs().max() > 0

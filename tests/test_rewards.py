@@ -124,7 +124,7 @@ def test_latent_credit_is_each_elements_own_error(store):
     truth = store.latents(0, range(CLIP))
     candidates = torch.stack([truth, truth])
     candidates[1, 2, 3, 7, 1] += 0.5
-    found = latent_rewards(candidates, truth)
+    found = latent_rewards(candidates, truth, views=3)
     assert found.credit[1, 2, 3, 7, 1].item() == pytest.approx(-0.25) and found.credit.count_nonzero() == 1
     assert found.clip.tolist() == [0.0, pytest.approx(-0.25 / truth.numel())]
 
@@ -134,9 +134,9 @@ class TwoEpisodes:
 
     views, fps = VIEWS, 10.0
 
-    def frames(self, index: int, view: str):
-        colours = 20 * VIEWS.index(view) + 3 * torch.arange(6) + 100 * index
-        return colours.reshape(-1, 1, 1, 1).expand(-1, 4, 8, 3).to(torch.uint8).numpy()
+    def frame_batches(self, index: int, view: str, stride: int, batch: int):
+        colours = 20 * VIEWS.index(view) + 3 * torch.arange(6)[::stride] + 100 * index
+        yield from colours.reshape(-1, 1, 1, 1).expand(-1, 4, 8, 3).to(torch.uint8).numpy()[None]
 
 
 def test_raw_targets_are_the_data_sets_frames():

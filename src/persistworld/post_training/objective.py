@@ -42,19 +42,23 @@ def _mean_error(prediction: Tensor, x0: Tensor) -> Tensor:
     return (prediction.detach() - x0).abs().mean(dim=rest, keepdim=True).clamp(min=1e-5)
 
 
-def advantages(rewards: Tensor, epsilon: float) -> Tensor:
-    """Eq. 6: z-scores over the K candidates, the first axis. rewards: (K, ...).
+def advantages(rewards: Tensor, epsilon: float, views: int = 1) -> Tensor:
+    """Eq. 6: z-scores over the K candidates, the first axis. rewards: (K, ...), or (K, ..., V * h, w) with `views` on top of each other.
 
-    Rewards finer than a clip share one spread, the root mean square over their places: where the candidates hardly differ,
-    nothing is learned from the little that they do.
+    Rewards finer than a clip share one spread in each view, the root mean square over their places: where the candidates hardly
+    differ, nothing is learned from the little that they do, and a view that moves much does not silence the others (Eq. 4
+    averages over views).
     """
+    if views > 1:
+        apart = rewards.unflatten(-2, (views, -1)).movedim(-3, 0)
+        return torch.stack([advantages(view, epsilon) for view in apart]).movedim(0, -3).flatten(-3, -2)
     spread = rewards.var(dim=0, correction=0).mean().sqrt()
     return (rewards - rewards.mean(dim=0, keepdim=True)) / (spread + epsilon)
 
 
-def reward_weights(rewards: Tensor, epsilon: float) -> Tensor:
-    """Eq. 6 and 7: r = (clip(A, -1, 1) + 1) / 2, in [0, 1]. rewards: (K, ...)."""
-    return (advantages(rewards, epsilon).clamp(-1, 1) + 1) / 2
+def reward_weights(rewards: Tensor, epsilon: float, views: int = 1) -> Tensor:
+    """Eq. 6 and 7: r = (clip(A, -1, 1) + 1) / 2, in [0, 1]. rewards and views: as `advantages` takes them."""
+    return (advantages(rewards, epsilon, views).clamp(-1, 1) + 1) / 2
 
 
 def select_best_and_worst(rewards: Tensor, keep: int) -> Tensor:

@@ -30,11 +30,12 @@ class Target:
 @dataclass(frozen=True)
 class Rewards:
     """clip: (K,), a candidate's reward as a whole (Eq. 5); credit: (K, frames or 1, C or 1, Vh or 1, w or 1), what advantages are
-    taken of.
+    taken of; views: how many lie on top of each other in it, 1 for a whole clip's.
     """
 
     clip: Tensor
     credit: Tensor
+    views: int
 
 
 class RewardModel:
@@ -82,10 +83,11 @@ class RewardModel:
         ).reshape(shape)
         clip = (per_frame.mean(dim=1) * self.view_weights).sum(dim=1)
         if self.settings.credit == "clip":
-            return Rewards(clip, clip.reshape(-1, 1, 1, 1, 1))
-        cells = candidates.shape[3] // len(self.view_weights)
+            return Rewards(clip, clip.reshape(-1, 1, 1, 1, 1), views=1)
+        views = len(self.view_weights)
+        cells = candidates.shape[3] // views
         if self.settings.credit == "view_frame":
-            return Rewards(clip, per_frame.repeat_interleave(cells, dim=2)[:, :, None, :, None])
+            return Rewards(clip, per_frame.repeat_interleave(cells, dim=2)[:, :, None, :, None], views)
         size = (cells, width)
         # A cell's share of its frame's reward. LPIPS and SSIM are means over pixels; PSNR is not, and is taken to first order
         # around the group's mean error in the frame.
@@ -95,7 +97,7 @@ class RewardModel:
             _pool(similarity, size),
             -DECIBELS * _pool(error, size) / frame_error[:, None, None],
         )
-        return Rewards(clip, local.reshape(count, frames, 1, -1, width))
+        return Rewards(clip, local.reshape(count, frames, 1, -1, width), views)
 
     def _features(self, images: Tensor, batch: int) -> list[Tensor]:
         # One candidate at a time keeps the feature maps in the processor's cache: twice as fast as all at once.
@@ -108,13 +110,13 @@ class RewardModel:
         return -s.lpips * lpips + s.ssim * ssim + s.psnr * psnr
 
 
-def latent_rewards(candidates: Tensor, target: Tensor) -> Rewards:
+def latent_rewards(candidates: Tensor, target: Tensor, views: int) -> Rewards:
     """Negative squared error of every latent element: nothing is decoded, and each element is credited with its own.
 
     candidates: (K, frames, C, Vh, w); target: the ground truth's latents (frames, C, Vh, w).
     """
     credit = -((candidates - target) ** 2)
-    return Rewards(credit.mean(dim=(1, 2, 3, 4)), credit)
+    return Rewards(credit.mean(dim=(1, 2, 3, 4)), credit, views)
 
 
 def _pool(values: Tensor, size: tuple[int, int]) -> Tensor:

@@ -131,7 +131,8 @@ def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Sam
     for group, entry in enumerate(plan.episodes):
         candidates, rows = samples.chunks[group].flatten(1, 2), target_rows(plan, group, branch)
         if reward_model.settings.credit == "latent":
-            scored.append(latent_rewards(candidates, data.store.latents(entry.index, rows).to(candidates.device)))
+            truth = data.store.latents(entry.index, rows).to(candidates.device)
+            scored.append(latent_rewards(candidates, truth, len(reward_model.view_weights)))
         else:
             scored.append(reward_model.score(candidates, reward_model.target(data.images(entry.index, rows))))
     return scored
@@ -169,7 +170,7 @@ def keep_candidates(
     rows = []
     for place, reward in enumerate(rewards):
         group = samples.first_group + place
-        r = reward_weights(reward.credit, settings.reward.epsilon)
+        r = reward_weights(reward.credit, settings.reward.epsilon, reward.views)
         r = r.expand(-1, branch * frames, *r.shape[2:]).unflatten(1, (branch, frames))
         for k in select_best_and_worst(reward.clip, settings.keep).tolist():
             for f in range(branch):
