@@ -37,11 +37,11 @@ class Recorded:
     def episode(self, index):
         return Episode(index, self.instructions[index], self.fps, np.zeros((10, 7), np.float32), None, None, None)
 
-    def frames(self, index, view):
+    def frame_batches(self, index, view, stride, batch):
         frames = np.zeros((10, 8, 12, 3), np.uint8)
         frames[:, :, :6, 1], frames[:, :, 6:, 0] = 255, 255
         frames[:, 0, 0, 2] = index
-        return frames
+        yield frames[::stride]
 
     def masks(self, index):
         return self.labels
