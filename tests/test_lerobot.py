@@ -129,7 +129,10 @@ def test_what_a_killed_stage_simulated_is_taken_up_though_its_output_is_gone(tmp
     stamp = (UNFINISHED / "data/chunk-000/episode_000000.parquet").stat().st_mtime_ns
     episodes_stage(Params(episodes=episodes), argparse.Namespace(threads=1))
     assert open_episodes("data/episodes").indices() == [0, 1] and not UNFINISHED.exists()
-    assert Path("data/episodes/data/chunk-000/episode_000000.parquet").stat().st_mtime_ns == stamp
+    first = Path("data/episodes/data/chunk-000/episode_000000.parquet")
+    assert first.stat().st_mtime_ns == stamp
+    episodes_stage(Params(episodes=episodes), argparse.Namespace(threads=1))  # called again, it keeps what is there
+    assert first.stat().st_mtime_ns == stamp
 
 
 def test_generate_leaves_foreign_episodes_alone(copy):

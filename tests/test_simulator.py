@@ -1,13 +1,16 @@
 """The simulator: deterministic, moving by physics, and true to its own labels."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, VIEWS, frame_stride, split_of
 from persistworld.data.simulator import simulate_episode
-from persistworld.data.tasks import INSTRUCTIONS, sample_task
+from persistworld.data.tasks import COLOURS, INSTRUCTIONS, sample_task
 from persistworld.errors import UserError
+from persistworld.params import Colour, load_params
 
 SMALL = {"frames": 6, "height": 24, "width": 40, "fps": 5.0}
 
@@ -71,10 +74,13 @@ def test_masks_follow_the_object_colour(index):
         assert (pixels[:, 0] > pixels[:, 2] + 40).mean() > 0.9
 
 
-@pytest.mark.parametrize("colours", [("rde",), ()])
-def test_colours_that_do_not_exist(colours):
-    with pytest.raises(UserError, match=r"episodes\.colours.*choose from red, green"):
-        simulate_episode(0, 0, **SMALL, colours=colours)
+def test_parameters_know_the_simulators_colours(tmp_path):
+    assert get_args(Colour) == tuple(COLOURS)
+    wrong = {"[rde]": r"episodes\.colours\[0\] = 'rde': choose from red, green", "[]": r"episodes\.colours .*at least one"}
+    for colours, message in wrong.items():
+        (tmp_path / "params.yaml").write_text(f"base_checkpoint: {{source: file}}\nepisodes: {{colours: {colours}}}\n")
+        with pytest.raises(UserError, match=message):
+            load_params(tmp_path / "params.yaml")
 
 
 def test_a_placement_succeeds_by_physics_and_a_miss_does_not():

@@ -6,6 +6,7 @@ name; so are wrong types and impossible values.
 """
 
 import dataclasses
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from persistworld.configuration import build_section, merge, nearest, require
 from persistworld.errors import UserError
 
 View = str
+Colour = Literal["red", "green", "blue", "yellow", "magenta", "orange"]  # the simulator's, data/tasks.py
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Episodes:
     height: int = 192  # pixels per view that the world model sees
     width: int = 320
     fps: float = 5.0  # after frame skip
-    colours: tuple[str, ...] = ("red", "green", "blue", "yellow", "magenta", "orange")  # simulate: of the manipulated object
+    colours: tuple[Colour, ...] = typing.get_args(Colour)  # simulate: of the manipulated object
     views: tuple[View, ...] = ("exterior_1", "exterior_2", "wrist")
     bad_share: float = 0.05  # a larger share of unusable episodes fails the stage
 
@@ -43,6 +45,7 @@ class Episodes:
         require(self.count >= 1, "episodes.count", self.count, "must be at least 1")
         require(1 <= len(self.views) <= 4, "episodes.views", self.views, "name one to four views")
         require(0 <= self.bad_share <= 1, "episodes.bad_share", self.bad_share, "must lie in 0..1")
+        require(len(self.colours) >= 1, "episodes.colours", self.colours, "name at least one")
         require(self.fps > 0, "episodes.fps", self.fps, "must be positive")
         for name in ("validation", "tuning"):
             residues = getattr(self, name)

@@ -56,16 +56,13 @@ def simulate_episode(
 ) -> SimulatedEpisode:
     """Simulate episode `index` of `frames` frames at `fps`; the same arguments give the same bytes.
 
-    The manipulated object has one of `colours`; everything else keeps its own palette.
+    The manipulated object has one of `colours` (keys of COLOURS); everything else keeps its own palette.
 
-    Raises UserError for sizes and colours that cannot be simulated.
+    Raises UserError for sizes that cannot be simulated.
     """
     steps = round(1 / fps / PHYSICS_STEP) if fps > 0 else 0
     if steps < STEPS_PER_COMMAND or frames < 1 or min(height, width) < 8:
         raise UserError(f"cannot simulate {frames} frames of {height}x{width} at {fps} fps (from 1, 8x8; fps to 30)")
-    unknown = sorted(set(colours) - set(COLOURS))
-    if unknown or not colours:
-        raise UserError(f"episodes.colours: {unknown or 'empty'}; choose from {', '.join(COLOURS)}")
     rng = np.random.default_rng([seed, index])
     task = sample_task(rng, colours)
     scene = Scene(task, rng, height, width)

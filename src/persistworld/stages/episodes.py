@@ -30,6 +30,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
     refuse_foreign(folder)
     # Snakemake removes what a killed job left of its output; what was simulated so far stays here, and is taken up.
     unfinished = UNFINISHED if folder == EPISODES else folder
+    if folder.exists() and not unfinished.exists():
+        folder.rename(unfinished)  # whole episodes in it are kept
     generate(
         unfinished, wanted_indices(settings), params.seed, settings.frames, settings.height, settings.width, settings.fps, args.threads,
         settings.colours,

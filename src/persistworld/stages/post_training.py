@@ -41,7 +41,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         images = decoded_images(store, reward_model.decode)
     longest = (settings.prefix[1] + settings.branch) * (base.config.future - 1) + 1
     episodes = load_manifest("data/manifest.json").long_enough("train", longest)
-    made_from = provenance(params, settings, params.metrics, params.rollout)
+    made_from = provenance(params, settings, params.metrics)
     run_folder = Path("runs") / args.run / digest(settings)
     data = Data(store, episodes, images)
     weights = train(
@@ -57,7 +57,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
 def provenance(params: Params, *sections: object) -> str:
     """What a run is made from, in one line: a state made from anything else is never resumed."""
     files = (BASE / WEIGHTS, Path("data/manifest.json"))
-    return "-".join([*map(digest, sections), str(params.seed), *(sha256(file)[:12] for file in files)])
+    history = ",".join(map(str, params.rollout.history_index))  # of rollouts, what the trained model is used with; not how they are batched
+    return "-".join([*map(digest, sections), history, str(params.seed), *(sha256(file)[:12] for file in files)])
 
 
 def publish_log(run_folder: Path, run: str) -> None:

@@ -21,7 +21,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     settings, training = params.post_training, params.base_training
     base = load_base_model(BASE).to(device())
     episodes = load_manifest("data/manifest.json").long_enough("train", base.config.future)
-    made_from = provenance(params, settings, training, params.rollout)
+    made_from = provenance(params, settings, training)
     run_folder = Path("runs") / RUN / f"{digest(settings)}-{digest(training)}"
     store, index = LatentStore("data/latents"), params.rollout.history_index
     weights = train_control(base, store, episodes, settings, training, index, params.seed, run_folder, made_from)
