@@ -1,5 +1,7 @@
 """Muon for matrices, AdamW for the rest (paper section 4: Muon; Jordan et al. 2024)."""
 
+import math
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -8,8 +10,50 @@ from torch import Tensor, nn
 from persistworld.params import Optimizer as Settings
 
 
+class Muon(torch.optim.Muon):
+    """torch's Muon, with its Newton-Schulz iterations in the gradient's own precision and batched over matrices of one shape.
+
+    torch rounds them to bfloat16. Most CPUs only emulate that (eight times the time of a step of the tabletop's base training), and the
+    rounding enlarges the difference that a gradient's order of summation makes, so that runs on one and on two processes drift apart.
+    """
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            momentum, alike = group["momentum"], defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter.grad)
+                state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
+                update = parameter.grad.lerp(state["momentum_buffer"], momentum) if group["nesterov"] else state["momentum_buffer"]
+                alike[parameter.shape].append((parameter, update))
+            for (rows, columns), pairs in alike.items():
+                parameters, updates = zip(*pairs, strict=True)
+                directions = orthogonalise(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"])
+                if group["adjust_lr_fn"] == "match_rms_adamw":
+                    rate = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+                else:
+                    rate = group["lr"] * math.sqrt(max(1, rows / columns))
+                for parameter, direction in zip(parameters, directions, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(rate * direction)
+
+
+def orthogonalise(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+    """Matrices (N, A, B) with all singular values moved near 1 by `steps` quintic Newton-Schulz iterations (Jordan et al. 2024)."""
+    a, b, c = coefficients
+    x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if matrices.shape[1] > matrices.shape[2] else x
+
+
 class MatrixOptimizer:
-    """torch.optim.Muon on every parameter with two or more axes, flattened to a matrix, and AdamW on vectors.
+    """Muon on every parameter with two or more axes, flattened to a matrix, and AdamW on vectors.
 
     torch's Muon takes 2-D parameters only; a convolution kernel is handed over as a view (out, in * kernel) of itself.
     """
@@ -23,7 +67,7 @@ class MatrixOptimizer:
         self._parts: list[torch.optim.Optimizer] = []
         if matrices:
             self._parts.append(
-                torch.optim.Muon(
+                Muon(
                     [view for _, view in self._views],
                     lr=settings.learning_rate,
                     weight_decay=settings.weight_decay,
