@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
+# Where it is set, each of the workflow's jobs compiles torch and its libraries anew: half a minute every time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-workflow sync record keep lint bench lock
 
 run: .venv/ready
-	$(BIN)/snakemake --cores all --quiet host rules
+	@$(BIN)/python workflow/run.py
 	@$(MAKE) --no-print-directory record
 	@echo "tables: results/tables/   figures: results/figures/   report: results/report.html"
 

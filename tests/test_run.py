@@ -1,0 +1,56 @@
+"""`make run`'s program on a workflow of one rule: a kill is survived, two do not run at once, and a failure's reason comes last."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).parents[1] / "workflow/run.py"
+SNAKEFILE = """
+rule all:
+    output: "done"
+    log: "logs/all.log"
+    shell:
+        "if [ -e wait ]; then touch started; sleep 60; fi; "
+        "if [ -e bad ]; then echo 'persistworld: error: key = 3: mend it' | tee {log}; exit 2; fi; touch {output}"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "workflow/Snakefile").write_text(SNAKEFILE)
+    return tmp_path
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, RUN], cwd=folder, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_a_killed_run_is_taken_up_and_two_do_not_run_at_once(folder):
+    (folder / "wait").touch()
+    first = start(folder)
+    while not (folder / "started").exists():
+        assert first.poll() is None
+        time.sleep(0.1)
+    second = start(folder)
+    assert second.wait(60) == 2 and "another one is at work" in second.stderr.read()
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait(60)
+    assert any((folder / ".snakemake/locks").iterdir())  # what would stop plain snakemake
+    (folder / "wait").unlink()
+    third = start(folder)
+    assert third.wait(60) == 0 and (folder / "done").exists(), third.stderr.read()
+
+
+def test_the_reason_of_a_failure_comes_last(folder):
+    (folder / "bad").touch()
+    run = start(folder)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode != 0 and errors.splitlines()[-1] == "persistworld: error: key = 3: mend it"
