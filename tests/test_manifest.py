@@ -9,7 +9,7 @@ import torch
 
 from persistworld import params
 from persistworld.data.episodes import Episode
-from persistworld.data.latents import LatentStore, encode_shard, read_shard_indices, resized_frames
+from persistworld.data.latents import LatentStore, encode_episodes, encode_shard, join_shard, read_shard_indices, resized_frames
 from persistworld.data.manifest import (
     build_manifest,
     evaluation_episodes,
@@ -18,6 +18,7 @@ from persistworld.data.manifest import (
     wanted_indices,
 )
 from persistworld.errors import UserError
+from persistworld.files import read_json
 from persistworld.world_model.views import images_to_float, split_views
 
 SETTINGS = params.Episodes(
@@ -67,7 +68,7 @@ def made(autoencoder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def manifest(made):
-    return build_manifest(Recorded(), *made, SETTINGS, "euler")
+    return build_manifest(Recorded(), *made, SETTINGS, "euler", 5)
 
 
 def test_wanted_episodes_follow_the_data_then_the_rule():
@@ -96,10 +97,25 @@ def test_statistics_are_of_the_training_split(manifest):
 
 
 def test_json_round_trip(manifest, tmp_path):
-    save_manifest(manifest, tmp_path / "manifest.json")
+    save_manifest(manifest, tmp_path / "manifest.json", 5)
+    assert [e["windows"] for e in read_json(tmp_path / "manifest.json")["episodes"]][:3] == [3, 3, 4]
     assert load_manifest(tmp_path / "manifest.json") == manifest
-    save_manifest(load_manifest(tmp_path / "manifest.json"), tmp_path / "again.json")
+    save_manifest(load_manifest(tmp_path / "manifest.json"), tmp_path / "again.json", 5)
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "manifest.json").read_bytes()
+
+
+def test_an_episode_without_a_whole_chunk_is_bad(made):
+    store, frames, bad = made
+    manifest = build_manifest(Recorded(), store, frames, bad, dataclasses.replace(SETTINGS, bad_share=0.5), "euler", 8)
+    assert manifest.bad[0] == "7 frames are fewer than a chunk's 8" and [e.index for e in manifest.split("train")] == [4, 9]
+    with pytest.raises(UserError, match=r"3 of 9 episodes cannot be used.*mend them, delete data/latents"):
+        build_manifest(Recorded(), store, frames, bad, SETTINGS, "euler", 8)
+
+
+def test_a_damaged_manifest_is_one_line(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=r"manifest.json: not a manifest .* run the stage manifest again"):
+        load_manifest(tmp_path / "manifest.json")
 
 
 def test_short_episodes_are_left_out(manifest):
@@ -115,11 +131,11 @@ def test_short_episodes_are_left_out(manifest):
 def test_too_many_bad_episodes_fail(made):
     store, frames, bad = made
     with pytest.raises(UserError, match=r"1 of 9 episodes .* than episodes.bad_share = 0\.1 allows \(episode 5: views"):
-        build_manifest(Recorded(), store, frames, bad, dataclasses.replace(SETTINGS, bad_share=0.1), "euler")
+        build_manifest(Recorded(), store, frames, bad, dataclasses.replace(SETTINGS, bad_share=0.1), "euler", 5)
     with pytest.raises(UserError, match="0 of 0 episodes"):
-        build_manifest(Recorded(), store, {}, {}, SETTINGS, "euler")
+        build_manifest(Recorded(), store, {}, {}, SETTINGS, "euler", 5)
     validation_only = {i: n for i, n in frames.items() if i % 4 == 3}
-    evaluated = build_manifest(Recorded(), store, validation_only, {}, SETTINGS, "euler")
+    evaluated = build_manifest(Recorded(), store, validation_only, {}, SETTINGS, "euler", 5)
     assert [e.index for e in evaluated.split("validation")] == [3, 7, 11]
     with pytest.raises(UserError, match="no training episodes, so no pose statistics"):
         evaluated.statistics  # noqa: B018
@@ -178,15 +194,24 @@ def test_a_killed_shard_takes_up_where_it_stopped(autoencoder, tmp_path):
             return super().frames(index, view)
 
     source, latents = Killed(), params.Latents(posterior="mean", batch=8)
-    path, resume = tmp_path / "data/shard-0.safetensors", tmp_path / "runs/0"
-    arguments = (source, [0, 1, 3], SETTINGS, latents, autoencoder, 0, path, resume)
+    arguments = (source, [0, 1, 3], SETTINGS, latents, autoencoder, 0)
     with pytest.raises(KeyboardInterrupt):
-        encode_shard(*arguments)
-    assert sorted(p.name for p in resume.iterdir()) == ["0.safetensors", "1.safetensors"] and not path.exists()
-    encode_shard(*arguments)
-    assert source.read == (0, 0, 1, 1, 3, 3, 3) and not resume.exists()  # two views each; the third was met twice
-    encode_shard(Recorded(), *arguments[1:6], tmp_path / "whole/shard-0.safetensors")
-    assert path.read_bytes() == (tmp_path / "whole/shard-0.safetensors").read_bytes()
+        encode_episodes(*arguments, tmp_path / "kept", "shard-0")
+    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["0.safetensors", "1.safetensors"]
+    bad = encode_episodes(*arguments, tmp_path / "kept", "shard-0")
+    assert bad == {} and source.read == (0, 0, 1, 1, 3, 3, 3)  # two views each; the third was met twice
+    join_shard([0, 1, 3], bad, tmp_path / "kept", tmp_path / "data/shard-0.safetensors")
+    encode_shard(Recorded(), *arguments[1:], tmp_path / "whole/shard-0.safetensors")
+    for name in ("shard-0.safetensors", "shard-0.json"):
+        assert (tmp_path / "data" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert len(list((tmp_path / "whole").iterdir())) == 2  # nothing but the shard is left
+
+
+def test_an_episode_that_another_node_kept_to_itself_is_named(autoencoder, tmp_path):
+    bad = encode_episodes(Recorded(), [BROKEN], SETTINGS, params.Latents(posterior="mean"), autoencoder, 0, tmp_path / "kept", "shard-0")
+    with pytest.raises(UserError, match=r"kept/3\.safetensors: another process encoded it, but it is not here; put runs/ on a disk"):
+        join_shard([BROKEN, 3], bad, tmp_path / "kept", tmp_path / "shard-0.safetensors")
+    assert not (tmp_path / "shard-0.safetensors").exists()
 
 
 class WithLatents(Recorded):

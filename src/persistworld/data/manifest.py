@@ -88,8 +88,14 @@ def build_manifest(
     bad: dict[int, str],
     settings: params.Episodes,
     rotation: str,
+    future: int,
 ) -> Manifest:
-    """From frame counts and bad episodes of all shards. Raises UserError when too many episodes are unusable."""
+    """From frame counts and bad episodes of all shards; one without a whole chunk of `future` (L) frames is bad, too.
+
+    Raises UserError when too many episodes are unusable.
+    """
+    bad = bad | {i: f"{count} frames are fewer than a chunk's {future}" for i, count in frames.items() if count < future}
+    frames = {i: count for i, count in frames.items() if i not in bad}
     check_bad_share(len(frames), bad, settings)
     entries, notes = [], Counter()
     for index in sorted(frames):
@@ -110,16 +116,20 @@ def check_bad_share(usable: int, bad: dict[int, str], settings: params.Episodes)
         first = "; ".join(f"episode {i}: {reason}" for i, reason in sorted(bad.items())[:3]) or "none found"
         raise UserError(
             f"{settings.path}: {len(bad)} of {total} episodes cannot be used, more than episodes.bad_share = "
-            f"{settings.bad_share} allows ({first})"
+            f"{settings.bad_share} allows ({first}); mend them, delete data/latents and run again, or raise episodes.bad_share"
         )
 
 
-def save_manifest(manifest: Manifest, path: str | Path) -> None:
-    """Write it as sorted JSON, with the counts of each split."""
+def save_manifest(manifest: Manifest, path: str | Path, future: int) -> None:
+    """Write it as sorted JSON, with each episode's windows and the counts of each split.
+
+    A window is a chunk of `future` (L) frames that can be predicted: one begins at each frame with L - 1 more behind it.
+    """
+    counts = {name: len(manifest.split(name)) for name in ("train", "tuning", "validation")}
     value = {
-        "episodes": [dataclasses.asdict(e) for e in manifest.episodes],
+        "episodes": [dataclasses.asdict(e) | {"windows": e.frames - future + 1} for e in manifest.episodes],
         "bad": {str(k): v for k, v in sorted(manifest.bad.items())},
-        "counts": {name: len(manifest.split(name)) for name in ("train", "tuning", "validation")} | {"bad": len(manifest.bad)},
+        "counts": counts | {"bad": len(manifest.bad)},
         "notes": manifest.notes,
         "pose_statistics": manifest.pose_statistics and dataclasses.asdict(manifest.pose_statistics),
     }
@@ -129,6 +139,10 @@ def save_manifest(manifest: Manifest, path: str | Path) -> None:
 def load_manifest(path: str | Path) -> Manifest:
     """Read a manifest. Raises UserError when it is missing or damaged."""
     raw = read_json(path)
-    entries = tuple(Entry(**e | {"notes": tuple(e["notes"])}) for e in raw["episodes"])
-    statistics = raw["pose_statistics"] and build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
-    return Manifest(entries, {int(k): v for k, v in raw["bad"].items()}, statistics, raw["notes"])
+    try:
+        known = [field.name for field in dataclasses.fields(Entry)]
+        entries = tuple(Entry(**{name: e[name] for name in known} | {"notes": tuple(e["notes"])}) for e in raw["episodes"])
+        statistics = raw["pose_statistics"] and build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
+        return Manifest(entries, {int(k): v for k, v in raw["bad"].items()}, statistics, raw["notes"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not a manifest ({error!r}); delete it and run the stage manifest again") from None
