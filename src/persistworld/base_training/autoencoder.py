@@ -13,6 +13,7 @@ from persistworld.params import BaseTraining
 from persistworld.progress import track
 from persistworld.randomness import generator, normal
 from persistworld.world_model.autoencoder import Autoencoder
+from persistworld.world_model.model import autocast
 from persistworld.world_model.views import images_to_float
 
 KL_WEIGHT = 1e-4  # per latent dimension: keeps the latents near unit scale without costing pixels
@@ -31,7 +32,7 @@ def train_autoencoder(frames: Tensor, sizes: Sizes, training: BaseTraining, seed
     for step in track(range(steps), steps, "autoencoder"):
         chosen = torch.randint(len(frames), (training.autoencoder_batch,), generator=generator(seed, "frames", step))
         images = images_to_float(frames[chosen].to(place))
-        with torch.autocast(place.type, torch.bfloat16):
+        with autocast(place, training.precision):
             mean, std = autoencoder.moments(images)
             latents = mean + std * normal(tuple(mean.shape), seed, "posterior", step).to(place)
             decoded = autoencoder.decode(latents * sizes.scaling_factor).float()

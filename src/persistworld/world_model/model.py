@@ -5,6 +5,8 @@ which is the current one.
 """
 
 import contextlib
+import functools
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -150,6 +152,15 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     """bfloat16 autocast, or nothing for float32."""
     if precision == "float32":
         return contextlib.nullcontext()
+    if device.type == "cpu":
+        warn_of_emulation()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+@functools.cache
+def warn_of_emulation() -> None:
+    """Say once that this processor has no bfloat16 products of its own, where that is so."""
+    if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        print("precision: bfloat16 is emulated on this processor, ten times slower than float32 here", file=sys.stderr, flush=True)
 
 
