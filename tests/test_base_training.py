@@ -12,8 +12,12 @@ from persistworld import params
 from persistworld.base_training.autoencoder import train_autoencoder
 from persistworld.base_training.loss import Draws, condition, draw, teacher_forcing_loss
 from persistworld.base_training.trainer import accumulate_gradient, draw_batch, train_world_model, training_loss
+from persistworld.data.manifest import Manifest
+from persistworld.data.poses import pose_statistics
 from persistworld.errors import UserError
 from persistworld.randomness import generator
+from persistworld.stages.base_training import continued_model, make_autoencoder, run_name
+from persistworld.world_model.checkpoint import save_world_model
 from persistworld.world_model.views import images_to_float
 
 TRAINING = params.BaseTraining(
@@ -222,3 +226,48 @@ def test_autoencoder_has_latents_of_unit_variance_and_is_reproducible():
     latents = found[0].encode(images_to_float(frames))
     assert latents.std().item() == pytest.approx(1, abs=1e-3) and latents.shape == (40, 4, 4, 4)
     assert found[0].sizes.scaling_factor != SIZES.autoencoder.scaling_factor
+
+
+def other_robot(numbers: int, rotation: str) -> Manifest:
+    """A manifest as far as training goes on looks at it: statistics of poses of so many numbers."""
+    poses = np.random.default_rng(0).uniform(-1, 1, (50, numbers))
+    return Manifest((), {}, pose_statistics(poses.astype(np.float32), rotation), {})
+
+
+@pytest.mark.parametrize(("numbers", "rotation", "kept"), [(7, "continuous", True), (7, "euler", False), (14, "euler", False)])
+def test_training_goes_on_from_a_checkpoint(tmp_path, numbers, rotation, kept):
+    """All weights are the checkpoint's; another width or rotation of poses gets an action encoder and statistics of its own."""
+    base = make_model(3)
+    save_world_model(base, tmp_path)
+    sizes = dataclasses.replace(SIZES, rotation=rotation)
+    settings = params.Params(world_model=sizes, episodes=params.Episodes(views=("left", "wrist")))
+    manifest = other_robot(numbers, rotation)
+    model = continued_model(settings, manifest, tmp_path)
+    assert model.views == ("left", "wrist") and all(p.requires_grad for p in model.parameters())
+    same = {n for n, w in model.state_dict().items() if n in base.state_dict() and torch.equal(w, base.state_dict()[n])}
+    assert {n for n in base.state_dict() if not n.startswith("action_encoder.")} <= same
+    assert any(n.startswith("action_encoder.") for n in same) == kept
+    assert model.statistics == (base.statistics if kept else manifest.statistics)
+    assert model.config.rotation == rotation
+    width = len(model.statistics.low)
+    assert model.action_encoder(torch.zeros(1, 11, width)).shape == (1, 11, 32)
+
+
+def test_training_goes_on_with_the_checkpoints_history(tmp_path):
+    save_world_model(make_model(3), tmp_path)
+    settings = params.Params(world_model=dataclasses.replace(SIZES, history=4))
+    with pytest.raises(UserError, match=r"world_model.history = 4: the checkpoint .* was made for 6"):
+        continued_model(settings, other_robot(7, "continuous"), tmp_path)
+
+
+def test_runs_from_other_weights_share_nothing(tmp_path):
+    names = set()
+    for seed in (3, 4):
+        save_world_model(make_model(seed), tmp_path)
+        names.add(run_name(params.Params(base_training=dataclasses.replace(TRAINING, start_from=str(tmp_path)))))
+    assert len(names) == 2 and run_name(params.Params()) not in names
+
+
+def test_there_is_no_autoencoder_from_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"base_training.autoencoder_steps = 0: .* start_from"):
+        make_autoencoder(params.Params(), None, [], tmp_path)

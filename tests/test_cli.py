@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from persistworld.cli import STAGES
+from persistworld.world_model.fetch import KNOWN
 
 SCRIPT = Path(sys.executable).parent / "persistworld"
 PARAMS = Path(__file__).parents[1] / "params.yaml"
@@ -52,7 +53,9 @@ def test_missing_parameters_are_one_line(tmp_path):
     assert line.startswith("persistworld: error: nowhere.yaml: no such file; copy one from presets/")
 
 
-@pytest.mark.parametrize("args", [("latnts",), ("rollouts", "--model", "base"), ("latents", "--shard", "x")])
+@pytest.mark.parametrize(
+    "args", [("latnts",), ("rollouts", "--model", "base"), ("latents", "--shard", "x"), ("fetch", "sdv", "--output", "x")]
+)
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path, args):
     done = run(*args, cwd=tmp_path)
     assert done.returncode == 2
@@ -78,7 +81,8 @@ def test_help_imports_nothing_heavy():
 
 
 def test_stages_without_a_model_do_not_import_its_libraries():
-    libraries, light = ("diffusers", "transformers", "peft"), ("base_checkpoint", "episodes", "manifest", "masks", "tables", "variant")
+    libraries = ("diffusers", "transformers", "peft")
+    light = ("base_checkpoint", "episodes", "fetch", "manifest", "masks", "tables", "variant")
     code = (
         f"import sys, importlib\nfor stage in {light}: importlib.import_module(f'persistworld.stages.{{stage}}')\n"
         f"print([name for name in {libraries} if name in sys.modules])"
@@ -93,6 +97,10 @@ def test_the_processes_of_a_job_share_its_threads():
     shared = os.environ | {"LOCAL_WORLD_SIZE": "4"}
     done = subprocess.run([sys.executable, "-c", code], cwd=PARAMS.parent, env=shared, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "2"
+
+
+def test_fetch_knows_the_models_by_name():
+    assert STAGES["fetch"][1]["name"]["choices"] == list(KNOWN)
 
 
 def test_every_stage_has_its_module():

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import hashlib
 import http.server
 import json
@@ -16,17 +15,26 @@ import pytest
 import torch
 
 from persistworld.errors import UserError
-from persistworld.params import Autoencoder, BaseCheckpoint, Params, UNet, WorldModel
+from persistworld.params import Autoencoder, BaseCheckpoint, Episodes, Params, TextEncoder, UNet, WorldModel
 from persistworld.stages import base_checkpoint
+from persistworld.stages import fetch as fetch_tool
 from persistworld.world_model import fetch as fetching
 from persistworld.world_model.checkpoint import load_base_model
-from persistworld.world_model.fetch import KNOWN, fetch, known_model
+from persistworld.world_model.fetch import KNOWN, TOKENIZER, HubModel, fetch, fetch_model, known_model
 from persistworld.world_model.interchange import CTRL_WORLD_STATISTICS, flat_shapes
 from persistworld.world_model.tensor_files import write_pickle
+from persistworld.world_model.text import save_tokenizer, train_tokenizer
 
-FILES = {"config.json": b"{}", "world_model.safetensors": bytes(range(256)) * 400}
+CONFIG = b'{"world_model": {}, "views": ["exterior_1", "exterior_2", "wrist"]}'
+FILES = {"config.json": CONFIG, "world_model.safetensors": bytes(range(256)) * 400}
 COMMIT = "a" * 40
 URL = "https://example.test/base.tar"
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are kept below the working directory."""
+    monkeypatch.chdir(tmp_path)
 
 
 def digest(data: bytes) -> str:
@@ -120,9 +128,11 @@ def test_a_failed_fetch_keeps_the_checkpoint_that_was_there(origin: Path, tmp_pa
     assert (folder / "config.json").read_bytes() == FILES["config.json"]
 
 
-def test_missing_folder(tmp_path: Path) -> None:
+def test_missing_folder_and_a_file_for_a_folder(origin: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         fetch(BaseCheckpoint(source="file", location=str(tmp_path / "nowhere")), tmp_path / "base")
+    with pytest.raises(UserError, match=r"config\.json: is a file; name the folder that it lies in, .*origin"):
+        fetch(BaseCheckpoint(source="file", location=str(origin / "config.json")), tmp_path / "base")
 
 
 def test_archive_is_unpacked_recorded_and_held_to_the_record(server: Server, archive: bytes, tmp_path: Path) -> None:
@@ -202,19 +212,23 @@ def hub(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serv
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    bound = {"etag_timeout": 5, "endpoint": server.address}
+    plain = huggingface_hub.snapshot_download
+    # The address of the test's hub, where a call names none: stages have no way to.
     monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", functools.partial(huggingface_hub.snapshot_download, etag_timeout=5)
+        huggingface_hub, "snapshot_download", lambda *args, **kw: plain(*args, **bound | {k: v for k, v in kw.items() if v is not None})
     )
-    tree = [{"type": "file", "path": name, "size": len(data), "oid": digest(data)[:40]} for name, data in FILES.items()]
-    server.answers[f"/api/models/group/model/tree/{COMMIT}"] = (
-        200,
-        {"Content-Type": "application/json"},
-        json.dumps(tree).encode(),
-    )
-    for name, data in FILES.items():
-        headers = {"ETag": f'"{digest(data)[:40]}"', "X-Repo-Commit": COMMIT, "Content-Length": str(len(data))}
-        server.answers[f"/group/model/resolve/{COMMIT}/{name}"] = (200, headers, data)
+    publish(server, "group/model", COMMIT, FILES)
     return server
+
+
+def publish(server: Server, repository: str, commit: str, files: dict[str, bytes]) -> None:
+    """Have the loopback hub answer for a repository."""
+    tree = [{"type": "file", "path": name, "size": len(data), "oid": digest(data)[:40]} for name, data in files.items()]
+    server.answers[f"/api/models/{repository}/tree/{commit}"] = (200, {"Content-Type": "application/json"}, json.dumps(tree).encode())
+    for name, data in files.items():
+        headers = {"ETag": f'"{digest(data)[:40]}"', "X-Repo-Commit": commit, "Content-Length": str(len(data))}
+        server.answers[f"/{repository}/resolve/{commit}/{name}"] = (200, headers, data)
 
 
 def from_hub(location: str = "group/model", revision: str = COMMIT) -> BaseCheckpoint:
@@ -253,6 +267,29 @@ def test_hub_refusals(hub: Server, tmp_path: Path, status: int, code: str, messa
     assert_nothing_left(tmp_path / "checkpoints" / "base")
 
 
+@pytest.mark.parametrize("status", [401, 403])  # not logged in; logged in, but the licence is not accepted
+def test_a_gated_repository_shows_its_list_and_refuses_its_files(hub: Server, tmp_path: Path, status: int) -> None:
+    for name in FILES:
+        hub.answers[f"/group/model/resolve/{COMMIT}/{name}"] = (status, {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"}, b"")
+    with pytest.raises(UserError, match=r"group/model: access is gated; accept its licence .*`hf auth login`") as error:
+        fetch(from_hub(), tmp_path / "checkpoints" / "base")
+    assert "\n" not in str(error.value)
+    assert_nothing_left(tmp_path / "checkpoints" / "base")
+
+
+def test_files_that_had_arrived_are_not_fetched_again(hub: Server, tmp_path: Path) -> None:
+    """A download that broke off in its second file: the first one is in the hub's cache, also for another process."""
+    second = f"/group/model/resolve/{COMMIT}/world_model.safetensors"
+    whole = hub.answers[second]
+    hub.answers[second] = (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"}, b"")
+    with pytest.raises(UserError):
+        fetch(from_hub(), tmp_path / "base")
+    hub.answers[second] = whole
+    del hub.answers[f"/group/model/resolve/{COMMIT}/config.json"]
+    fetch(from_hub(), tmp_path / "base")
+    assert {n: (tmp_path / "base" / n).read_bytes() for n in FILES} == FILES
+
+
 def test_hub_offline(hub: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be reached"):
         fetch(from_hub(), tmp_path / "base", endpoint=f"http://127.0.0.1:{closed_port()}")
@@ -267,10 +304,64 @@ def test_hub_repository_without_the_file_that_is_known_to_be_needed(
 
 
 def test_known_models_are_pinned() -> None:
-    assert known_model("yjguo/Ctrl-World") is KNOWN["ctrl_world"] is known_model("ctrl_world")
+    assert known_model("yjguo/Ctrl-World") is KNOWN["ctrl-world"] is known_model("ctrl_world")
     for model in KNOWN.values():
         assert model.revision is None or fetching.COMMIT.fullmatch(model.revision)
     assert known_model("somebody/else") is None
+
+
+def test_a_part_of_a_repository_is_recorded_and_held_to_the_record_with_the_rest(hub: Server, tmp_path: Path) -> None:
+    """The tokenizer alone, then all of CLIP: one record, and only what was asked for."""
+    model = HubModel("group/model", COMMIT, ("config.json",))
+    record = tmp_path / "checkpoints" / "fetched" / f"group_model@{COMMIT}.json"
+    fetch_model(model, tmp_path / "part")
+    assert {p.name for p in (tmp_path / "part").iterdir()} == {"config.json", "fetched.json"}
+    assert json.loads(record.read_text())["sha256"] == {"config.json": digest(FILES["config.json"])}
+    whole = dataclasses.replace(model, files=tuple(FILES))
+    fetch_model(whole, tmp_path / "whole")
+    assert json.loads(record.read_text())["sha256"] == {name: digest(data) for name, data in FILES.items()}
+    fetch_model(model, tmp_path / "part")  # the record has more files than are asked for now
+    assert {p.name for p in (tmp_path / "part").iterdir()} == {"config.json", "fetched.json"}
+    record.write_text(record.read_text().replace(digest(FILES["config.json"]), "0" * 64))
+    for again in (model, whole):
+        with pytest.raises(UserError, match=r"config\.json has sha256 .* record of its first download"):
+            fetch_model(again, tmp_path / "again")
+    assert_nothing_left(tmp_path / "again")
+
+
+def test_a_model_without_a_commit_on_record_asks_for_one(hub: Server, tmp_path: Path) -> None:
+    publish(hub, "jaibrdhn/persistworld", COMMIT, {"checkpoint-5760-merged.pt": b"weights", "README.md": b"not needed"})
+    args = argparse.Namespace(name="persistworld", output=tmp_path / "model", revision=None)
+    with pytest.raises(UserError, match=r"no commit of it is on record here; .* `hf models info jaibrdhn/persistworld`") as error:
+        fetch_tool.main(Params(), args)
+    assert "--revision" in str(error.value) and "\n" not in str(error.value)
+    args.revision = COMMIT
+    fetch_tool.main(Params(), args)
+    assert {p.name for p in (tmp_path / "model").iterdir()} == {"checkpoint-5760-merged.pt", "fetched.json"}
+
+
+@pytest.mark.parametrize("name", ["svd", "clip", "ctrl-world"])
+def test_the_tool_fetches_what_is_needed_of_a_known_model(
+    hub: Server, tmp_path: Path, name: str, capsys: pytest.CaptureFixture
+) -> None:
+    model = KNOWN[name]
+    publish(hub, model.repository, model.revision, {file: file.encode() for file in (*model.files, "other.bin")})
+    args = argparse.Namespace(name=name, output=tmp_path / name, revision=None)
+    for _ in range(2):  # and again over its own
+        fetch_tool.main(Params(), args)
+    files = {p.relative_to(tmp_path / name).as_posix(): p.read_text() for p in (tmp_path / name).rglob("*") if p.is_file()}
+    record = json.loads(files.pop("fetched.json"))
+    assert files == {file: file for file in model.files}
+    assert record["sha256"] == {file: digest(file.encode()) for file in model.files}
+    assert ("import-checkpoint" if name in ("svd", "clip") else "base_checkpoint") in capsys.readouterr().out
+
+
+def test_the_tool_replaces_nothing_that_it_did_not_fetch(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="holds something else"):
+        fetch_tool.main(Params(), argparse.Namespace(name="clip", output=tmp_path / "mine", revision=None))
+    assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
 # The stage
@@ -304,6 +395,67 @@ def test_stage_imports_a_flat_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
     base_checkpoint.main(params, argparse.Namespace())
     assert load_base_model("checkpoints/base").statistics.high == (1.0,) * 7
     assert not Path("checkpoints/fetched/base").exists()
+
+
+def test_stage_takes_the_tokenizer_of_clip_and_records_it(hub: Server, tmp_path: Path) -> None:
+    """A flat checkpoint as `persistworld fetch` leaves it: Ctrl-World's statistics, and CLIP's tokenizer from the hub."""
+    config = WorldModel(
+        autoencoder=Autoencoder(channels=(32,), layers=1),
+        unet=UNet(channels=(32, 32), heads=(1, 1), layers=1, cross_attention_dim=32, addition_time_embed_dim=8),
+        text_encoder=TextEncoder(hidden=16, layers=1, heads=1, projection=16, vocabulary=60, length=8),
+    )
+    tokenizer = train_tokenizer(["push the red block"], config.text_encoder)
+    save_tokenizer(tokenizer, tmp_path)
+    tokens = (tmp_path / "tokenizer.json").read_bytes()
+    publish(hub, TOKENIZER.repository, TOKENIZER.revision, {"tokenizer.json": tokens, "pytorch_model.bin": b"600 MB"})
+    source = tmp_path / "source"
+    source.mkdir()
+    shapes = flat_shapes(config, CTRL_WORLD_STATISTICS, tokenizer)
+    write_pickle({name: torch.randn(shape) for name, shape in shapes.items()}, source / "c.pt")
+    (source / "fetched.json").write_text(json.dumps({"location": "yjguo/Ctrl-World"}))
+    params = dataclasses.replace(Params(), world_model=config, base_checkpoint=BaseCheckpoint(source="file", location=str(source)))
+    base_checkpoint.main(params, argparse.Namespace())
+    manifest = json.loads(Path("checkpoints/base/manifest.json").read_text())
+    assert manifest["parents"] == {"imported": hashlib.sha256((source / "c.pt").read_bytes()).hexdigest(), "tokenizer": digest(tokens)}
+    [record] = Path("checkpoints/fetched").iterdir()
+    assert json.loads(record.read_text())["sha256"] == {"tokenizer.json": digest(tokens)}
+    assert load_base_model("checkpoints/base").statistics == CTRL_WORLD_STATISTICS
+
+    two = dataclasses.replace(params, episodes=Episodes(views=("exterior_1", "wrist")))
+    with pytest.raises(UserError, match=r"episodes\.views = exterior_1, wrist: the checkpoint .* was trained on 3 views, not 2"):
+        base_checkpoint.main(two, argparse.Namespace())
+    record.write_text(record.read_text().replace(digest(tokens), "0" * 64))
+    with pytest.raises(UserError, match=r"tokenizer\.json has sha256 .*; or put CLIP's tokenizer\.json .* beside c\.pt"):
+        base_checkpoint.main(params, argparse.Namespace())
+
+
+@pytest.mark.parametrize("location", ["svd", "clip", "openai/clip-vit-base-patch32"])
+def test_stage_refuses_a_part_of_a_model_before_it_is_fetched(hub: Server, location: str) -> None:
+    settings = BaseCheckpoint(source="hf", location=location, revision=COMMIT)
+    with pytest.raises(UserError, match=rf"base_checkpoint\.location = {location}: is a part of .* `persistworld import-checkpoint SVD"):
+        base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace())
+    assert not Path("checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("config.json", "no key world_model. If it is CLIP's"), ("unet/config.json", "is SVD's folder")]
+)
+def test_stage_refuses_folders_of_clip_and_svd(tmp_path: Path, file: str, said: str) -> None:
+    (tmp_path / "source" / file).parent.mkdir(parents=True)
+    (tmp_path / "source" / file).write_text('{"model_type": "clip"}')
+    settings = BaseCheckpoint(source="file", location=str(tmp_path / "source"))
+    with pytest.raises(UserError, match=said):
+        base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace())
+    assert not Path("checkpoints/base").exists() and not Path("checkpoints/fetched/base").exists()
+
+
+def test_views_of_a_checkpoint_may_have_other_names_but_are_as_many(origin: Path) -> None:
+    settings = BaseCheckpoint(source="file", location=str(origin))
+    ours = dataclasses.replace(Params(), base_checkpoint=settings, episodes=Episodes(views=("left", "right", "hand")))
+    base_checkpoint.main(ours, argparse.Namespace())
+    fewer = dataclasses.replace(ours, episodes=Episodes(views=("left", "hand")))
+    with pytest.raises(UserError, match=r"episodes\.views = left, hand: .* trained on 3 views, not 2; name as many, or train a base model"):
+        base_checkpoint.main(fewer, argparse.Namespace())
 
 
 def test_stage_names_a_folder_without_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -337,6 +337,38 @@ def test_adapter_alone_loads_with_peft_and_carries_a_card(imported: Path, tmp_pa
         assert torch.allclose(with_peft.state_dict()[name], tensor, atol=1e-6), name
 
 
+def test_the_card_says_what_is_known_and_nothing_more(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, settings = trained(imported, tmp_path / "post_trained", "attention")
+    known = dataclasses.replace(
+        Params(),
+        post_training=settings,
+        episodes=params.Episodes(path="/data/of/somebody/droid_1.0.1"),
+        base_checkpoint=params.BaseCheckpoint(source="hf", location="ctrl-world", revision="a" * 40),
+    )
+
+    def card(given: Params) -> str:
+        export_adapter(tmp_path / "post_trained", tmp_path / "adapter", given)
+        return (tmp_path / "adapter" / "README.md").read_text()
+
+    text = card(known)
+    assert "\nbase_model: yjguo/Ctrl-World\n" in text and f"`yjguo/Ctrl-World` at `{'a' * 40}`" in text
+    assert "a folder named `droid_1.0.1`" in text and "/data/of" not in text and "192 x 320 pixels" in text
+    assert "license: other" in text and "base's licence" in text and "none were there when it was exported" in text
+    (tmp_path / "results" / "metrics").mkdir(parents=True)
+    (tmp_path / "results" / "metrics" / "table_1.json").write_text(json.dumps({"wrist": {"post_trained": {"ssim": 0.5}}}))
+    (tmp_path / "results" / "metrics" / "table_2.json").write_text(json.dumps({"wrist": {"base": {"ssim": 0.5}}}))
+    text = card(known)
+    assert "`results/metrics/table_1.json` of the run, under `post_trained`" in text and "table_2" not in text
+
+    here = card(dataclasses.replace(known, base_checkpoint=params.BaseCheckpoint(source="file", location=str(imported))))
+    assert "base_model:" not in here and str(imported) not in here and "not on the hub" in here
+    simulated = card(dataclasses.replace(known, episodes=params.Episodes(source="simulate", path="data/episodes", count=128)))
+    assert "128 episodes of a simulated tabletop" in simulated
+    other = card(dataclasses.replace(known, post_training=params.PostTraining()))  # params.yaml has changed since it was trained
+    assert other.count("not stated") == 2 and "droid_1.0.1" not in other and "base_model:" not in other
+
+
 def test_adapter_of_another_base_and_export_of_none(
     imported: Path, flat: Flat, clip_folder: Path, tmp_path: Path
 ) -> None:
@@ -347,7 +379,7 @@ def test_adapter_of_another_base_and_export_of_none(
     with pytest.raises(UserError, match="another base"):
         run_export(tmp_path / "post_trained", tmp_path / "merged.pt", base=tmp_path / "other")
     with pytest.raises(UserError, match="only a post-trained checkpoint has an adapter"):
-        export_adapter(imported, tmp_path / "adapter", "base")
+        export_adapter(imported, tmp_path / "adapter", tiny_params())
     assert not (tmp_path / "merged.pt").exists() and not (tmp_path / "adapter").exists()
 
 
@@ -420,6 +452,16 @@ def test_missing_tokenizer_and_wrong_statistics(flat: Flat, tmp_path: Path) -> N
     (tmp_path / "stat.json").write_text(json.dumps({"mean": [0.0]}))
     with pytest.raises(UserError, match="state_01"):
         read_statistics(tmp_path / "stat.json")
+
+
+def test_a_folder_that_is_not_svds(flat: Flat, clip_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"some: is not SVD's folder: no unet/config\.json in it; `persistworld fetch svd`"):
+        run_import(folder, clip_folder, tmp_path / "base")
+    write_pickle(flat, folder / "checkpoint-1.pt")
+    with pytest.raises(UserError, match=r"to import a flat checkpoint name the file, e\.g\. .*some/checkpoint-1\.pt"):
+        run_import(folder, clip_folder, tmp_path / "base")
 
 
 def test_streamed_safetensors_are_what_safetensors_reads(tmp_path: Path) -> None:

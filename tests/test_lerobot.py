@@ -189,6 +189,23 @@ def test_gripper_as_a_list_of_one(copy):
     np.testing.assert_array_equal(open_episodes(copy).episode(2).pose, want)
 
 
+@pytest.mark.parametrize("size", [500, None])
+def test_episodes_to_a_folder_are_as_many_as_info_says(copy, size):
+    """1,000 where it does not say."""
+    info = json.loads((copy / "meta/info.json").read_text())
+    info = info | {"chunks_size": size} if size else {k: v for k, v in info.items() if k != "chunks_size"}
+    (copy / "meta/info.json").write_text(json.dumps(info))
+    if size:
+        for folder in ("data", "videos", "masks"):
+            (copy / folder / "chunk-001").rename(copy / folder / "chunk-002")
+    source = open_episodes(copy)
+    assert [source.episode(index).index for index in INDICES] == list(INDICES)
+    assert len(source.frames(1005, "wrist")) == 6 and len(source.masks(1005)) == 6
+    (copy / "meta/info.json").write_text(json.dumps(info | {"chunks_size": 0}))
+    with pytest.raises(UserError, match=r"info\.json: chunks_size = 0: expected the number of episodes to a folder"):
+        open_episodes(copy)
+
+
 @pytest.mark.parametrize("name", [PARQUET, VIDEO, "masks/chunk-000/episode_000002.npz"])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.97])
 def test_truncated_files(copy, name, share):

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from persistworld.data.episodes import open_episodes
 from persistworld.data.poses import PoseStatistics, pose_statistics, represent
+from persistworld.errors import UserError
 
 SAMPLE = Path(__file__).parents[2] / "shared/droid_sample"
 needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="the sample of DROID episodes is not beside this clone")
@@ -47,6 +48,23 @@ def test_poses_of_another_robot_pass_as_they_are(width):
     poses = random_poses(200, width)
     statistics = pose_statistics(poses, "euler")
     assert len(statistics.low) == width and statistics.normalise(poses).shape == (200, width)
+
+
+@pytest.mark.parametrize(("rotation", "width"), [("euler", 14), ("euler", 1), ("euler", 6), ("continuous", 14), ("continuous", 6)])
+def test_poses_of_another_width_than_the_statistics_are_one_line(rotation, width):
+    """One number would be taken for seven, fourteen are numpy's error."""
+    statistics = pose_statistics(random_poses(50), rotation)
+    extra = 3 if rotation == "continuous" else 0
+    said = rf"poses have {width + extra} numbers \(rotation {rotation}\), but the checkpoint's pose statistics are of {7 + extra}: [^\n]*$"
+    with pytest.raises(UserError, match=said):
+        statistics.normalise(random_poses(5, width))
+
+
+def test_continuous_rotation_wants_angles():
+    with pytest.raises(UserError, match=r"rotation = continuous: takes the fourth to sixth number .* have 4 numbers; set euler"):
+        pose_statistics(random_poses(50, 4), "continuous")
+    assert represent(random_poses(5, 6), "continuous").shape == (5, 9)  # without a gripper
+    assert represent(random_poses(5, 14), "continuous").shape == (5, 17)
 
 
 def test_continuous_rotation_is_two_columns_of_the_matrix():

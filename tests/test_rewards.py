@@ -148,6 +148,25 @@ def test_raw_targets_are_the_data_sets_frames():
     assert (images[:, 1, 2, 3] * 255).round().int().tolist() == expected
 
 
+def test_raw_targets_are_kept_up_to_a_number_of_bytes():
+    """Of the episodes used last as many as fit, and always the one that is asked for."""
+
+    class Counting(TwoEpisodes):
+        read: tuple[int, ...] = ()
+
+        def frame_batches(self, index: int, view: str, stride: int, batch: int):
+            self.read += (index,) if view == VIEWS[0] else ()
+            yield from super().frame_batches(index, view, stride, batch)
+
+    settings, each = params.Episodes(height=4, width=8, fps=5.0), 3 * 3 * 4 * 8 * 3  # frames, views, pixels, colours
+    for room, read in ((2 * each, (0, 1, 2, 1)), (3 * each, (0, 1, 2)), (1, (0, 1, 0, 2, 0, 1))):
+        source = Counting()
+        images = raw_images(source, settings, room)
+        for episode in (0, 1, 0, 2, 0, 1):
+            images(episode, [0])
+        assert source.read == read
+
+
 def test_decoded_targets_are_what_the_autoencoder_makes_of_the_latents(autoencoder, perceptual, store):
     rewards = model(autoencoder, perceptual)
     images = decoded_images(store, rewards.decode)(2, [4, 1])

@@ -50,6 +50,14 @@ STAGES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "report": ("one page with everything in it", {}),
     "variant": ("metrics of one variant", {"--model": {"required": True, "help": "a name in variants"}}),
     "defaults": ("print every parameter with its default", {}),
+    "fetch": (
+        "download SVD, CLIP, Ctrl-World or PersistWorld at a pinned commit",
+        {
+            "name": {"choices": ["svd", "clip", "ctrl-world", "persistworld"]},
+            "--output": {"required": True, "metavar": "FOLDER"},
+            "--revision": {"metavar": "COMMIT", "help": "(default: the one on record; PersistWorld has none)"},
+        },
+    ),
     "import_checkpoint": (
         "make a checkpoint folder of a published model",
         {

@@ -6,6 +6,7 @@ name; so are wrong types and impossible values.
 """
 
 import dataclasses
+import re
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,11 @@ import yaml
 
 from persistworld.configuration import build_section, merge, nearest, require
 from persistworld.errors import UserError
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+BUFFER_FILL = 24  # copies of the first latent that a rollout's history buffer starts with (FACTS 1)
+NETWORKS_GROUPS = 32  # diffusers' U-Net and autoencoder normalise over so many groups of channels
 
 View = str
 Colour = Literal["red", "green", "blue", "yellow", "magenta", "orange"]  # the simulator's, data/tasks.py
@@ -42,11 +48,13 @@ class Episodes:
     def check(self) -> None:
         own = Path(self.path).resolve() == Path("data/episodes").resolve()
         require(self.source == "simulate" or not own, "episodes.path", self.path, "the workflow replaces it: keep your data set elsewhere")
-        require(self.count >= 1, "episodes.count", self.count, "must be at least 1")
+        at_least(1, self, "episodes", "count", "modulus", "frames", "height", "width")
         require(1 <= len(self.views) <= 4, "episodes.views", self.views, "name one to four views")
-        require(0 <= self.bad_share <= 1, "episodes.bad_share", self.bad_share, "must lie in 0..1")
+        distinct(self, "episodes", "views", "splits")
+        within_unit(self, "episodes", "bad_share")
         require(len(self.colours) >= 1, "episodes.colours", self.colours, "name at least one")
-        require(self.fps > 0, "episodes.fps", self.fps, "must be positive")
+        positive(self, "episodes", "fps")
+        require(len(self.splits) >= 1, "episodes.splits", self.splits, "choose from train, tuning, validation")
         for name in ("validation", "tuning"):
             residues = getattr(self, name)
             require(all(0 <= r < self.modulus for r in residues), f"episodes.{name}", residues, f"residues lie in 0..{self.modulus - 1}")
@@ -65,8 +73,13 @@ class BaseCheckpoint:
     sha256: dict[str, str] = field(default_factory=dict)  # file name -> digest; recorded at first download, enforced after
 
     def check(self) -> None:
-        pinned = self.source != "hf" or self.revision is not None
-        require(pinned, "base_checkpoint.revision", self.revision, "pin a commit hash for source hf")
+        if self.source == "hf":
+            mend = "pin a commit hash for source hf, 40 hex digits: `hf models info` of the repository prints the newest as sha"
+            require(self.revision is not None, "base_checkpoint.revision", self.revision, mend)
+            moves = not COMMIT.fullmatch(self.revision or "")
+            require(not moves, "base_checkpoint.revision", self.revision, f"branches and tags move: {mend}")
+        for name, digest in self.sha256.items():
+            require(bool(SHA256.fullmatch(digest)), f"base_checkpoint.sha256.{name}", digest, "a digest has 64 hex digits")
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,7 @@ class Latents:
     shards: int = 8  # files, and jobs that can run side by side
 
     def check(self) -> None:
-        require(self.shards >= 1, "latents.shards", self.shards, "must be at least 1")
-        require(self.batch >= 1, "latents.batch", self.batch, "must be at least 1")
+        at_least(1, self, "latents", "batch", "shards")
 
 
 @dataclass(frozen=True)
@@ -130,9 +142,20 @@ class WorldModel:
     use_text: bool = True
 
     def check(self) -> None:
-        unet = self.unet
+        at_least(1, self, "world_model", "history")
+        unet, autoencoder, text = self.unet, self.autoencoder, self.text_encoder
+        at_least(1, autoencoder, "world_model.autoencoder", "patch", "latent_channels", "layers")
+        positive(autoencoder, "world_model.autoencoder", "scaling_factor")
+        at_least(1, unet, "world_model.unet", "layers", "cross_attention_dim", "addition_time_embed_dim")
+        at_least(1, text, "world_model.text_encoder", "hidden", "layers", "heads", "projection", "vocabulary", "length")
+        for name, channels in (("autoencoder", autoencoder.channels), ("unet", unet.channels)):
+            fit = len(channels) >= 1 and all(c > 0 and c % NETWORKS_GROUPS == 0 for c in channels)
+            require(fit, f"world_model.{name}.channels", channels, f"give a multiple of {NETWORKS_GROUPS} for each level")
         require(len(unet.channels) == len(unet.heads), "world_model.unet.heads", unet.heads, "one number per entry of unet.channels")
-        projection = self.text_encoder.projection
+        shared = all(h >= 1 and c % h == 0 for c, h in zip(unet.channels, unet.heads, strict=True))
+        require(shared, "world_model.unet.heads", unet.heads, f"each must divide its entry of unet.channels, {unet.channels}")
+        require(text.hidden % text.heads == 0, "world_model.text_encoder.heads", text.heads, f"must divide hidden = {text.hidden}")
+        projection = text.projection
         require(
             unet.cross_attention_dim % projection == 0, "world_model.text_encoder.projection", projection,
             "must divide unet.cross_attention_dim: the text embedding is repeated to that width",
@@ -148,16 +171,22 @@ class Optimizer:
     clip_norm: float = 1.0
     decay_from: float = 1.0  # share of the steps after which the rate falls linearly to 0; 1: constant
 
+    def check(self, where: str) -> None:
+        positive(self, where, "learning_rate", "clip_norm")
+        at_least(0, self, where, "weight_decay")
+        within_unit(self, where, "decay_from")
+
 
 @dataclass(frozen=True)
 class BaseTraining:
     """Teacher forcing as in Ctrl-World (FACTS 1)."""
 
-    autoencoder_steps: int = 0  # 0: the autoencoder is a given (SVD's)
+    start_from: str = ""  # a checkpoint folder whose weights, tokenizer and autoencoder the training begins with; "": from nothing
+    autoencoder_steps: int = 0  # 0: the autoencoder is start_from's
     autoencoder_episodes: int = 200  # the first so many training episodes: their frames are held in memory
     autoencoder_batch: int = 48
     autoencoder_optimizer: Optimizer = field(default_factory=Optimizer)
-    perceptual_steps: int = 0  # 0: the perceptual network is a given (AlexNet)
+    perceptual_steps: int = 0  # 0: the perceptual network is start_from's, if it has one, or a given (AlexNet)
     steps: int = 100_000
     batch: int = 32
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(name="adamw", learning_rate=1e-5, weight_decay=0.01))
@@ -177,6 +206,15 @@ class BaseTraining:
     save_every: int = 500
 
     def check(self) -> None:
+        where = "base_training"
+        at_least(1, self, where, "autoencoder_episodes", "autoencoder_batch", "steps", "batch", "save_every")
+        at_least(0, self, where, "autoencoder_steps", "perceptual_steps", "warmup", "sigma_std", "history_noise", "current_noise")
+        within_unit(self, where, "action_dropout", "history_collapse")
+        a_decay(self, where, "weight_ema")
+        self.autoencoder_optimizer.check(f"{where}.autoencoder_optimizer")
+        self.optimizer.check(f"{where}.optimizer")
+        skips = len(self.frame_skips) >= 1 and min(self.frame_skips) >= 1
+        require(skips, "base_training.frame_skips", self.frame_skips, "name at least one; 1 is every frame")
         require(self.train_batch >= 0, "base_training.train_batch", self.train_batch, "must be at least 1, or 0 for all at once")
 
 
@@ -192,7 +230,9 @@ class Sampler:
     noise_aug: float = 0.02
 
     def check(self, where: str) -> None:
-        require(self.steps >= 1, f"{where}.steps", self.steps, "must be at least 1")
+        at_least(1, self, where, "steps")
+        at_least(0, self, where, "noise_aug")
+        positive(self, where, "rho")
         require(0 < self.sigma_min < self.sigma_max, f"{where}.sigma_min", self.sigma_min, "must lie between 0 and sigma_max")
         require(self.guidance >= 1, f"{where}.guidance", self.guidance, "1 is no guidance; smaller has no meaning")
 
@@ -211,9 +251,12 @@ class Rollout:
 
     def check(self) -> None:
         self.sampler.check("rollout.sampler")
-        require(self.chunks >= 1, "rollout.chunks", self.chunks, "must be at least 1")
-        past = all(i <= 0 for i in self.history_index)
-        require(past, "rollout.history_index", self.history_index, "0 is the first latent, negative counts from the end")
+        at_least(1, self, "rollout", "chunks", "batch")
+        past = all(-BUFFER_FILL <= i <= 0 for i in self.history_index)
+        require(
+            past, "rollout.history_index", self.history_index,
+            f"0 is the first latent, negatives count from the end, at first of {BUFFER_FILL}: choose from -{BUFFER_FILL} to 0",
+        )
 
 
 @dataclass(frozen=True)
@@ -228,12 +271,24 @@ class Reward:
     target: Literal["raw", "decoded"] = "raw"  # ground-truth frames of the dataset, or their autoencoder reconstruction
     epsilon: float = 1e-4  # of Eq. 6
 
+    def check(self, where: str) -> None:
+        at_least(0, self, where, "lpips", "ssim", "psnr")
+        positive(self, where, "epsilon")
+        rewarded = self.credit == "latent" or self.lpips + self.ssim + self.psnr > 0
+        require(rewarded, f"{where}.ssim", self.ssim, "lpips, ssim and psnr are all 0: nothing would be rewarded")
+        for view, weight in self.view_weights.items():
+            require(weight >= 0, f"{where}.view_weights.{view}", weight, "must be at least 0")
+
 
 @dataclass(frozen=True)
 class Lora:
     rank: int = 64
     alpha: float = 64.0
     targets: Literal["attention", "linear", "linear_and_convolution"] = "attention"
+
+    def check(self, where: str) -> None:
+        at_least(1, self, where, "rank")
+        positive(self, where, "alpha")
 
 
 @dataclass(frozen=True)
@@ -283,13 +338,19 @@ class PostTraining:
         )
         require(self.branch >= 1, "post_training.branch", self.branch, "F must be at least 1")
         require(self.beta > 0, "post_training.beta", self.beta, "must be positive: beta = 0 gives no gradient")
-        require(self.steps >= 1 and self.groups >= 1, "post_training.steps", self.steps, "steps and groups must be at least 1")
+        where = "post_training"
+        at_least(1, self, where, "steps", "groups", "train_batch", "save_every")
+        at_least(0, self, where, "kl_weight", "sigma_std", "old_ema_slope")
+        within_unit(self, where, "old_ema_max")
+        a_decay(self, where, "weight_ema")
+        self.reward.check(f"{where}.reward")
+        self.lora.check(f"{where}.lora")
+        self.optimizer.check(f"{where}.optimizer")
         weights = set(self.reward.view_weights.values())
         require(
             self.reward.credit == "clip" or weights <= {1.0}, "post_training.reward.view_weights", self.reward.view_weights,
             "views are weighed against each other in a clip's reward only: set reward.credit to clip, or drop the weights",
         )
-        require(self.train_batch >= 1, "post_training.train_batch", self.train_batch, "must be at least 1")
         require(self.sample_batch >= 0, "post_training.sample_batch", self.sample_batch, "must be at least 1, or 0 for all at once")
 
 
@@ -310,6 +371,9 @@ class Masks:
     source: Literal["simulator", "roboengine", "none"] = "roboengine"
     batch: int = 16
 
+    def check(self) -> None:
+        at_least(1, self, "masks", "batch")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -320,7 +384,10 @@ class Evaluation:
     protocol: Literal["decoded", "raw"] = "decoded"  # the headline; both are always scored
 
     def check(self) -> None:
+        require(self.episodes >= 0, "evaluation.episodes", self.episodes, "must be at least 1, or 0 for all of the split")
         require(len(self.seeds) >= 1, "evaluation.seeds", self.seeds, "give at least one seed")
+        require(len(self.models) >= 1, "evaluation.models", self.models, "name at least one")
+        distinct(self, "evaluation", "seeds", "models")
 
 
 @dataclass(frozen=True)
@@ -332,6 +399,11 @@ class Paper:
     strip_frames: int = 8  # columns of Figure 3
     report_episodes: int = 4  # playable rollouts in the report
     scale: str = "tabletop"  # written on every table and figure
+
+    def check(self) -> None:
+        at_least(1, self, "paper", "bootstrap", "strip_frames")
+        at_least(0, self, "paper", "report_episodes")
+        require(0 < self.confidence < 1, "paper.confidence", self.confidence, "must lie between 0 and 1, e.g. 0.95")
 
 
 @dataclass(frozen=True)
@@ -373,6 +445,16 @@ class Params:
             len(self.rollout.history_index) == self.world_model.history, "rollout.history_index", self.rollout.history_index,
             f"must have world_model.history = {self.world_model.history} entries",
         )
+        self._check_views()
+        window = self.metrics.ssim_window
+        smallest = min(self.episodes.height, self.episodes.width)
+        require(window <= smallest, "metrics.ssim_window", window, f"does not fit into views of {smallest} pixels (episodes.height, width)")
+        # Who reads training episodes alone (to make a base model) evaluates nothing.
+        held_out = set(self.episodes.splits) - {"train"}
+        require(
+            not held_out or self.evaluation.split in held_out, "evaluation.split", self.evaluation.split,
+            f"is not among episodes.splits, {', '.join(self.episodes.splits)}: add it there, or choose another",
+        )
         longest = self.post_training.prefix[1] + self.post_training.branch
         chunk = self.world_model.future - 1
         if self.episodes.source == "simulate":
@@ -381,6 +463,13 @@ class Params:
                 needed <= self.episodes.frames, "episodes.frames", self.episodes.frames,
                 f"post_training.prefix + branch and rollout.chunks need {needed} frames: shorten them or simulate more",
             )
+
+    def _check_views(self) -> None:
+        """A reward's weights are of views that there are, and not all of them 0."""
+        key, weights, views = "post_training.reward.view_weights", self.post_training.reward.view_weights, self.episodes.views
+        for view in weights:
+            require(view in views, key, view, f"no such view; {nearest(view, views)}")
+        require(any(weights.get(view, 1.0) > 0 for view in views), key, weights, "all views weigh 0: nothing would be rewarded")
 
     def for_run(self, run: str) -> "Params":
         """The parameters of one post-training run: `post_trained`, or a variant with its overrides of `post_training` applied."""
@@ -392,6 +481,38 @@ class Params:
         changed = dataclasses.replace(self, post_training=build_section(PostTraining, merged, f"variants.{run}"), variants={})
         changed._check_run()
         return changed
+
+
+def at_least(least: int, section: Any, where: str, *names: str) -> None:
+    """Raise UserError about the first of the section's fields `names` that is below `least`."""
+    for name in names:
+        require(getattr(section, name) >= least, f"{where}.{name}", getattr(section, name), f"must be at least {least}")
+
+
+def positive(section: Any, where: str, *names: str) -> None:
+    """The same for fields that are not above 0."""
+    for name in names:
+        require(getattr(section, name) > 0, f"{where}.{name}", getattr(section, name), "must be positive")
+
+
+def within_unit(section: Any, where: str, *names: str) -> None:
+    """The same for probabilities and shares."""
+    for name in names:
+        require(0 <= getattr(section, name) <= 1, f"{where}.{name}", getattr(section, name), "must lie in 0..1")
+
+
+def a_decay(section: Any, where: str, name: str) -> None:
+    """The same for the decay of a moving average, which at 1 would never move."""
+    value = getattr(section, name)
+    require(0 <= value < 1, f"{where}.{name}", value, "must be at least 0 (no average) and below 1")
+
+
+def distinct(section: Any, where: str, *names: str) -> None:
+    """The same for lists that name something twice."""
+    for name in names:
+        values = getattr(section, name)
+        twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+        require(not twice, f"{where}.{name}", values, f"names {twice[0] if twice else ''} twice")
 
 
 RESERVED_MODELS = ("base", "post_trained", "teacher_forced", "copy_frame", "autoencoder")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from persistworld.data.episodes import VIEWS, BadEpisode, Episode
-from persistworld.data.lerobot_columns import VIDEO_KEYS, episode_of, read_info
+from persistworld.data.lerobot_columns import CHUNK, VIDEO_KEYS, episode_of, read_info
 from persistworld.data.tasks import INSTRUCTIONS
 from persistworld.data.video import CODEC, BrokenVideo, read_video, video_batches, write_video
 from persistworld.errors import UserError
@@ -29,7 +29,6 @@ from persistworld.files import atomic_path, write_json
 if TYPE_CHECKING:  # reading real episodes does not need the simulator
     from persistworld.data.simulator import SimulatedEpisode
 
-CHUNK = 1000  # episodes to a folder
 DATA_PATH = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 VIDEO_PATH = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 MASK_PATH = "masks/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.npz"
@@ -46,9 +45,13 @@ INTEGERS = ("frame_index", "episode_index", "index", "task_index")
 
 
 def file_path(root: Path, template: str, index: int, view: str | None = None) -> Path:
-    """Where an episode's file lies under `root`, from one of the path templates."""
-    key = VIDEO_KEYS[view] if view else None
-    return root / template.format(episode_chunk=index // CHUNK, episode_index=index, video_key=key)
+    """Where an episode's file lies under `root` when it is written here, from one of the path templates."""
+    return _place(root, template, index, CHUNK, VIDEO_KEYS[view] if view else None)
+
+
+def _place(root: Path, template: str, index: int, chunk: int, key: str | None = None) -> Path:
+    """The same in any data set: `chunk` episodes to a folder, a view's video under `key`."""
+    return root / template.format(episode_chunk=index // chunk, episode_index=index, video_key=key)
 
 
 def write_episode(root: str | Path, simulated: "SimulatedEpisode") -> None:
@@ -187,7 +190,7 @@ class LeRobotEpisodes:
     def _table(self, index: int) -> pa.Table:
         if index not in self._listed:
             raise BadEpisode(index, f"not listed in {self.root / 'meta/episodes.jsonl'}")
-        path = file_path(self.root, self._info.data_path, index)
+        path = _place(self.root, self._info.data_path, index, self._info.chunk)
         if not path.is_file():
             raise BadEpisode(index, f"listed, but {path} is missing")
         try:
@@ -207,8 +210,7 @@ class LeRobotEpisodes:
         """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
         if view not in self.views:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
-        place = {"episode_chunk": index // CHUNK, "episode_index": index, "video_key": self._info.video_keys[view]}
-        path = self.root / self._info.video_path.format(**place)
+        path = _place(self.root, self._info.video_path, index, self._info.chunk, self._info.video_keys[view])
         try:
             count = yield from video_batches(path, stride, batch)
         except BrokenVideo as error:
@@ -219,7 +221,7 @@ class LeRobotEpisodes:
 
     def masks(self, index: int) -> np.ndarray | None:
         """(T, V, H, W) uint8, or None where the data set has none. Raises BadEpisode when the file is broken."""
-        path = file_path(self.root, MASK_PATH, index)
+        path = _place(self.root, MASK_PATH, index, self._info.chunk)
         if not path.is_file():
             return None
         try:

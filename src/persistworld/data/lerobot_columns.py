@@ -18,21 +18,23 @@ from persistworld.files import read_json
 VIDEO_KEYS = {view: f"observation.images.{view}_left" for view in VIEWS}  # DROID's names
 _DROID_VIEWS = {key: view for view, key in VIDEO_KEYS.items()}
 INFO = "meta/info.json"
+CHUNK = 1000  # episodes to a folder (v3.0: files), where info.json does not say
 
 
 @dataclass(frozen=True)
 class Info:
-    """Of info.json: the version, frames a second, path templates, and view -> video key (DROID's views first)."""
+    """Of info.json: the version, frames a second, path templates, episodes to a folder, and view -> video key (DROID's first)."""
 
     version: str
     fps: float
     data_path: str
     video_path: str
+    chunk: int
     video_keys: dict[str, str]
 
 
 def read_info(root: Path) -> Info:
-    """Read meta/info.json. Raises UserError when a key is missing or no feature is a video."""
+    """Read meta/info.json. Raises UserError when a key is missing, no feature is a video, or chunks_size is no size."""
     path = root / INFO
     raw = read_json(path)
     version = str(raw.get("codebase_version"))
@@ -42,7 +44,10 @@ def read_info(root: Path) -> Info:
     keys = video_keys(raw["features"])
     if not keys:
         raise UserError(f"{path}: no video among its features; pictures that lie in parquet files are not read")
-    return Info(version, float(raw["fps"]), raw["data_path"], raw["video_path"], keys)
+    chunk = raw.get("chunks_size", CHUNK)
+    if not isinstance(chunk, int) or chunk < 1:
+        raise UserError(f"{path}: chunks_size = {chunk}: expected the number of episodes to a folder, usually {CHUNK}")
+    return Info(version, float(raw["fps"]), raw["data_path"], raw["video_path"], chunk, keys)
 
 
 def video_keys(features: dict[str, Any]) -> dict[str, str]:

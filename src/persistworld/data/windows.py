@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from persistworld.data.latents import LatentStore
-from persistworld.params import BaseTraining
+from persistworld.params import BUFFER_FILL, BaseTraining
 
 CHUNK_STRIDE = 4  # new frames per chunk (L - 1): history entries are this far apart, in units of the frame skip
-BUFFER_FILL = 24  # copies of the first frame that a rollout's history buffer starts with
 
 
 @dataclass(frozen=True)

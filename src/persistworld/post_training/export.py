@@ -5,32 +5,40 @@ model card.
 import shutil
 from pathlib import Path
 
+from persistworld.configuration import digest
 from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json
+from persistworld.params import Params
 from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_base, read_adapter
 from persistworld.post_training.policy import merged_weights
+from persistworld.world_model.fetch import known_model
 from persistworld.world_model.interchange import flat_tensors
 from persistworld.world_model.layout import MANIFEST
 from persistworld.world_model.tensor_files import Tensors
 
 CARD = """---
-base_model: {base}
-library_name: peft
+{base_model}library_name: peft
 pipeline_tag: image-to-video
+license: other
+license_name: that-of-the-base-model
 tags: [robotics, world-model, lora, persistworld]
 ---
 # {name}
 
 A LoRA adapter for the U-Net of an action-conditioned, multi-view robot world model, with the action encoder that was
-trained beside it. It was post-trained on the model's own rollouts (PersistWorld, arXiv 2603.25685, Algorithm 1).
+trained beside it. {method}
 
 | | |
 |---|---|
-| Base | `{base}`; sha256 of its world_model.safetensors: `{base_sha256}` |
+| Base | {base}; sha256 of its world_model.safetensors: `{base_sha256}` |
+| Data | {data} |
+| Results | {results} |
 | Adapter | LoRA, rank {rank}, alpha {alpha}, {modules} modules of the U-Net |
 | Seed | {seed} |
 | Parameters' hash | `{params}` |
 | Code | commit `{commit}`; {versions} |
+
+Base, data and results are as the `params.yaml` says that it was exported with.
 
 ## Files
 {files}
@@ -43,10 +51,20 @@ model = load_world_model("this folder", base_folder="the base checkpoint's folde
 The adapter alone is in peft's format: `PeftModel.from_pretrained(unet, "this folder")` on the base's U-Net. The action
 encoder's weights (`{action_encoder}`) replace the base's; one without the other is not the trained model.
 
+## Licence
+The adapter was made from the base's weights: what the base's licence allows and demands holds for it, too. The terms of
+the episodes that it was trained on are those of their data set. Both are named above, as far as they are known.
+
 ## Limits
 The adapter fits its base alone: the loader refuses any other by its sha256. What it generates is a prediction, not a
 recording of a robot.
 """
+
+
+CONTROL = "It was trained by teacher forcing, on recorded windows: the control that post-training is held against."
+POST_TRAINED = "It was post-trained on the model's own rollouts (PersistWorld, arXiv 2603.25685, Algorithm 1)."
+METRICS = Path("results/metrics")
+OTHER_PARAMETERS = "not stated: it was exported beside other parameters than those that it was trained with"
 
 
 def is_adapter(folder: Path) -> bool:
@@ -69,9 +87,10 @@ def apply_adapter(tensors: Tensors, adapter: Tensors, scale: float) -> Tensors:
     return dict(tensors) | dict(merged_weights(tensors, adapter, scale))
 
 
-def export_adapter(folder: Path, output: Path, base_name: str) -> None:
-    """Copy the adapter of a post-trained checkpoint into `output`, with a model card (README.md). `base_name`: the
-    base, for readers.
+def export_adapter(folder: Path, output: Path, params: Params) -> None:
+    """Copy the adapter of a post-trained checkpoint into `output`, with a model card (README.md).
+
+    The card says of `params` (base, data set) what they say of this checkpoint, and of nothing more than is known.
     """
     if not is_adapter(folder):
         raise UserError(f"{folder}: has no {ADAPTER_WEIGHTS}; only a post-trained checkpoint has an adapter to export")
@@ -79,14 +98,20 @@ def export_adapter(folder: Path, output: Path, base_name: str) -> None:
         part.mkdir()
         for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG, ACTION_ENCODER, MANIFEST):
             shutil.copyfile(folder / name, part / name)
-        (part / "README.md").write_text(_card(folder, output.name, base_name))
+        (part / "README.md").write_text(_card(folder, output.name, params))
 
 
-def _card(folder: Path, name: str, base_name: str) -> str:
+def _card(folder: Path, name: str, params: Params) -> str:
     manifest, config = read_json(folder / MANIFEST), read_json(folder / ADAPTER_CONFIG)
+    current = manifest["params"] in {digest(params.for_run(run).post_training) for run in ("post_trained", *params.variants)}
+    repository = _base_repository(params) if current else None
     return CARD.format(
         name=name,
-        base=base_name,
+        method=CONTROL if folder.name == "teacher_forced" else POST_TRAINED,
+        base_model=f"base_model: {repository}\nbase_model_relation: adapter\n" if repository else "",
+        base=f"`{repository}` at `{params.base_checkpoint.revision}`" if repository else "a checkpoint that is not on the hub",
+        data=_data(params) if current else OTHER_PARAMETERS,
+        results=_results(folder.name, params) if current else OTHER_PARAMETERS,
         base_sha256=manifest["parents"]["base"],
         rank=config["r"],
         alpha=config["lora_alpha"],
@@ -98,3 +123,32 @@ def _card(folder: Path, name: str, base_name: str) -> str:
         files="\n".join(f"- `{file}`: sha256 `{digest}`" for file, digest in manifest["files"].items()),
         action_encoder=ACTION_ENCODER,
     )
+
+
+def _base_repository(params: Params) -> str | None:
+    """The hub repository that the base came from; None for a folder or an archive, whose address may be one machine's alone."""
+    source = params.base_checkpoint
+    if source.source != "hf":
+        return None
+    model = known_model(source.location)
+    return model.repository if model else source.location
+
+
+def _data(params: Params) -> str:
+    settings = params.episodes
+    if settings.source == "simulate":
+        made = f"{settings.count} episodes of a simulated tabletop (PyBullet), made by this code with seed {params.seed}"
+    else:
+        made = f"the data set in a folder named `{Path(settings.path).name}`"
+    views = ", ".join(settings.views)
+    return f"the training split of {made}; {settings.height} x {settings.width} pixels a view ({views}), {settings.fps:g} Hz"
+
+
+def _results(model: str, params: Params) -> str:
+    """Where this checkpoint's numbers are; they are not repeated, for a number without its protocol says nothing."""
+    files = [METRICS / f"{model}.json"] if model in params.variants else [METRICS / "table_1.json", METRICS / "table_2.json"]
+    found = [file for file in files if file.is_file() and f'"{model}"' in file.read_text()]
+    if not found:
+        return "none were there when it was exported"
+    names = ", ".join(f"`{file}`" for file in found)
+    return f"{names} of the run, under `{model}`; scale: {params.paper.scale}, ground truth: {params.evaluation.protocol}"

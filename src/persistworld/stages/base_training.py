@@ -1,11 +1,13 @@
-"""Stage base_training: the base checkpoint from nothing (autoencoder, latents, world model, perceptual network).
+"""Stage base_training: a base checkpoint (autoencoder, latents, world model, perceptual network), from nothing or from another one.
 
-Each part is skipped when its output is already in the run folder, and the world model takes up at its last saved step. Of several
-processes the first trains the small networks, each encodes its shards of the latents, and all train the world model.
+Each part is skipped when its output is already in the run folder, which other parameters do not share, and the world model takes up at
+its last saved step. Of several processes the first trains the small networks, each encodes its shards of the latents, and all train
+the world model.
 """
 
 import argparse
 import dataclasses
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -15,31 +17,36 @@ import torch
 from persistworld.base_training.autoencoder import train_autoencoder
 from persistworld.base_training.perceptual import train_segmentation_backbone
 from persistworld.base_training.trainer import train_world_model
+from persistworld.configuration import digest
 from persistworld.data.episodes import BadEpisode, EpisodeSource, open_episodes
 from persistworld.data.latents import LatentStore, encode_shard, read_shard_indices, resized_frames
 from persistworld.data.manifest import Manifest, build_manifest, check_bad_share, wanted_indices
 from persistworld.distributed import device, own_part, processes
-from persistworld.files import write_json
+from persistworld.errors import UserError
+from persistworld.files import sha256, write_json
 from persistworld.metrics.perceptual import TABLETOP_FILE
 from persistworld.params import Params
 from persistworld.world_model import autoencoder as ae
-from persistworld.world_model.checkpoint import save_world_model, write_manifest
+from persistworld.world_model.action_encoder import ActionEncoder
+from persistworld.world_model.checkpoint import load_base_model, save_world_model, write_manifest
+from persistworld.world_model.layout import WEIGHTS
 from persistworld.world_model.model import WorldModel
 from persistworld.world_model.tensor_files import write_tensors
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    output, run_folder = Path(args.output), Path("runs/base_training")
+    output, run_folder = Path(args.output), Path("runs/base_training") / run_name(params)
     run_folder.mkdir(parents=True, exist_ok=True)
     source = open_episodes(params.episodes.path)
     training = wanted_indices(params.episodes, source)
     with processes().main_process_first():  # the others find what it made
-        autoencoder = _autoencoder(params, source, training, run_folder)
+        autoencoder = make_autoencoder(params, source, training, run_folder)
         _perceptual(params, source, training, run_folder)
     manifest, store = _latents(params, source, training, autoencoder, run_folder / "latents")
+    start_from = params.base_training.start_from
     model = train_world_model(
-        _new_model(params, autoencoder, manifest),
+        continued_model(params, manifest, Path(start_from)) if start_from else _new_model(params, autoencoder, manifest),
         store,
         manifest.long_enough("train", params.world_model.future),
         params.base_training,
@@ -52,10 +59,19 @@ def main(params: Params, args: argparse.Namespace) -> None:
     output.mkdir(parents=True, exist_ok=True)
     ae.save_autoencoder(autoencoder, output, half=True)
     save_world_model(model, output, half=True)
-    if params.base_training.perceptual_steps:
-        shutil.copyfile(run_folder / TABLETOP_FILE, output / TABLETOP_FILE)
-    write_manifest(output, params.base_training, params.seed, {})
+    perceptual = (run_folder if params.base_training.perceptual_steps else Path(start_from or run_folder)) / TABLETOP_FILE
+    if perceptual.exists():
+        shutil.copyfile(perceptual, output / TABLETOP_FILE)
+    write_manifest(output, params.base_training, params.seed, {"start_from": Path(start_from) / WEIGHTS} if start_from else {})
     print(f"base checkpoint: {output}")
+
+
+def run_name(params: Params) -> str:
+    """A name for what the training is made from: parameters and, when it goes on from another checkpoint, that one's weights."""
+    sections = (params.base_training, params.episodes, params.latents, params.world_model, params.rollout)
+    start_from = params.base_training.start_from
+    given = [sha256(Path(start_from) / WEIGHTS)] if start_from else []
+    return hashlib.sha256("-".join([*map(digest, sections), str(params.seed), *given]).encode()).hexdigest()[:16]
 
 
 def training_frames(params: Params, source: EpisodeSource, indices: list[int], folder: Path) -> tuple[torch.Tensor, list[int]]:
@@ -74,10 +90,16 @@ def training_frames(params: Params, source: EpisodeSource, indices: list[int], f
     return torch.cat([view for views in found.values() for view in views]), list(found)
 
 
-def _autoencoder(params: Params, source: EpisodeSource, training: list[int], folder: Path) -> ae.Autoencoder:
+def make_autoencoder(params: Params, source: EpisodeSource, training: list[int], folder: Path) -> ae.Autoencoder:
+    """The one that was trained in `folder`, or is now, or start_from's."""
+    settings = params.base_training
+    if settings.autoencoder_steps == 0:
+        if not settings.start_from:
+            raise UserError("base_training.autoencoder_steps = 0: there is none yet; give it steps, or name a checkpoint in start_from")
+        return ae.load_autoencoder(settings.start_from).to(device())
     if not (folder / ae.CONFIG).exists():
-        frames, _ = training_frames(params, source, training[: params.base_training.autoencoder_episodes], folder)
-        trained = train_autoencoder(frames, params.world_model.autoencoder, params.base_training, params.seed)
+        frames, _ = training_frames(params, source, training[: settings.autoencoder_episodes], folder)
+        trained = train_autoencoder(frames, params.world_model.autoencoder, settings, params.seed)
         ae.save_autoencoder(trained, folder)
     return ae.load_autoencoder(folder).to(device())
 
@@ -92,7 +114,7 @@ def _latents(
             encode_shard(source, training[number::shards], params.episodes, params.latents, autoencoder, params.seed, shard)
     processes().wait_for_everyone()
     store, (frames, bad) = LatentStore(folder), read_shard_indices(folder, shards)
-    return build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation), store
+    return build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation, params.world_model.future), store
 
 
 def _perceptual(params: Params, source: EpisodeSource, training: list[int], folder: Path) -> None:
@@ -103,6 +125,24 @@ def _perceptual(params: Params, source: EpisodeSource, training: list[int], fold
     labels = labels.reshape(-1, *labels.shape[-2:])
     backbone = train_segmentation_backbone(frames.numpy(), labels, params.base_training.perceptual_steps, params.seed)
     write_tensors(backbone.state_dict(), folder / TABLETOP_FILE)
+
+
+def continued_model(params: Params, manifest: Manifest, folder: Path) -> WorldModel:
+    """The model in `folder`, to be trained on: its sizes and words, this run's views. Where poses are of another width or another
+    rotation, they get an action encoder of their own and statistics of this run's episodes; else both are the checkpoint's.
+    """
+    model = load_base_model(folder)
+    for name in ("history", "future"):
+        given, wanted = getattr(model.config, name), getattr(params.world_model, name)
+        if given != wanted:
+            raise UserError(f"world_model.{name} = {wanted}: the checkpoint {folder} was made for {given}")
+    model.views = params.episodes.views
+    known, found = model.statistics, manifest.statistics
+    if (known.rotation, len(known.low)) != (found.rotation, len(found.low)):
+        torch.manual_seed(params.seed)
+        model.action_encoder = ActionEncoder(len(found.low), model.config.unet.cross_attention_dim)
+        model.config, model.statistics = dataclasses.replace(model.config, rotation=found.rotation), found
+    return model.requires_grad_(True).to(device())
 
 
 def _new_model(params: Params, autoencoder: ae.Autoencoder, manifest: Manifest) -> WorldModel:

@@ -21,7 +21,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     folder, output = Path(args.checkpoint), Path(args.output)
     base = Path(args.base) if is_adapter(folder) else folder
     if args.format == "adapter":
-        export_adapter(folder, output, params.base_checkpoint.location)
+        export_adapter(folder, output, params)
     else:
         keep = not args.no_image_encoder
         tensors = merged_tensors(folder, base, keep) if is_adapter(folder) else flat_tensors(folder, keep)

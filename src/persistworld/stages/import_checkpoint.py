@@ -2,7 +2,7 @@
 
 `source` is a flat state dict as Ctrl-World and PersistWorld publish (.pt, or the same names in .safetensors; sizes from
 `world_model` in params.yaml), or SVD's folder (`--clip` then names CLIP's; sizes from the folders). The tokenizer and
-the pose statistics come with neither.
+the pose statistics come with neither. `persistworld fetch` downloads all of them.
 """
 
 import argparse
@@ -18,6 +18,8 @@ from persistworld.world_model.interchange import (
 from persistworld.world_model.library_folders import read_folders
 from persistworld.world_model.tensor_files import map_tensors
 
+SVD_CONFIGS = ("unet/config.json", "vae/config.json")
+
 
 def main(params: Params, args: argparse.Namespace) -> None:
     """args: source, clip, statistics (None: Ctrl-World's), output."""
@@ -28,8 +30,18 @@ def main(params: Params, args: argparse.Namespace) -> None:
         )
     statistics = read_statistics(Path(args.statistics)) if args.statistics else CTRL_WORLD_STATISTICS
     if source.is_dir():
+        _check_is_svd(source)
         tensors, config = read_folders(source, clip, statistics, params.seed)
     else:
         tensors, config = map_tensors(source), params.world_model
     import_checkpoint(tensors, config, params.episodes.views, statistics, clip, source, Path(args.output))
     print(f"imported {source}: {len(tensors):,} tensors -> {args.output}")
+
+
+def _check_is_svd(folder: Path) -> None:
+    missing = [name for name in SVD_CONFIGS if not (folder / name).is_file()]
+    if not missing:
+        return
+    flat = sorted(path.name for path in folder.iterdir() if path.suffix in (".pt", ".safetensors"))
+    mend = f"to import a flat checkpoint name the file, e.g. {folder / flat[0]}" if flat else "`persistworld fetch svd` downloads it"
+    raise UserError(f"{folder}: is not SVD's folder: no {missing[0]} in it; {mend}")

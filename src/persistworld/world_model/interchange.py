@@ -150,7 +150,8 @@ def import_checkpoint(
         write_json(part / CONFIG, parts)
         if tokenizer is not None:
             save_tokenizer(tokenizer, part)
-        write_manifest(part, config, 0, {"imported": origin} if origin.is_file() else {})
+        parents = {"imported": origin} if origin.is_file() else {}
+        write_manifest(part, config, 0, parents | ({} if tokenizer is None else {"tokenizer": tokenizer_folder / "tokenizer.json"}))
 
 
 def flat_tensors(folder: Path, image_encoder: bool = True) -> Tensors:

@@ -1,0 +1,33 @@
+"""Sizes that do not fit: frames that the autoencoder cannot divide, and latents of other views than the parameters name."""
+
+from dataclasses import replace
+
+import pytest
+from conftest import VIEWS
+
+from persistworld import params
+from persistworld.data.latents import LatentStore, encode_shard
+from persistworld.errors import UserError
+
+SETTINGS = params.Episodes(height=16, width=16, fps=5.0, views=VIEWS)
+
+
+@pytest.mark.parametrize("source", ["encode", "recorded"])
+@pytest.mark.parametrize(("key", "size", "fitting"), [("height", 18, 16), ("width", 15, 16), ("height", 1, 4)])
+def test_frames_that_are_not_whole_cells_are_refused_before_any_is_read(autoencoder, tmp_path, source, key, size, fitting):
+    settings, latents = replace(SETTINGS, **{key: size}), params.Latents(source=source)
+    said = rf"episodes\.{key} = {size}: the checkpoint's autoencoder makes cells of 4 pixels: choose a multiple, e\.g\. {fitting}$"
+    with pytest.raises(UserError, match=said):
+        encode_shard(None, [0], settings, latents, autoencoder, 0, tmp_path / "shard-0.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_latents_of_three_views_are_not_read_as_two(latent_folder):
+    """The store's latents are 12 x 4: three views of 16 x 16 pixels, or of any other square."""
+    for size in (16, 256):
+        LatentStore(latent_folder, replace(SETTINGS, height=size, width=size))
+    LatentStore(latent_folder, replace(SETTINGS, views=("left", "right", "hand")))  # names are a robot's own
+    with pytest.raises(UserError, match=r"episodes\.views = exterior_1, wrist: the latents in .*, 12 x 4, are of 3 views of 16 x 16 "):
+        LatentStore(latent_folder, replace(SETTINGS, views=("exterior_1", "wrist")))
+    with pytest.raises(UserError, match=r"are of 1\.5 views of 32 x 16 pixels"):
+        LatentStore(latent_folder, replace(SETTINGS, height=32))

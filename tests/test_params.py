@@ -1,0 +1,123 @@
+"""What a parameter file may say: a value that cannot work is refused when it is read, in one line that names the key and the mend."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from persistworld.errors import UserError
+from persistworld.params import load_params
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+COMMIT = "a" * 40
+
+
+def changed(folder: Path, changes: dict[str, object]) -> Path:
+    """The default parameters with `changes`: dotted key -> value."""
+    raw = yaml.safe_load(PARAMS.read_text())
+    for key, value in changes.items():
+        *sections, name = key.split(".")
+        place = raw
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("episodes.modulus", 0, "must be at least 1"),
+        ("episodes.height", 0, "must be at least 1"),
+        ("episodes.views", ["wrist", "exterior_1", "wrist"], "names wrist twice"),
+        ("episodes.splits", [], "choose from train, tuning, validation"),
+        ("episodes.splits", ["train", "validation", "train"], "names train twice"),
+        ("latents.batch", 0, "must be at least 1"),
+        ("latents.shards", 0, "must be at least 1"),
+        ("world_model.history", 0, "must be at least 1"),
+        ("world_model.unet.channels", [40, 96], "give a multiple of 32 for each level"),
+        ("world_model.unet.heads", [5, 3], "each must divide its entry of unet.channels"),
+        ("world_model.unet.layers", 0, "must be at least 1"),
+        ("world_model.autoencoder.channels", [], "give a multiple of 32 for each level"),
+        ("world_model.autoencoder.scaling_factor", 0.0, "must be positive"),
+        ("world_model.text_encoder.heads", 3, "must divide hidden = 64"),
+        ("base_training.steps", 0, "must be at least 1"),
+        ("base_training.batch", 0, "must be at least 1"),
+        ("base_training.save_every", 0, "must be at least 1"),
+        ("base_training.warmup", -1, "must be at least 0"),
+        ("base_training.history_noise", -0.3, "must be at least 0"),
+        ("base_training.action_dropout", 1.5, "must lie in 0..1"),
+        ("base_training.history_collapse", -0.1, "must lie in 0..1"),
+        ("base_training.weight_ema", 1.0, "below 1"),
+        ("base_training.frame_skips", [], "name at least one"),
+        ("base_training.frame_skips", [0], "1 is every frame"),
+        ("base_training.optimizer.learning_rate", 0.0, "must be positive"),
+        ("base_training.autoencoder_optimizer.learning_rate", -1.0e-3, "must be positive"),
+        ("rollout.batch", 0, "must be at least 1"),
+        ("rollout.history_index", [0, 0, -40, -6, -4, -2], "choose from -24 to 0"),
+        ("rollout.history_index", [0, 0, 8, -6, -4, -2], "choose from -24 to 0"),
+        ("rollout.sampler.rho", 0.0, "must be positive"),
+        ("rollout.sampler.noise_aug", -0.02, "must be at least 0"),
+        ("post_training.groups", 0, "must be at least 1"),
+        ("post_training.save_every", 0, "must be at least 1"),
+        ("post_training.kl_weight", -1.0, "must be at least 0"),
+        ("post_training.sigma_std", -0.9, "must be at least 0"),
+        ("post_training.old_ema_max", 1.5, "must lie in 0..1"),
+        ("post_training.weight_ema", 1.0, "below 1"),
+        ("post_training.lora.rank", 0, "must be at least 1"),
+        ("post_training.lora.alpha", 0.0, "must be positive"),
+        ("post_training.optimizer.clip_norm", 0.0, "must be positive"),
+        ("post_training.optimizer.decay_from", 1.1, "must lie in 0..1"),
+        ("post_training.reward.epsilon", 0.0, "must be positive"),
+        ("post_training.reward.ssim", -1.0, "must be at least 0"),
+        ("masks.batch", 0, "must be at least 1"),
+        ("metrics.ssim_window", 33, "does not fit into views of 32 pixels"),
+        ("evaluation.episodes", -1, "or 0 for all of the split"),
+        ("evaluation.seeds", [0, 0], "names 0 twice"),
+        ("evaluation.models", ["base", "base"], "names base twice"),
+        ("evaluation.split", "tuning", "is not among episodes.splits, train, validation"),
+        ("paper.bootstrap", 0, "must be at least 1"),
+        ("paper.confidence", 95.0, "must lie between 0 and 1"),
+        ("variants.paper_setting.lora.rank", 0, "must be at least 1"),
+    ],
+)
+def test_a_value_that_cannot_work_is_one_line(tmp_path: Path, key: str, value: object, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_params(changed(tmp_path, {key: value}))
+    line = str(error.value)
+    assert key.removeprefix("variants.paper_setting.") in line and said in line and "\n" not in line
+
+
+def test_weights_of_views_are_of_views_that_there_are_and_not_all_0(tmp_path: Path) -> None:
+    credit = {"post_training.reward.credit": "clip"}
+    load_params(changed(tmp_path, credit | {"post_training.reward.view_weights": {"wrist": 2.0, "exterior_1": 0.0}}))
+    with pytest.raises(UserError, match=r"view_weights = wirst: no such view; did you mean 'wrist'\?"):
+        load_params(changed(tmp_path, credit | {"post_training.reward.view_weights": {"wirst": 2.0}}))
+    with pytest.raises(UserError, match=r"view_weights\.wrist = -1\.0: must be at least 0"):
+        load_params(changed(tmp_path, credit | {"post_training.reward.view_weights": {"wrist": -1.0}}))
+    none = dict.fromkeys(("exterior_1", "exterior_2", "wrist"), 0.0)
+    with pytest.raises(UserError, match="all views weigh 0"):
+        load_params(changed(tmp_path, credit | {"post_training.reward.view_weights": none}))
+    parts = {f"post_training.reward.{name}": 0.0 for name in ("lpips", "ssim", "psnr")}
+    load_params(changed(tmp_path, parts | {"variants": {}}))  # the default's reward is of latents, its variant's is not
+    with pytest.raises(UserError, match="nothing would be rewarded"):
+        load_params(changed(tmp_path, credit | parts))
+
+
+def test_training_episodes_alone_need_no_split_to_evaluate(tmp_path: Path) -> None:
+    load_params(changed(tmp_path, {"episodes.splits": ["train"]}))
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", COMMIT[:7]])
+def test_the_hub_wants_a_commit(tmp_path: Path, revision: str | None) -> None:
+    hub = {"base_checkpoint.source": "hf", "base_checkpoint.location": "group/model"}
+    load_params(changed(tmp_path, hub | {"base_checkpoint.revision": COMMIT}))
+    with pytest.raises(UserError, match=rf"base_checkpoint\.revision = {revision}: .*pin a commit hash .*`hf models info`"):
+        load_params(changed(tmp_path, hub | {"base_checkpoint.revision": revision}))
+
+
+def test_a_digest_has_64_digits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"base_checkpoint\.sha256\.config\.json = abc: a digest has 64 hex digits"):
+        load_params(changed(tmp_path, {"base_checkpoint.sha256": {"config.json": "abc"}}))
