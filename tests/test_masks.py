@@ -177,7 +177,7 @@ def stage(folder, monkeypatch, source):
     monkeypatch.setattr(masks, "open_episodes", lambda path: Recorded(recorded_labels()))
     entries = tuple(Entry(i, "validation", words, None, 5) for i, words in enumerate(Recorded.instructions))
     statistics = PoseStatistics("euler", (0.0,) * 7, (1.0,) * 7)
-    save_manifest(Manifest(entries, {}, statistics, {}), "data/manifest.json")
+    save_manifest(Manifest(entries, {}, statistics, {}), "data/manifest.json", 5)
     settings = params.Params(
         episodes=SETTINGS, masks=params.Masks(source=source, batch=4), rollout=params.Rollout(chunks=1)
     )
@@ -194,6 +194,10 @@ def test_stage_counts_what_is_empty(tmp_path, monkeypatch):
     }  # fmt: skip
     with pytest.raises(UserError, match="holds no masks of episode 7"):
         store.masks(7)
+    written = (tmp_path / "data/masks.safetensors").read_bytes()
+    for _ in range(3):  # equal masks are equal files
+        stage(tmp_path, monkeypatch, "simulator")
+        assert (tmp_path / "data/masks.safetensors").read_bytes() == written
 
 
 def test_stage_with_roboengine(engine, tmp_path, monkeypatch):

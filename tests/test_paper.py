@@ -32,6 +32,7 @@ from persistworld.paper.strips import Strip, cut, figure_3, mask_centres
 from persistworld.paper.tables import variant_json, write_tables
 from persistworld.paper.training_plot import read_training
 from persistworld.paper.videos import comparison_video
+from persistworld.segmentation.masks import ABOUT
 from persistworld.stages import figures, report, tables
 from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
 
@@ -284,10 +285,10 @@ def workplace(tmp_path_factory):
     labels = torch.zeros(FRAMES, 3, 24, 40, dtype=torch.uint8)
     labels[:, :, 5:9, 20:28], labels[:, :, 12:, :9] = MANIPULATED_OBJECT, ROBOT
     masks = {str(index): labels.clone() for index in indices}
-    save_file(masks, root / "data/masks.safetensors", metadata={"source": "simulator"})
+    save_file(masks, root / "data/masks.safetensors", metadata={ABOUT: '{"source": "simulator"}'})
     short = Entry(11, "validation", "", None, 2, ("no instruction",))
     entries = (*(Entry(i, "validation", "push it", True, FRAMES) for i in indices), short)
-    save_manifest(Manifest(entries, {15: "no video of wrist"}, None, {"no instruction": 1}), root / "data/manifest.json")
+    save_manifest(Manifest(entries, {15: "no video of wrist"}, None, {"no instruction": 1}), root / "data/manifest.json", 5)
     write_synthetic(root / "results/scores", 2, FRAMES)
     (root / "results/training").mkdir()
     (root / "results/training/base.csv").write_text("step,reward_mean,reward_best,loss\n1,0.5,0.7,1.0\n2,0.6,0.8,0.9\n")

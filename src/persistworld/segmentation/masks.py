@@ -4,6 +4,7 @@ The file is safetensors: per episode i, tensor "i" (T, V, H, W) uint8 in 0 backg
 the frame rate and size that the world model sees. Where robot and object overlap the object wins: it is the smaller.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,10 @@ def empty_frames(labels: Tensor, label: int) -> list[int]:
     return (~(labels == label).flatten(2).any(-1)).sum(0).tolist()
 
 
+# safetensors writes its metadata's keys in random order: one key, of all there is to say in JSON, keeps equal masks equal files.
+ABOUT = "about"
+
+
 class MaskStore:
     """Reads the masks of single episodes from the file."""
 
@@ -79,16 +84,17 @@ class MaskStore:
         except (FileNotFoundError, SafetensorError) as error:
             raise UserError(f"{self.path}: no readable masks ({error}); run the stage masks") from None
         self._known = set(self._file.keys())
+        self._about = json.loads(self._file.metadata()[ABOUT])
 
     @property
     def source(self) -> str:
         """simulator, roboengine or none."""
-        return self._file.metadata()["source"]
+        return self._about["source"]
 
     @property
     def counts(self) -> dict[str, int]:
         """episodes, episodes_without_instruction and episodes_without_noun."""
-        return {key: int(value) for key, value in self._file.metadata().items() if key.startswith("episodes")}
+        return {key: value for key, value in self._about.items() if key.startswith("episodes")}
 
     def masks(self, episode: int) -> Tensor:
         """(T, V, H, W) uint8 in 0 background, 1 robot, 2 object. Raises UserError for other episodes."""

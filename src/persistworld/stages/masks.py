@@ -1,6 +1,10 @@
-"""Stage masks: robot and object masks of the frames that are scored, and how many of them are empty."""
+"""Stage masks: robot and object masks of the frames that are scored, and how many of them are empty.
+
+Several processes mask a part of the episodes each; the first one writes the file.
+"""
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -8,10 +12,11 @@ from safetensors.torch import save_file
 
 from persistworld.data.episodes import EPISODES, MANIPULATED_OBJECT, ROBOT, open_episodes
 from persistworld.data.manifest import evaluation_episodes, load_manifest
+from persistworld.distributed import collected, own_part, processes
 from persistworld.files import atomic_path, write_json
 from persistworld.params import Params
 from persistworld.progress import track
-from persistworld.segmentation.masks import empty_frames, labels_of, open_mask_source
+from persistworld.segmentation.masks import ABOUT, empty_frames, labels_of, open_mask_source
 
 MASKS, METRICS = Path("data/masks.safetensors"), Path("results/metrics/masks.json")
 
@@ -23,19 +28,26 @@ def main(params: Params, args: argparse.Namespace) -> None:
     count = params.rollout.chunks * (params.world_model.future - 1) + 1
     source = open_mask_source(params, episodes, count)
     chosen = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, count) if source else ()
+    own, made = chosen[own_part(len(chosen))], []
+    for entry in track(own, len(own), "masks"):
+        found = [source.masks(entry.index, view) for view in views]
+        made.append((entry, labels_of(found), any(v.status == "no_noun" for v in found)))
+    made = collected(made)
+    if not processes().is_main_process:
+        return
     metrics = {"episodes": len(chosen), "frames": 0, "episodes_without_instruction": 0, "episodes_without_noun": 0}
     metrics |= {f"empty_{region}_{view}": 0 for region in ("robot", "object") for view in views}
     tensors: dict[str, torch.Tensor] = {}
-    for entry in track(chosen, len(chosen), "masks"):
-        found = [source.masks(entry.index, view) for view in views]
-        labels = tensors[str(entry.index)] = labels_of(found)
+    for entry, labels, no_noun in made:
+        tensors[str(entry.index)] = labels
         metrics["frames"] += len(labels)
         metrics["episodes_without_instruction"] += not entry.instruction.strip()
-        metrics["episodes_without_noun"] += any(v.status == "no_noun" for v in found)
+        metrics["episodes_without_noun"] += no_noun
         for region, label in (("robot", ROBOT), ("object", MANIPULATED_OBJECT)):
             for view, number in zip(views, empty_frames(labels, label), strict=True):
                 metrics[f"empty_{region}_{view}"] += number
     with atomic_path(MASKS) as part:
-        counts = {key: str(value) for key, value in metrics.items() if key.startswith("episodes")}
-        save_file(tensors, part, metadata={"source": params.masks.source, "views": ",".join(views), **counts})
+        counts = {key: value for key, value in metrics.items() if key.startswith("episodes")}
+        about = {"source": params.masks.source, "views": views, **counts}
+        save_file(tensors, part, metadata={ABOUT: json.dumps(about, sort_keys=True)})
     write_json(METRICS, metrics)

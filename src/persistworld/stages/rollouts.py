@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from persistworld.configuration import require
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.distributed import device, gathered, own_part, processes
@@ -22,7 +23,8 @@ from persistworld.rollouts.starts import starts_of
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    settings = params.rollout
+    settings, seeds = params.rollout, params.evaluation.seeds
+    require(args.seed in seeds, "--seed", args.seed, f"not among evaluation.seeds, {', '.join(map(str, seeds))}; choose one of them")
     model, store = load_world_model(f"checkpoints/{args.model}").to(device()), LatentStore("data/latents")
     if settings.torch_compile:
         compile_unet(model, settings.precision)
@@ -38,4 +40,4 @@ def main(params: Params, args: argparse.Namespace) -> None:
         return
     with atomic_path(Path(f"data/rollouts/{args.model}/seed-{args.seed}.safetensors")) as path:
         tensors = {"latents": torch.cat(latents), "episodes": torch.tensor([e.index for e in episodes])}
-        save_file(tensors, path, metadata={"model": args.model, "seed": str(args.seed)})
+        save_file(tensors, path, metadata={"rollout": f"{args.model}, seed {args.seed}"})
