@@ -1,7 +1,7 @@
 """Batched groups against one candidate at a time: how many times faster the same chunks are sampled."""
 
 from benchmarks.materials import Materials
-from benchmarks.table import Row, seconds
+from benchmarks.table import Row, seconds_in_turns
 
 
 def rows(materials: Materials) -> list[Row]:
@@ -13,8 +13,7 @@ def rows(materials: Materials) -> list[Row]:
     def sample(rows: slice) -> None:
         model.sample(condition.take(rows), noise[rows], settings.sampler, settings.precision)
 
-    together = seconds(lambda: sample(slice(None)))
-    alone = seconds(lambda: [sample(slice(i, i + 1)) for i in range(count)])
+    together, alone = seconds_in_turns([lambda: sample(slice(None)), lambda: [sample(slice(i, i + 1)) for i in range(count)]])
     return [
         Row("one batch", count / together, "chunks/s", f"{count} candidates, {settings.sampler.steps} steps"),
         Row("one at a time", count / alone, "chunks/s", ""),

@@ -166,7 +166,8 @@ def _memory(models: _Models, settings: PostTraining) -> list[Row]:
     decoder = _count(models.autoencoder)
     fixed = copies + states + 4 * decoder
     # Under autocast a layer's weights are cast anew each time; for the backward pass the casts are kept, a block's when checkpointing.
-    cast = 0 if settings.gradient_checkpointing else 2 * weights
+    whole = settings.precision == "float32"  # nothing is cast
+    cast = 0 if whole or settings.gradient_checkpointing else 2 * weights
     at_once, batch = settings.sample_batch or settings.groups * settings.candidates, settings.train_batch
     trained_part = f"LoRA rank {settings.lora.rank} on {settings.lora.targets}, and the action encoder"
     how = "with gradient checkpointing" if settings.gradient_checkpointing else "without gradient checkpointing"
@@ -175,15 +176,21 @@ def _memory(models: _Models, settings: PostTraining) -> list[Row]:
         Row("autoencoder", decoder / 1e6, "M parameters", ""),
         Row("trained", size / 1e6, "M parameters", trained_part),
         Row("weights", copies / GIB, "GiB", f"float32: base, theta and the merged copy; {4 * weights / GIB:.3g} of it the base"),
-        Row("bfloat16 casts kept for the backward pass", cast / GIB, "GiB", how),
+        Row("bfloat16 casts kept for the backward pass", cast / GIB, "GiB", "none: post_training.precision is float32" if whole else how),
         Row("theta, old, average, gradient, optimiser", states / GIB, "GiB", settings.optimizer.name),
         Row("sampling, a candidate", low_sampling / GIB, "GiB", f"activations in bfloat16; {sampling / GIB:.3g} in float32"),
         Row("update, a sample", low / GIB, "GiB", f"activations in bfloat16; {step / GIB:.3g} in float32; {how}"),
         Row("decoding, 128 images", decoding / GIB, "GiB", "activations in float32; in rewards and scores"),
-        Row(f"peak, {at_once} candidates at once", (fixed + at_once * low_sampling) / GIB, "GiB",
-            f"to {(fixed + at_once * sampling) / GIB:,.3g}: autocast lies between the two"),
-        Row(f"peak, update by {batch}", (fixed + cast + batch * low) / GIB, "GiB", f"to {(fixed + cast + batch * step) / GIB:.3g}"),
+        _peak(f"peak, {at_once} candidates at once", fixed, at_once, low_sampling, sampling, whole),
+        _peak(f"peak, update by {batch}", fixed + cast, batch, low, step, whole),
     ]
+
+
+def _peak(what: str, fixed: float, count: int, low: int, full: int, whole: bool) -> Row:
+    """`fixed` bytes and `count` times the activations; `low`, `full`: in bfloat16, in float32 (which `whole` names)."""
+    if whole:
+        return Row(what, (fixed + count * full) / GIB, "GiB", "in float32")
+    return Row(what, (fixed + count * low) / GIB, "GiB", f"to {(fixed + count * full) / GIB:,.3g}: autocast lies between the two")
 
 
 def _count(module: nn.Module) -> int:

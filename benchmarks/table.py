@@ -19,14 +19,21 @@ class Row:
 
 def seconds(run: Callable[[], object], repeats: int = 3) -> float:
     """The shortest of `repeats` runs after one that warms up: other processes can only make a run longer."""
-    run()
-    best = float("inf")
-    for _ in range(repeats):
-        began = time.perf_counter()
+    return seconds_in_turns([run], repeats)[0]
+
+
+def seconds_in_turns(runs: Sequence[Callable[[], object]], repeats: int = 3) -> list[float]:
+    """`seconds` of each, one after the other `repeats` times: what else the machine does concerns all that are compared."""
+    for run in runs:
         run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - began)
+    best = [float("inf")] * len(runs)
+    for _ in range(repeats):
+        for place, run in enumerate(runs):
+            began = time.perf_counter()
+            run()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            best[place] = min(best[place], time.perf_counter() - began)
     return best
 
 

@@ -1,5 +1,7 @@
-"""One process of test_distributed.py: trains the tiny world model in all three ways and writes what came out."""
+"""One process of test_distributed.py: trains the tiny world model in all three ways, takes up what one process began, and shares the
+stages of a folder; it writes what came out."""
 
+import contextlib
 import dataclasses
 import os
 import sys
@@ -7,13 +9,14 @@ from pathlib import Path
 
 import torch
 from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES, VIEWS, make_model
+from made_up import stages
+from test_post_training import DyingStore, Killed
 
 from persistworld import params
-from persistworld.base_training.loss import draw
-from persistworld.base_training.trainer import accumulate_gradient, draw_batch, train_world_model, training_loss
+from persistworld.base_training.trainer import accumulate_gradient, draw_batch, train_world_model
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
-from persistworld.distributed import average_gradients, gathered, mean_over_processes, own_groups, own_part, own_share, processes
+from persistworld.distributed import average_gradients, collected, gathered, mean_over_processes, own_groups, own_part, own_share, processes
 from persistworld.errors import UserError
 from persistworld.metrics.perceptual import PerceptualDistance
 from persistworld.metrics.segmentation_backbone import SegmentationBackbone
@@ -22,6 +25,7 @@ from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data, train
 from persistworld.randomness import generator
+from persistworld.training_state import load_state
 from persistworld.world_model.autoencoder import Autoencoder
 
 TRAINING = params.BaseTraining(
@@ -31,9 +35,9 @@ TRAINING = params.BaseTraining(
     weight_ema=0.5,
     precision="float32",
     frame_skips=(1,),
-    save_every=100,
+    save_every=1,
 )
-# Three groups on two processes: one gets two of them. The control: about as many steps, of four windows each.
+# Three groups on two processes: one gets two of them.
 POST_TRAINING = params.PostTraining(
     steps=2,
     groups=3,
@@ -52,56 +56,99 @@ POST_TRAINING = params.PostTraining(
 
 
 RUNS = {"post_training": POST_TRAINING, "streams": dataclasses.replace(POST_TRAINING, streams=True)}
+CONTROL = dataclasses.replace(POST_TRAINING, steps=1)  # four steps, of four windows each
+READS = 2 * TRAINING.batch  # of latents in a step of base training or of the control: a history and a future each
+SHARED_STAGES = ("latents --shard 0", "latents --shard 1", "manifest", "masks", "scores --model copy_frame")
+EPISODES = [Entry(i, "train", words, None, FRAMES) for i, words in enumerate(INSTRUCTIONS)]
 
 
-def post_train(store: LatentStore, episodes: list[Entry], run_folder: Path, settings: params.PostTraining) -> torch.Tensor:
+def post_train(store: LatentStore, run_folder: Path, settings: params.PostTraining) -> torch.Tensor:
     """The trained weights, flat; the log is in `run_folder`."""
     torch.manual_seed(1)
     autoencoder = Autoencoder(SIZES.autoencoder).eval().requires_grad_(False)
     perceptual = PerceptualDistance(SegmentationBackbone((4, 4, 8, 8)))
     reward_model = RewardModel(autoencoder, perceptual, settings.reward, VIEWS, 7, "float32")
-    data = Data(store, episodes, decoded_images(store, reward_model.decode))
+    data = Data(store, EPISODES, decoded_images(store, reward_model.decode))
     return flat(train(make_model(3), reward_model, data, settings, HISTORY_INDEX, 0, run_folder, "digest"))
+
+
+def train_base(store: LatentStore, run_folder: Path) -> torch.Tensor:
+    """The trained weights, flat."""
+    start = make_model(3).requires_grad_(True)
+    return flat(train_world_model(start, store, EPISODES, TRAINING, HISTORY_INDEX, 0, run_folder).state_dict())
+
+
+def train_controlled(store: LatentStore, run_folder: Path) -> torch.Tensor:
+    """The trained weights, flat; the log is in `run_folder`."""
+    model = make_model(3)
+    return flat(train_control(model, store, EPISODES, CONTROL, TRAINING, HISTORY_INDEX, 0, run_folder, "digest"))
+
+
+TEACHER_FORCED = {"base": train_base, "control": train_controlled}
+
+
+def killed(run: str, latents: str, run_folder: Path, steps: int) -> None:
+    """Leave what `base` or `control` has on disk when it is killed in the step after `steps`."""
+    with contextlib.suppress(Killed):
+        TEACHER_FORCED[run](DyingStore(latents, READS * steps + 1), run_folder)
+        raise AssertionError("nothing was left to kill")
 
 
 def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([w.flatten() for w in weights.values()])
 
 
-def main(latents: str, run_folder: Path) -> dict:
-    """Losses of the first batch, its averaged gradient, and the weights after each training."""
-    torch.set_num_threads(1)
-    store = LatentStore(latents)
-    episodes = [Entry(i, "train", words, None, FRAMES) for i, words in enumerate(INSTRUCTIONS)]
+def first_step(store: LatentStore) -> dict:
+    """The loss of the first batch and its averaged gradient."""
     model = make_model(3).requires_grad_(True)
-    batch, sentences = draw_batch(model, store, episodes, TRAINING, HISTORY_INDEX, generator(0))
+    batch, sentences = draw_batch(model, store, EPISODES, TRAINING, HISTORY_INDEX, generator(0))
     loss = accumulate_gradient(model, batch, sentences, TRAINING, generator(1), TRAINING.batch)
     average_gradients(model.parameters())
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    start = make_model(3).requires_grad_(True)
-    trained = train_world_model(start, store, episodes, TRAINING, HISTORY_INDEX, 0, run_folder)
-    draws = draw(batch.history, batch.future, TRAINING, generator(1))
-    last = training_loss(slice(None), trained, batch, sentences, draws, TRAINING)
-    refused = ""
-    try:
-        own_share(5, "base_training.batch")
-    except UserError as error:
-        refused = str(error)
-    try:
-        own_groups(1)
-    except UserError as error:
-        refused += "; " + str(error)
-    weights = [post_train(store, episodes, run_folder / name, settings) for name, settings in RUNS.items()]
-    control = (make_model(3), store, episodes, POST_TRAINING, TRAINING, HISTORY_INDEX, 0, run_folder / "control", "digest")
-    return {
-        "losses": torch.stack([mean_over_processes(loss), mean_over_processes(last)]).detach(),
-        "gradient": gradient,
+    return {"loss": mean_over_processes(loss), "gradient": gradient}
+
+
+def refusals(folder: Path) -> list[str]:
+    """What two processes are told that cannot share a batch or groups, have states of their own, or run something else."""
+    rank = processes().process_index
+    asked = (
+        lambda: own_share(5, "base_training.batch"),
+        lambda: own_groups(1),
+        lambda: load_state(folder / ("begun" if rank == 0 else "elsewhere") / "control", "digest"),
+        lambda: load_state(folder / "begun/control", f"digest {rank}"),
+    )
+    said = []
+    for ask in asked:
+        try:
+            ask()
+        except UserError as error:
+            said.append(str(error))
+    return said
+
+
+def main(latents: str, folder: Path) -> dict:
+    """In `folder`: `begun`, runs that one process began; `left`, to be left for one to end; `shared/clone`, for the stages."""
+    torch.set_num_threads(1)
+    store, told = LatentStore(latents), refusals(folder)
+    ended = {run: train_it(store, folder / "begun" / run) for run, train_it in TEACHER_FORCED.items()}
+    ended["streams"] = post_train(store, folder / "begun/streams", RUNS["streams"])
+    for run in TEACHER_FORCED:
+        killed(run, latents, folder / "left" / run, steps=2)
+    trained = [post_train(store, folder / "left" / name, settings) for name, settings in RUNS.items()]
+    found = first_step(store) | {
         "processes": processes().num_processes,
-        "refused": refused,
-        "post_trained": torch.cat(weights),
-        "control": flat(train_control(*control)),
+        "refused": told,
+        "ended": ended,
+        "post_trained": torch.cat(trained),
         "gathered": gathered(list(range(5))[own_part(5)]),
+        "collected": collected(list(range(5))[own_part(5)]),
     }
+    os.chdir(folder / "shared/clone")
+    for stage in SHARED_STAGES:
+        if stage != "manifest" or processes().is_main_process:  # which is not shared
+            stages(stage)
+        processes().wait_for_everyone()
+    return found
 
 
 if __name__ == "__main__":

@@ -14,17 +14,25 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
 import yaml
 from safetensors import safe_open
 from test_masks import ENGINE
+from torch import Tensor
 
 from persistworld.cli import main
 from persistworld.data.episodes import open_episodes
+from persistworld.data.latents import LatentStore
+from persistworld.data.manifest import load_manifest
 from persistworld.data.video import read_video, write_video
 from persistworld.errors import UserError
 from persistworld.files import read_json
+from persistworld.params import Autoencoder as Sizes
 from persistworld.params import load_params
 from persistworld.stages.base_training import training_frames
+from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
+from persistworld.world_model.views import images_to_float, stack_views
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT.parent / "shared/droid_sample"
@@ -202,3 +210,54 @@ def test_a_data_set_that_changed_is_refused_in_a_line(clone, capsys, monkeypatch
         annotation.write_bytes(before)
     error = capsys.readouterr().err
     assert "the data set's index is not the one that" in error and error.count("\n") == 1 and "--forcerun episodes" in error
+
+
+@torch.no_grad()
+def fitted_autoencoder(images: Tensor, latents: Tensor) -> Autoencoder:
+    """A random one of SVD's latent size, but that its last layer makes about `latents` (N, 4, 24, 40) of `images` (N, 3, 192, 320)."""
+    torch.manual_seed(0)
+    autoencoder = Autoencoder(Sizes(patch=8, latent_channels=4, channels=(96,), layers=1)).eval()
+    last, mixing, entered = autoencoder.vae.encoder.conv_out, autoencoder.vae.quant_conv, []
+    with last.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0])):
+        autoencoder.encode(images)
+    seen = F.unfold(entered[0], 3, padding=1).transpose(1, 2).flatten(0, 1)  # (N * 24 * 40, 96 * 3 * 3)
+    wanted = (latents / autoencoder.sizes.scaling_factor).movedim(1, -1).reshape(len(seen), -1)
+    last.weight[:4] = torch.linalg.lstsq(seen, wanted).solution.T.reshape(4, *last.weight.shape[1:])
+    mixing.weight.copy_(torch.eye(8).reshape(mixing.weight.shape))
+    for layer in (last, mixing):
+        layer.bias.zero_()
+    return autoencoder
+
+
+def test_the_latents_that_come_with_the_sample_are_taken(tmp_path, monkeypatch, capsys):
+    """From the episodes to the manifest with an autoencoder that makes about the same; SVD's own, which made them, is not at hand."""
+    source = open_episodes(SAMPLE)
+    recorded = {index: torch.stack([source.latents(index, view) for view in VIEWS], dim=1) for index in (6, 199)}
+    first = torch.stack([torch.from_numpy(source.frames(6, view)[0]) for view in VIEWS])
+    base = tmp_path / "clone/checkpoints/base"
+    base.mkdir(parents=True)
+    save_autoencoder(fitted_autoencoder(images_to_float(first), recorded[6][0]), base)
+    raw = yaml.safe_load((ROOT / "presets/droid_sample.yaml").read_text())
+    raw["episodes"] |= {"path": "../recorded", "bad_share": 0.0}
+    raw["latents"] |= {"source": "recorded", "shards": 1}
+    (tmp_path / "clone/params.yaml").write_text(yaml.safe_dump(raw))
+    monkeypatch.chdir(tmp_path / "clone")
+
+    (tmp_path / "recorded").symlink_to(SAMPLE)
+    for command in ("episodes", "latents --shard 0"):
+        stage(*command.split())
+    assert main(["manifest"]) == 2  # the other four have none
+    assert re.search(r"4 of 6 episodes cannot be used, .*episode 0: no recorded latents of exterior_1, .*\(", capsys.readouterr().err)
+
+    (tmp_path / "recorded").unlink()
+    for name in ("train/6", "val/199"):
+        for kind, suffix in (("annotation", ".json"), ("videos", ""), ("latent_videos", "")):
+            link = tmp_path / f"recorded/{kind}/{name}{suffix}"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(SAMPLE / f"{kind}/{name}{suffix}")
+    for command in ("episodes", "latents --shard 0", "manifest"):
+        stage(*command.split())
+    manifest, store = load_manifest("data/manifest.json"), LatentStore("data/latents")
+    assert [(e.index, e.split, e.frames) for e in manifest.episodes] == [(6, "train", 39), (199, "validation", 33)] and not manifest.bad
+    for index, latents in recorded.items():
+        assert torch.equal(store.latents(index), stack_views(latents)) and store.poses(index).shape == (len(latents), 7)

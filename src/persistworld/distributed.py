@@ -97,3 +97,16 @@ def gathered(values: Sequence[Value]) -> list[Value]:
     parts: list[list[Value]] = [[] for _ in range(state.num_processes)]
     dist.all_gather_object(parts, list(values))
     return [value for part in parts for value in part]
+
+
+def collected(values: Sequence[Value]) -> list[Value]:
+    """Every process's values, one process's after the other's, in the first process; nothing in the others.
+
+    For what is large, where `gathered` would have it in every process's memory. Tensors among them must be on the CPU.
+    """
+    state = processes()
+    if state.num_processes == 1:
+        return list(values)
+    parts: list[list[Value]] | None = [[] for _ in range(state.num_processes)] if state.is_main_process else None
+    dist.gather_object(list(values), parts)
+    return [value for part in parts or [] for value in part]

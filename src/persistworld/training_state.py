@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from persistworld.distributed import gathered
 from persistworld.errors import UserError
 from persistworld.files import atomic_path
 
@@ -20,13 +21,33 @@ def save_state(folder: Path, step: int, digest: str, state: dict[str, Any]) -> N
 
 
 def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
-    """The newest state in `folder`, on the CPU, or None. Raises UserError when it was made under other parameters."""
+    """The newest state in `folder`, on the CPU, or None. All processes must ask.
+
+    Raises UserError when it was made under other parameters, or processes would not go on at the same step of the same run.
+    """
     paths = sorted(folder.glob("state-*.pt"))
-    if not paths:
-        return None
-    state = torch.load(paths[-1], map_location="cpu", weights_only=True)
-    if state["digest"] != digest:
+    state = torch.load(paths[-1], map_location="cpu", weights_only=True) if paths else None
+    _check_alike(folder, digest, state)
+    if state is not None and state["digest"] != digest:
         raise UserError(
             f"{paths[-1]}: made under other parameters; delete {folder} to start anew, or restore the parameters to resume"
         )
     return state
+
+
+def _check_alike(folder: Path, digest: str, state: dict[str, Any] | None) -> None:
+    """Raise UserError, in all processes, when they run something else or would start elsewhere: nodes with a disk each."""
+    runs = gathered([digest])
+    if len(set(runs)) > 1:
+        other = next(rank for rank, run in enumerate(runs) if run != runs[0])
+        raise UserError(
+            f"{folder}: process {other} is about to train something else than process 0; give all nodes the same params.yaml, "
+            "checkpoints/base and data/"
+        )
+    found = gathered([None if state is None else (state["step"], state["digest"])])
+    if len(set(found)) > 1:
+        steps = ", ".join("none" if each is None else str(each[0]) for each in found)
+        raise UserError(
+            f"{folder}: processes find different states here (by process, of step {steps}); put runs/ on a disk that all nodes "
+            "share, or copy the newest state to each of them"
+        )

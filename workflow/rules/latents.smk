@@ -21,4 +21,4 @@ rule latents:
         runtime=240,
         gpu=GPUS,
     shell:
-        "persistworld latents --shard {wildcards.shard} --threads {threads} 2>&1 | tee {log}"
+        launch("persistworld latents --shard {wildcards.shard} --threads {threads} 2>&1 | tee {log}")

@@ -20,4 +20,4 @@ rule masks:
         runtime=240,
         gpu=GPUS,
     shell:
-        "persistworld masks --threads {threads} 2>&1 | tee {log}"
+        launch("persistworld masks --threads {threads} 2>&1 | tee {log}")

@@ -24,4 +24,4 @@ rule scores:
         runtime=240,
         gpu=GPUS,
     shell:
-        "persistworld scores --model {wildcards.model} --threads {threads} 2>&1 | tee {log}"
+        launch("persistworld scores --model {wildcards.model} --threads {threads} 2>&1 | tee {log}")

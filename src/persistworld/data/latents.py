@@ -3,7 +3,7 @@
 A shard holds, for each episode i, tensor "i" (T, C, V * h, w), the scaled and stacked latents, and "i.poses" (T, 7), both float32.
 """
 
-import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from persistworld import params
+from persistworld.configuration import require
 from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
 from persistworld.data.prefetch import prefetched
 from persistworld.errors import UserError
@@ -85,7 +86,7 @@ def encode_episode(
     views = [torch.cat(parts[view]) for view in settings.views]
     if len({len(v) for v in views}) != 1:
         raise BadEpisode(index, f"views differ in length: {[len(v) for v in views]}")
-    return stack_views(torch.stack(views, dim=1))
+    return stack_views(torch.stack(views, dim=1)).contiguous()  # of a single view it would be a transposed one
 
 
 def encode_shard(
@@ -96,13 +97,34 @@ def encode_shard(
     autoencoder: "Autoencoder",
     seed: int,
     path: Path,
-    resume: Path | None = None,
 ) -> None:
-    """Encode `indices` into `path`; beside it a .json lists frame counts and, with the reason, the episodes left out.
+    """Encode `indices` into `path`, in this process alone; beside it a .json, as `join_shard` writes both.
 
-    With a folder `resume` of its own, every episode is kept there as soon as it is encoded, until the shard is whole: a
-    killed call takes up where it stopped. Whatever an episode's latents depend on must be in the folder's name.
+    Nothing is kept of a killed call.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        bad = encode_episodes(source, indices, settings, latents, autoencoder, seed, Path(name), path.stem)
+        join_shard(indices, bad, Path(name), path)
+
+
+def encode_episodes(
+    source: EpisodeSource,
+    indices: Sequence[int],
+    settings: params.Episodes,
+    latents: params.Latents,
+    autoencoder: "Autoencoder",
+    seed: int,
+    folder: Path,
+    label: str,
+) -> dict[int, str]:
+    """Encode `indices` into `folder`, a file each as soon as it is encoded; returns those that cannot be used, with the reason.
+
+    Files that are there are kept, so that a killed call takes up where it stopped, and several processes can fill one
+    folder: whatever an episode's latents depend on must be in the folder's name. Raises UserError when frames cannot be
+    divided into the autoencoder's cells.
+    """
+    _check_size(settings, autoencoder)
     if latents.source == "recorded":
         from persistworld.data.recorded import RecordedLatents  # it needs this module
 
@@ -111,23 +133,55 @@ def encode_shard(
         def read(index: int) -> Tensor:
             return encode_episode(source, index, settings, latents, autoencoder, seed)
 
-    tensors, bad = {}, {}
-    for index in track(indices, len(indices), path.stem):
-        kept = resume and resume / f"{index}.safetensors"
-        try:
-            found = load_file(kept) if kept and kept.is_file() else _with_poses(source, index, settings, read(index))
-        except BadEpisode as error:
-            bad[str(index)] = error.reason
+    bad = {}
+    for index in track(indices, len(indices), label):
+        if (path := _episode_file(folder, index)).is_file():
             continue
-        if kept and not kept.is_file():
-            with atomic_path(kept) as part:
-                save_file(found, part)
-        tensors |= found
+        try:
+            found = _with_poses(source, index, settings, read(index))
+        except BadEpisode as error:
+            bad[index] = error.reason
+            continue
+        with atomic_path(path) as part:
+            save_file(found, part)
+    return bad
+
+
+def join_shard(indices: Sequence[int], bad: dict[int, str], folder: Path, path: Path) -> None:
+    """Write the episodes `indices` that `encode_episodes` left in `folder` into one shard; beside it a .json lists frame
+    counts and, with the reason, the episodes left out (`bad`).
+
+    Raises UserError when an episode is in neither: another process encoded it, on a disk of its own.
+    """
+    tensors = {}
+    for index in indices:
+        if index in bad:
+            continue
+        try:
+            tensors |= load_file(_episode_file(folder, index))
+        except FileNotFoundError:
+            raise UserError(
+                f"{_episode_file(folder, index)}: another process encoded it, but it is not here; put runs/ on a disk that all nodes "
+                "share, or run each shard on one node"
+            ) from None
     with atomic_path(path) as part:
         save_file(tensors, part)
-    write_json(path.with_suffix(".json"), {"frames": {k: len(v) for k, v in tensors.items() if not k.endswith(".poses")}, "bad": bad})
-    if resume:
-        shutil.rmtree(resume, ignore_errors=True)  # not there when no episode could be used
+    frames = {name: len(tensor) for name, tensor in tensors.items() if not name.endswith(".poses")}
+    write_json(path.with_suffix(".json"), {"frames": frames, "bad": {str(index): reason for index, reason in bad.items()}})
+
+
+def _episode_file(folder: Path, index: int) -> Path:
+    return folder / f"{index}.safetensors"
+
+
+def _check_size(settings: params.Episodes, autoencoder: "Autoencoder") -> None:
+    """An autoencoder drops the rows and columns that do not fill a cell; what it decodes would be smaller than the frames."""
+    factor = autoencoder.factor
+    for key in ("height", "width"):
+        size = getattr(settings, key)
+        fitting = max(1, round(size / factor)) * factor
+        mend = f"the checkpoint's autoencoder makes cells of {factor} pixels: choose a multiple, e.g. {fitting}"
+        require(size % factor == 0, f"episodes.{key}", size, mend)
 
 
 def _with_poses(source: EpisodeSource, index: int, settings: params.Episodes, encoded: Tensor) -> dict[str, Tensor]:
@@ -141,17 +195,36 @@ def _with_poses(source: EpisodeSource, index: int, settings: params.Episodes, en
 class LatentStore:
     """Reads latents and poses from the shards of a folder."""
 
-    def __init__(self, folder: str | Path) -> None:
-        self._shards = {}
+    def __init__(self, folder: str | Path, settings: params.Episodes | None = None) -> None:
+        """Raises UserError when there are no shards, or `settings` are given and the latents are of other views or sizes."""
+        self._folder, self._shards = folder, {}
         paths = sorted(Path(folder).glob("shard-*.safetensors"))
         if not paths:
             raise UserError(f"{folder}: no latent shards; run the stage 'latents' first")
         for path in paths:
-            handle = safe_open(path, "pt")
+            try:
+                handle = safe_open(path, "pt")
+            except (SafetensorError, OSError) as error:
+                raise UserError(f"{path}: not a whole shard ({error}); delete it and run the stage 'latents' again") from None
             self._shards |= dict.fromkeys(handle.keys(), handle)
+        if settings is not None:
+            self._check_views(folder, settings)
+
+    def _check_views(self, folder: str | Path, settings: params.Episodes) -> None:
+        """As many views as `settings` name, in their proportions. Rows of three views would be read as two without complaint."""
+        name = next((name for name in self._shards if not name.endswith(".poses")), None)
+        if name is None:
+            return
+        rows, columns = self._shards[name].get_slice(name).get_shape()[2:]
+        found = rows * settings.width / (columns * settings.height)  # a view has height / f rows and width / f columns
+        require(
+            found == len(settings.views), "episodes.views", ", ".join(settings.views),
+            f"the latents in {folder}, {rows} x {columns}, are of {found:g} views of {settings.height} x {settings.width} pixels; "
+            "run the stage 'latents' again",
+        )  # fmt: skip
 
     def latents(self, episode: int, rows: Sequence[int] | slice = slice(None)) -> Tensor:
-        """(len(rows), C, V * h, w) float32, scaled: these frames' latents, all by default."""
+        """(len(rows), C, V * h, w) float32, scaled: these frames' latents, all by default. Raises UserError without the episode."""
         return self._read(str(episode), rows)
 
     def poses(self, episode: int, rows: Sequence[int] | slice = slice(None)) -> Tensor:
@@ -159,6 +232,11 @@ class LatentStore:
         return self._read(f"{episode}.poses", rows)
 
     def _read(self, key: str, rows: Sequence[int] | slice) -> Tensor:
+        if key not in self._shards:
+            raise UserError(
+                f"{self._folder}: no shard holds episode {key.removesuffix('.poses')}, which data/manifest.json lists; "
+                "run the stages 'latents' and 'manifest' again"
+            )
         view = self._shards[key].get_slice(key)
         if isinstance(rows, slice):
             return view[rows]
@@ -170,8 +248,11 @@ def read_shard_indices(folder: Path, shards: int) -> tuple[dict[int, int], dict[
     """Frame counts and bad episodes of all `shards` in a folder, from the .json beside each."""
     frames, bad = {}, {}
     for number in range(shards):
-        raw = read_json(folder / f"shard-{number}.json")
-        frames |= {int(k): v for k, v in raw["frames"].items()}
-        bad |= {int(k): v for k, v in raw["bad"].items()}
+        raw = read_json(path := folder / f"shard-{number}.json")
+        try:
+            frames |= {int(k): v for k, v in raw["frames"].items()}
+            bad |= {int(k): v for k, v in raw["bad"].items()}
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{path}: not a shard's index ({error!r}); delete it and run the stage 'latents' again") from None
     return frames, bad
 

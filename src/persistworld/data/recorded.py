@@ -35,7 +35,8 @@ class RecordedLatents:
         stride = frame_stride(self._source.fps, self._settings.fps)
         views = [self._source.latents(index, view) for view in self._settings.views]
         if missing := [name for name, found in zip(self._settings.views, views, strict=True) if found is None]:
-            raise BadEpisode(index, f"no recorded latents of {', '.join(missing)}")
+            # Nor are they encoded: means or draws, and by exactly which weights, is not recorded, so they might not be of a kind.
+            raise BadEpisode(index, f"no recorded latents of {', '.join(missing)} (none are encoded to go with others; {ENCODE} for all)")
         if len({len(v) for v in views}) != 1:
             raise BadEpisode(index, f"recorded latents of views differ in length: {[len(v) for v in views]}")
         self._check_shapes(index, views)

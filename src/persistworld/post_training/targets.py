@@ -1,7 +1,7 @@
 """Ground-truth images that candidates are scored against: the dataset's frames, or what the autoencoder makes of them."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from persistworld.data.latents import LatentStore, resized_frames
 # (episode, rows) -> images (len(rows) * V, 3, H, W) in [0, 1], view fastest
 TargetImages = Callable[[int, Sequence[int]], Tensor]
 
-CACHED_EPISODES = 128  # 2 MB each at tabletop size; decoding a video again costs more than a reward
+CACHED_BYTES = 2**30  # a process; 1 MB an episode at the tabletop's size, 50 at DROID's; decoding a video costs more than a reward
 
 
 def decoded_images(store: LatentStore, decode: Callable[[Tensor], Tensor]) -> TargetImages:
@@ -21,12 +21,17 @@ def decoded_images(store: LatentStore, decode: Callable[[Tensor], Tensor]) -> Ta
     return lambda episode, rows: decode(store.latents(episode, rows))
 
 
-def raw_images(source: EpisodeSource, settings: params.Episodes) -> TargetImages:
-    """The dataset's own frames."""
+def raw_images(source: EpisodeSource, settings: params.Episodes, cached_bytes: int = CACHED_BYTES) -> TargetImages:
+    """The dataset's own frames; of the episodes used last, those that fit into `cached_bytes` are kept."""
+    kept: OrderedDict[int, Tensor] = OrderedDict()  # the one used last at the end
 
-    @lru_cache(maxsize=CACHED_EPISODES)
     def frames(episode: int) -> Tensor:
-        return torch.stack([resized_frames(source, episode, settings, v) for v in settings.views], dim=1)
+        if episode not in kept:
+            kept[episode] = torch.stack([resized_frames(source, episode, settings, v) for v in settings.views], dim=1)
+            while len(kept) > 1 and sum(each.nbytes for each in kept.values()) > cached_bytes:
+                kept.popitem(last=False)
+        kept.move_to_end(episode)
+        return kept[episode]
 
     def images(episode: int, rows: Sequence[int]) -> Tensor:
         chosen = frames(episode)[list(rows)].flatten(0, 1)

@@ -1,6 +1,10 @@
-"""Stage scores: one model's rollouts (or a baseline) against the ground truth, as a tidy table."""
+"""Stage scores: one model's rollouts (or a baseline) against the ground truth, as a tidy table.
+
+Several processes score a part of the episodes each; the first one writes the table.
+"""
 
 import argparse
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +16,7 @@ from torch import Tensor
 from persistworld.data.episodes import EPISODES, open_episodes
 from persistworld.data.latents import LatentStore, resized_frames
 from persistworld.data.manifest import evaluation_episodes, load_manifest
-from persistworld.distributed import device
+from persistworld.distributed import collected, device, own_part, processes
 from persistworld.evaluation.scores import Scorer, Truth
 from persistworld.metrics.perceptual import load_perceptual
 from persistworld.paper.scores_table import write_scores
@@ -27,15 +31,15 @@ NO_SEED = -1  # baselines do not depend on it
 
 def main(params: Params, args: argparse.Namespace) -> None:
     views = params.episodes.views
-    autoencoder, store = load_autoencoder(BASE).to(device()), LatentStore("data/latents")
+    autoencoder, store = load_autoencoder(BASE).to(device()), LatentStore("data/latents", params.episodes)
     scorer = Scorer(load_perceptual(params.metrics.lpips, BASE).to(device()), params.metrics, views)
     count = params.rollout.chunks * (params.world_model.future - 1) + 1
     manifest = load_manifest("data/manifest.json")
     episodes = evaluation_episodes(manifest, params.evaluation, count)
     source = open_episodes(EPISODES)
     masks = None if params.masks.source == "none" else MaskStore("data/masks.safetensors")
-    parts = []
-    for entry in track(episodes, len(episodes), f"scores of {args.model}"):
+    own, parts = episodes[own_part(len(episodes))], []
+    for entry in track(own, len(own), f"scores of {args.model}"):
         raw = [resized_frames(source, entry.index, params.episodes, v)[:count] for v in views]
         decoded = decode_views(autoencoder, store.latents(entry.index, slice(0, count)), len(views))
         mask = None if masks is None else masks.masks(entry.index)[:count]
@@ -44,6 +48,11 @@ def main(params: Params, args: argparse.Namespace) -> None:
             scorer.count_empty(mask)
         rollouts = dict(_generated(args.model, truth, params, autoencoder))
         parts.append(scorer.score(args.model, rollouts, truth))
+    parts, empty = collected(parts), Counter()
+    for counts in collected([scorer.empty_masks]):
+        empty.update(counts)  # which keeps zeros, as a sum would not
+    if not processes().is_main_process:
+        return
     write_scores(
         f"results/scores/{args.model}.parquet",
         pd.concat(parts, ignore_index=True),
@@ -52,7 +61,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
             "ssim_window": params.metrics.ssim_window,
             "masked_lpips": params.metrics.masked_lpips,
             "scale": params.paper.scale,
-            "empty_masks": dict(scorer.empty_masks),
+            "empty_masks": dict(empty),
             "left_out": {"split": params.evaluation.split, "too_short": len(manifest.too_short(params.evaluation.split, count))},
             **({} if masks is None else {"masks": {"source": masks.source, **masks.counts}}),
         },
