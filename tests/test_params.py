@@ -1,12 +1,20 @@
 """What a parameter file may say: a value that cannot work is refused when it is read, in one line that names the key and the mend."""
 
+import dataclasses
+import functools
+import json
+import math
+import operator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from persistworld.configuration import build_section
 from persistworld.errors import UserError
-from persistworld.params import load_params
+from persistworld.params import Params, load_params
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 COMMIT = "a" * 40
@@ -80,6 +88,23 @@ def changed(folder: Path, changes: dict[str, object]) -> Path:
         ("evaluation.split", "tuning", "is not among episodes.splits, train, validation"),
         ("paper.bootstrap", 0, "must be at least 1"),
         ("paper.confidence", 95.0, "must lie between 0 and 1"),
+        ("paper.scale", "tabletp", "did you mean 'tabletop'?"),
+        ("paper.scale", "Tabletop, 64 episodes", "did you mean 'tabletop'?"),
+        ("evaluation.models", [], "name at least one"),
+        ("evaluation.seeds", [40_000], "choose from -32768 to 32767"),
+        ("episodes.fps", math.inf, "expected a finite number"),
+        ("post_training.optimizer.learning_rate", math.nan, "expected a finite number"),
+        ("post_training.sigma_mean", -math.inf, "expected a finite number"),
+        ("variants", {"a": 3}, "expected the keys of post_training that differ"),
+        ("variants", {"a": ["steps"]}, "expected the keys of post_training that differ"),
+        ("variants", {"a/b": {}}, "small letters, digits and _ only"),
+        ("variants", {"../x": {}}, "small letters, digits and _ only"),
+        ("variants", {"Big": {}}, "small letters, digits and _ only"),
+        ("variants", {"2nd": {}}, "small letters, digits and _ only"),
+        ("variants", {"table_1": {}}, "files that other stages write"),
+        ("variants", {"paired_details": {}}, "files that other stages write"),
+        ("variants", {"masks": {}}, "files that other stages write"),
+        ("variants", {"fetched": {}}, "files that other stages write"),
         ("variants.paper_setting.lora.rank", 0, "must be at least 1"),
     ],
 )
@@ -121,3 +146,67 @@ def test_the_hub_wants_a_commit(tmp_path: Path, revision: str | None) -> None:
 def test_a_digest_has_64_digits(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"base_checkpoint\.sha256\.config\.json = abc: a digest has 64 hex digits"):
         load_params(changed(tmp_path, {"base_checkpoint.sha256": {"config.json": "abc"}}))
+
+
+@pytest.mark.parametrize("scale", ["tabletop", "droid", "droid_sample, an untrained model", "our own robot"])
+def test_a_scale_is_any_text_but_a_slip_of_tabletop(tmp_path: Path, scale: str) -> None:
+    assert load_params(changed(tmp_path, {"paper.scale": scale})).paper.scale == scale
+
+
+def test_a_variant_may_be_empty_and_have_digits_in_its_name(tmp_path: Path) -> None:
+    assert load_params(changed(tmp_path, {"variants": {"again_2": None}})).for_run("again_2").post_training.steps == 80
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe\x00seed", "not UTF-8 text .at byte 0."),
+        (b"seed: 1\nseed: 2\n", "the key seed stands there twice"),
+        (b"evaluation: {episodes: 1, episodes: 2}\n", "the key episodes stands there twice"),
+        (b"- seed\n", "expected sections with keys, found list"),
+        (b"a:\n\t- b", "not valid YAML"),
+        (b"1: 2\n", "1: no such key"),
+    ],
+)
+def test_a_file_that_is_no_parameters_is_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=said) as error:
+        load_params(path)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+
+
+def test_a_folder_is_no_parameters(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
+        load_params(tmp_path)
+
+
+def leaves(section: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in section.items():
+        if isinstance(value, dict) and value and key != "variants":
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def test_whatever_stands_at_a_key_is_taken_or_refused_in_one_line() -> None:
+    """Every key with values of its own type at the edges and of others; nothing raises anything but UserError."""
+    given = json.loads(json.dumps(dataclasses.asdict(load_params(PARAMS)) | {"variants": {}}))
+    numbers = [0, -1, 10**400, 0.0, -1.0, math.nan, math.inf]
+    values = [*numbers, "", "bogus", None, True, [], [-1], [1, "a"], [[]], {}, {"x": 1}, {1: {"x": []}}]
+    taken = []
+    for path, usual in [*leaves(given)]:
+        place = functools.reduce(operator.getitem, path[:-1], given)
+        for value in values:
+            place[path[-1]] = value
+            try:
+                params = build_section(Params, given, "")
+                params.check()
+            except UserError as error:
+                assert "\n" not in str(error)
+            else:
+                taken.append((".".join(path), value))
+                # What stages compare, hash and write down must be numbers.
+                json.dumps(dataclasses.asdict(params), allow_nan=False)
+        place[path[-1]] = usual
+    assert ("seed", -1) in taken and ("post_training.candidates", -1) not in taken

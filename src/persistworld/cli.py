@@ -81,6 +81,13 @@ STAGES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TERMINATED = 143  # 128 + SIGTERM
+# What the system refuses for reasons that lie outside of the program, and the mend.
+REFUSALS = {
+    errno.ENOSPC: "free some and run the same command again",
+    errno.EDQUOT: "free some and run the same command again",
+    errno.EROFS: "work in a folder that can be written, or mount this one so",
+    errno.EACCES: "give this user the right to read and write there (ls -l, chmod), or work in a folder of your own",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage. Returns the exit status: 0, 2 for a mistake that the user can mend, 130 when interrupted."""
+    """Run one stage. Returns the exit status: 0, 2 for a mistake that the user can mend, 130 or 143 when it was stopped."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0].replace("-", "_") in STAGES:
         argv[0] = argv[0].replace("-", "_")
@@ -128,11 +135,16 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("persistworld: interrupted; the same command takes up where it stopped", file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
+            raise
+        print("persistworld: terminated; the same command takes up where it stopped", file=sys.stderr)
+        return TERMINATED
     except Exception as error:
-        if not _disk_is_full(error):
+        if (code := _refusal(error)) is None:
             raise
         where = getattr(error, "filename", None) or args.stage
-        return _fail(f"{where}: no space left on the disk; free some and run the same command again")
+        return _fail(f"{where}: {os.strerror(code).lower()}; {REFUSALS[code]}")
     return 0
 
 
@@ -141,9 +153,11 @@ def _fail(message: str) -> int:
     return 2
 
 
-def _disk_is_full(error: Exception) -> bool:
+def _refusal(error: Exception) -> int | None:
+    """Which of `REFUSALS` the system answered, if one."""
+    code = getattr(error, "errno", None)
     # safetensors and torch wrap the system's error in exceptions of their own, which keep only its text.
-    return getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error)
+    return code if code in REFUSALS else next((known for known in REFUSALS if os.strerror(known) in str(error)), None)
 
 
 def _positive(text: str) -> int:

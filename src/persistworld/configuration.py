@@ -5,8 +5,10 @@ A key that no field names is refused, with the nearest name; so are wrong types.
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
+import math
 import types
 import typing
 from collections.abc import Collection
@@ -42,7 +44,7 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def build_section(cls: type, raw: dict[str, Any], where: str) -> Any:
     """A dataclass from plain keys and values, strictly. `where` names the section in errors."""
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     if not isinstance(raw, dict):
         raise UserError(f"{where} = {raw!r}: expected a section with keys, such as {', '.join(list(hints)[:3])}")
     values = {}
@@ -51,7 +53,13 @@ def build_section(cls: type, raw: dict[str, Any], where: str) -> Any:
         if key not in hints:
             raise UserError(f"{name}: no such key; {nearest(str(key), hints)}")
         values[key] = _convert(hints[key], value, name)
+    for item in dataclasses.fields(cls):
+        if item.name not in values and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where}: no key {item.name}, which is needed")
     return cls(**values)
+
+
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _convert(hint: Any, value: Any, name: str) -> Any:
@@ -76,8 +84,14 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         if not isinstance(value, dict):
             raise UserError(f"{name} = {value!r}: expected keys with values")
         return {str(k): _convert(args[1], v, f"{name}.{k}") for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):  # a limit that shall not bind is a large number, which comparisons and JSON can bear
+            raise UserError(f"{name} = {value}: expected a finite number")
+        return number
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
         hintful = " (YAML reads 1e-4 as text: write 1.0e-4)" if hint is float and isinstance(value, str) else ""
         raise UserError(f"{name} = {value!r}: expected {hint.__name__}{hintful}")

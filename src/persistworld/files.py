@@ -1,15 +1,27 @@
-"""Atomic writes: beside, fsync, rename. Whatever dies half-way leaves nothing that looks finished."""
+"""Atomic writes: beside, fsync, rename. Whatever dies half-way leaves nothing that looks finished.
+
+What a kill -9 or a power cut leaves is removed when another process first writes into the same folder. A part bears its
+host and process, so that on a shared disk no part of a writer that is alive is taken: one of this host whose process is
+gone goes at once; of another host's nothing is known, so it goes when it has not changed for a day.
+"""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from persistworld.errors import UserError
+
+PART = re.compile(r"\..+\.part-(?P<host>.+)-(?P<process>\d+)(\.[^.]+)?")
+ABANDONED = 24 * 3600  # seconds without a change after which another host's part counts as left behind
 
 
 @contextlib.contextmanager
@@ -20,8 +32,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent.resolve())
     # The suffix stays last, so that writers that choose a format by it (PyArrow, Matplotlib, PyAV) keep doing so.
-    part = path.with_name(f".{path.stem}.part-{os.getpid()}{path.suffix}")
+    part = path.with_name(f".{path.stem}.part-{platform.node()}-{os.getpid()}{path.suffix}")
     _remove(part)
     try:
         yield part
@@ -50,7 +63,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that writes it first") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not even text
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run the stage that writes it again") from None
 
 
@@ -61,6 +74,36 @@ def sha256(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that writes it first") from None
+
+
+@functools.cache  # once a process and folder: there may be many thousand files in it
+def _sweep(folder: Path) -> None:
+    """Remove the parts in `folder` that no process will finish."""
+    with os.scandir(folder) as entries:
+        found = [(Path(entry.path), match) for entry in entries if (match := PART.fullmatch(entry.name))]
+    for path, match in found:
+        if _is_running(int(match["process"])) if match["host"] == platform.node() else time.time() - _changed(path) < ABANDONED:
+            continue
+        with contextlib.suppress(OSError):  # another process may sweep, too
+            _remove(path)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
+def _changed(path: Path) -> float:
+    """When a file, or anything in a folder, last changed; now when it is going away meanwhile."""
+    try:
+        return max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
+    except OSError:
+        return time.time()
 
 
 def _remove(path: Path) -> None:

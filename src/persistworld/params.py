@@ -6,6 +6,7 @@ name; so are wrong types and impossible values.
 """
 
 import dataclasses
+import difflib
 import re
 import typing
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from persistworld.errors import UserError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+VARIANT = re.compile(r"[a-z][a-z0-9_]*")  # it becomes part of file names
 BUFFER_FILL = 24  # copies of the first latent that a rollout's history buffer starts with (FACTS 1)
 NETWORKS_GROUPS = 32  # diffusers' U-Net and autoencoder normalise over so many groups of channels
 
@@ -131,7 +133,9 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class WorldModel:
-    """Ctrl-World's architecture (FACTS 1). Only `base_training` reads sizes from here; everywhere else they come with the checkpoint."""
+    """Ctrl-World's architecture (FACTS 1). Only `base_training` and imports read sizes from here. A checkpoint folder brings its
+    own: the stage `base_checkpoint` refuses parameters that contradict it, but `use_text: false` leaves its text out.
+    """
 
     autoencoder: Autoencoder = field(default_factory=Autoencoder)
     unet: UNet = field(default_factory=UNet)
@@ -388,6 +392,14 @@ class Evaluation:
         require(len(self.seeds) >= 1, "evaluation.seeds", self.seeds, "give at least one seed")
         require(len(self.models) >= 1, "evaluation.models", self.models, "name at least one")
         distinct(self, "evaluation", "seeds", "models")
+        narrow = all(-1 << 15 <= seed < 1 << 15 for seed in self.seeds)
+        require(narrow, "evaluation.seeds", self.seeds, "the score table keeps 16 bits of a seed: choose from -32768 to 32767")
+
+    def require_models(self, names: tuple[str, ...], purpose: str) -> None:
+        """Raise UserError unless all of `names` are among the models; tables do without any of them, `purpose` does not."""
+        lacking = [name for name in names if name not in self.models]
+        mend = f"{purpose} compare {' with '.join(names)}: add {', '.join(lacking)}, or ask for the tables alone"
+        require(not lacking, "evaluation.models", ", ".join(self.models), mend)
 
 
 @dataclass(frozen=True)
@@ -398,11 +410,15 @@ class Paper:
     confidence: float = 0.95
     strip_frames: int = 8  # columns of Figure 3
     report_episodes: int = 4  # playable rollouts in the report
-    scale: str = "tabletop"  # written on every table and figure
+    scale: str = "tabletop"  # written on every table and figure; with any other text than `tabletop` the workflow's jobs ask for a GPU
 
     def check(self) -> None:
         at_least(1, self, "paper", "bootstrap", "strip_frames")
         at_least(0, self, "paper", "report_episodes")
+        # Any text may stand here, but this one says that jobs need no GPU (workflow/rules/common.smk): a slip would ask for some.
+        plain = self.scale.strip().lower()
+        slip = self.scale != TABLETOP and (plain.startswith(TABLETOP) or difflib.get_close_matches(plain, [TABLETOP], cutoff=0.8))
+        require(not slip, "paper.scale", self.scale, f"did you mean '{TABLETOP}'? That very text makes jobs ask for no GPU")
         require(0 < self.confidence < 1, "paper.confidence", self.confidence, "must lie between 0 and 1, e.g. 0.95")
 
 
@@ -430,6 +446,9 @@ class Params:
         self._check_run()
         for name in self.variants:
             require(name not in RESERVED_MODELS, "variants", name, "is the name of a model that always exists: choose another")
+            require(name not in TAKEN_NAMES, "variants", name, "is the name of files that other stages write: choose another")
+            lower = bool(VARIANT.fullmatch(name))
+            require(lower, "variants", name, "names files: write small letters, digits and _ only, a letter first")
             self.for_run(name)
         known = (*RESERVED_MODELS, *self.variants)
         for name in self.evaluation.models:
@@ -477,7 +496,10 @@ class Params:
             return self
         if run not in self.variants:
             raise UserError(f"variants.{run}: no such run; choose from post_trained, {', '.join(self.variants) or '(no variants)'}")
-        merged = merge(dataclasses.asdict(self.post_training), self.variants[run] or {})
+        changes = {} if self.variants[run] is None else self.variants[run]
+        mapping = isinstance(changes, dict)
+        require(mapping, f"variants.{run}", changes, "expected the keys of post_training that differ, such as steps, groups, candidates")
+        merged = merge(dataclasses.asdict(self.post_training), changes)
         changed = dataclasses.replace(self, post_training=build_section(PostTraining, merged, f"variants.{run}"), variants={})
         changed._check_run()
         return changed
@@ -517,14 +539,33 @@ def distinct(section: Any, where: str, *names: str) -> None:
 
 RESERVED_MODELS = ("base", "post_trained", "teacher_forced", "copy_frame", "autoencoder")
 BASELINES = ("copy_frame", "autoencoder")
+# What lies where a variant's files would: in results/metrics/ (its numbers), checkpoints/ and runs/.
+TAKEN_NAMES = (
+    "table_1", "table_2", "paired", "paired_details", "masks", "fetched", "episodes", "latents", "base_checkpoint", "base_training",
+)  # fmt: skip
+TABLETOP = "tabletop"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without repeated keys, of which the last one would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1} and below: the key {twice[0]} stands there twice")
+        return super().construct_mapping(node, deep)
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file. Raises UserError on anything wrong, naming the key."""
     try:
-        raw = yaml.safe_load(Path(path).read_text())
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; copy one from presets/, e.g. cp presets/tabletop.yaml params.yaml") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a YAML file, e.g. one from presets/") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (at byte {error.start}); save it as UTF-8, or copy one from presets/") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):

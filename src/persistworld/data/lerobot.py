@@ -184,10 +184,10 @@ class LeRobotEpisodes:
 
     def episode(self, index: int) -> Episode:
         """Read one parquet. Raises BadEpisode when it is missing or has other columns, another length or NaN poses."""
-        table = self._table(index)
-        return episode_of(index, table, self.fps, str((self._listed[index].get("tasks") or [""])[0]))
+        table, path = self._table(index)
+        return episode_of(index, table, path, self.fps, str((self._listed[index].get("tasks") or [""])[0]))
 
-    def _table(self, index: int) -> pa.Table:
+    def _table(self, index: int) -> tuple[pa.Table, Path]:
         if index not in self._listed:
             raise BadEpisode(index, f"not listed in {self.root / 'meta/episodes.jsonl'}")
         path = _place(self.root, self._info.data_path, index, self._info.chunk)
@@ -200,7 +200,7 @@ class LeRobotEpisodes:
         length = self._listed[index].get("length", len(table))
         if not len(table) or len(table) != length:
             raise BadEpisode(index, f"{path} holds {len(table)} frames, meta/episodes.jsonl says {length}")
-        return table
+        return table, path
 
     def frames(self, index: int, view: str) -> np.ndarray:
         """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or of another length."""

@@ -34,9 +34,11 @@ class Info:
 
 
 def read_info(root: Path) -> Info:
-    """Read meta/info.json. Raises UserError when a key is missing, no feature is a video, or chunks_size is no size."""
+    """Read meta/info.json. Raises UserError when a key is missing, no feature is a video, or a number is none."""
     path = root / INFO
     raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: not LeRobot's, expected keys with values; is this the data set's own file?")
     version = str(raw.get("codebase_version"))
     lacking = [key for key in ("fps", "data_path", "video_path", "features") if not raw.get(key)]
     if lacking:
@@ -44,6 +46,8 @@ def read_info(root: Path) -> Info:
     keys = video_keys(raw["features"])
     if not keys:
         raise UserError(f"{path}: no video among its features; pictures that lie in parquet files are not read")
+    if not isinstance(raw["fps"], int | float) or not raw["fps"] > 0:
+        raise UserError(f"{path}: fps = {raw['fps']}: expected frames a second, e.g. 15")
     chunk = raw.get("chunks_size", CHUNK)
     if not isinstance(chunk, int) or chunk < 1:
         raise UserError(f"{path}: chunks_size = {chunk}: expected the number of episodes to a folder, usually {CHUNK}")
@@ -58,14 +62,22 @@ def video_keys(features: dict[str, Any]) -> dict[str, str]:
     return found | {key.removeprefix("observation.images.").removeprefix("observation."): key for key in others}
 
 
-def episode_of(index: int, table: pa.Table, fps: float, task: str) -> Episode:
-    """The numbers and words of one episode from its rows. `task` stands in where no column holds the instruction.
+def episode_of(index: int, table: pa.Table, path: Path, fps: float, task: str) -> Episode:
+    """The numbers and words of one episode from its rows, which were read from `path`. `task` stands in where no column
+    holds the instruction.
 
-    Raises BadEpisode when a column is missing, has another width, or the pose is not finite.
+    Raises BadEpisode, naming `path`, when a column is missing, has another width, or the pose is not finite.
     """
+    try:
+        return _episode_of(index, table, fps, task)
+    except BadEpisode as error:
+        raise BadEpisode(index, f"{path}: {error.reason}") from None
+
+
+def _episode_of(index: int, table: pa.Table, fps: float, task: str) -> Episode:
     pose = _pose(index, table, "observation.state")
     if pose is None:
-        raise BadEpisode(index, "its parquet has no column observation.state.cartesian_position or observation.state")
+        raise BadEpisode(index, "no column observation.state.cartesian_position or observation.state")
     if not np.isfinite(pose).all():
         raise BadEpisode(index, f"the pose is not finite at frame {int(np.argmin(np.isfinite(pose).all(1)))}")
     names = table.column_names

@@ -65,7 +65,7 @@ class LeRobotV3Episodes:
             raise BadEpisode(index, f"{path} holds {len(table)} of its frames, meta/episodes says {row['length']}")
         if "frame_index" in table.column_names:
             table = table.sort_by("frame_index")
-        return episode_of(index, table, self.fps, str((row.get("tasks") or [""])[0]))
+        return episode_of(index, table, path, self.fps, str((row.get("tasks") or [""])[0]))
 
     def frames(self, index: int, view: str) -> np.ndarray:
         """One view, (T, H, W, 3) uint8. Raises BadEpisode when its span of the video is missing or does not decode."""

@@ -3,17 +3,26 @@ folder.
 """
 
 import argparse
+import dataclasses
 import shutil
 from pathlib import Path
 
+from persistworld.configuration import build_section, require
 from persistworld.errors import UserError
-from persistworld.files import read_json
-from persistworld.params import BaseCheckpoint, Params
+from persistworld.files import atomic_path, read_json, write_json
+from persistworld.params import BaseCheckpoint, Params, WorldModel
 from persistworld.world_model.fetch import KNOWN, PARTS, RECORDS, TOKENIZER, HubModel, fetch, fetch_model, fetched_model, known_model
-from persistworld.world_model.layout import CONFIG
+from persistworld.world_model.layout import CONFIG, MANIFEST, WEIGHTS
 
 OUTPUT, FETCHED, FETCHED_TOKENIZER = Path("checkpoints/base"), RECORDS / "base", RECORDS / "tokenizer"
 CTRL_WORLD_VIEWS = 3  # what Ctrl-World and PersistWorld were trained on, stacked
+TOKENIZER_FILE, TEXT = "tokenizer.json", "text_encoder."  # what a checkpoint without text lacks: a file, and weights of this prefix
+# Sizes that params.yaml can state, section by section. The autoencoder's scaling factor is measured when it is trained.
+SIZES = {
+    "unet": ("channels", "heads", "layers", "cross_attention_dim", "addition_time_embed_dim"),
+    "autoencoder": ("patch", "latent_channels", "channels", "layers"),
+    "text_encoder": ("hidden", "layers", "heads", "projection", "vocabulary", "length"),
+}
 IMPORT = (
     "fetch both (`persistworld fetch svd --output FOLDER`, `persistworld fetch clip --output FOLDER`), make a checkpoint folder of "
     "them with `persistworld import-checkpoint SVD --clip CLIP --output FOLDER`, and train it: base_training.start_from takes it"
@@ -31,10 +40,13 @@ def main(params: Params, args: argparse.Namespace) -> None:
         if list(FETCHED.glob("*.pt")) or not (FETCHED / CONFIG).exists():
             _import(params, model)
         else:
-            _check_config(params)
-            if OUTPUT.exists():
-                shutil.rmtree(OUTPUT)
-            FETCHED.rename(OUTPUT)
+            given = _check_config(params)
+            if given.use_text and not params.world_model.use_text:
+                _leave_out_text(given)
+            else:
+                if OUTPUT.exists():
+                    shutil.rmtree(OUTPUT)
+                FETCHED.rename(OUTPUT)
     finally:
         for folder in (FETCHED, FETCHED_TOKENIZER):
             shutil.rmtree(folder, ignore_errors=True)
@@ -46,17 +58,63 @@ def _known(source: BaseCheckpoint) -> HubModel | None:
     return fetched_model(Path(source.location)) if source.source == "file" else known_model(source.location)
 
 
-def _check_config(params: Params) -> None:
-    """The config.json that was fetched is a world model's (diffusers and transformers write files of that name, too), and
-    its views are as many as `episodes.views`. How these are called is not held against it: a robot's cameras have names of
-    their own, while the number of rows that the network sees is what it was trained for.
+def _check_config(params: Params) -> WorldModel:
+    """What the config.json that was fetched says of the world model. It is one's (diffusers and transformers write files of
+    that name, too), and neither `world_model` nor `episodes.views` say otherwise.
+
+    As many views are wanted. How these are called is not held against it, a robot's cameras have names of their own; but
+    the same names in another order are other cameras where the network expects the ones that it was trained on.
     """
     location, config = params.base_checkpoint.location, read_json(FETCHED / CONFIG)
     if not isinstance(config, dict) or "world_model" not in config:
         raise UserError(
             f"base_checkpoint.location = {location}: its {CONFIG} is no world model's, it has no key world_model. If it is CLIP's, {IMPORT}"
         )
-    _check_views(params, len(config.get("views") or params.episodes.views))
+    views, trained = params.episodes.views, tuple(config.get("views") or params.episodes.views)
+    _check_views(params, len(trained))
+    reordered = set(views) == set(trained) and views != trained
+    mend = f"the checkpoint {location} stacks them as {', '.join(trained)}: keep its order"
+    require(not reordered, "episodes.views", ", ".join(views), mend)
+    try:
+        given = build_section(WorldModel, config["world_model"], "world_model")
+    except UserError as error:
+        raise UserError(f"base_checkpoint.location = {location}: its {CONFIG} is damaged ({error}); fetch or make it again") from None
+    _check_world_model(params.world_model, given, location)
+    return given
+
+
+def _check_world_model(wanted: WorldModel, given: WorldModel, location: str) -> None:
+    """The checkpoint's numbers hold everywhere but in `base_training`, so parameters that say otherwise would do so in vain.
+
+    Of sizes only those that are not the defaults: most parameter files leave them to the checkpoint. `use_text: false` is
+    no contradiction, it leaves the text out.
+    """
+    mend = f"that of the checkpoint {location} is {{}}: write that, or name another base_checkpoint"
+    for key in ("history", "future", "rotation"):
+        value, theirs = getattr(wanted, key), getattr(given, key)
+        require(value == theirs, f"world_model.{key}", value, mend.format(theirs))
+    no_text = wanted.use_text and not given.use_text
+    require(not no_text, "world_model.use_text", wanted.use_text, f"the checkpoint {location} takes no text: write false")
+    default = WorldModel()
+    for section, keys in SIZES.items():
+        for key in keys if section != "text_encoder" or wanted.use_text else ():
+            value, usual, theirs = (getattr(getattr(model, section), key) for model in (wanted, default, given))
+            require(value in (usual, theirs), f"world_model.{section}.{key}", value, mend.format(theirs))
+
+
+def _leave_out_text(given: WorldModel) -> None:
+    """Write OUTPUT as what was fetched without its text encoder: its action encoder then adds no text to the poses."""
+    # Imported here for the reason below.
+    from persistworld.world_model.checkpoint import write_manifest
+    from persistworld.world_model.tensor_files import map_tensors, write_safetensors
+
+    with atomic_path(OUTPUT) as part:
+        shutil.copytree(FETCHED, part, ignore=shutil.ignore_patterns(WEIGHTS, TOKENIZER_FILE, MANIFEST))
+        tensors = map_tensors(FETCHED / WEIGHTS)
+        write_safetensors({name: tensor for name, tensor in tensors.items() if not name.startswith(TEXT)}, part / WEIGHTS)
+        config = dataclasses.replace(given, use_text=False)
+        write_json(part / CONFIG, read_json(FETCHED / CONFIG) | {"world_model": dataclasses.asdict(config)})
+        write_manifest(part, config, 0, {"with_text": FETCHED / WEIGHTS})
 
 
 def _check_views(params: Params, trained: int) -> None:
@@ -90,7 +148,7 @@ def _import(params: Params, model: HubModel | None) -> None:
     else:
         raise UserError(f"base_checkpoint.location = {location}: put the stat.json of its poses beside {flat[0].name}")
     tokenizer = FETCHED
-    if params.world_model.use_text and not (FETCHED / "tokenizer.json").exists():
+    if params.world_model.use_text and not (FETCHED / TOKENIZER_FILE).exists():
         tokenizer = _tokenizer(flat[0].name)
     import_checkpoint(
         map_tensors(flat[0]), params.world_model, params.episodes.views, statistics, tokenizer, flat[0], OUTPUT

@@ -18,6 +18,7 @@ SHOWN = ("base", "post_trained")
 def main(params: Params, args: argparse.Namespace) -> None:
     """Write results/figures/figure_{3,4,5,11}.{png,pdf}."""
     models = params.evaluation.models
+    params.evaluation.require_models(SHOWN, "figures")
     scores = load_scores([SCORES / f"{model}.parquet" for model in models], models)
     settings = settings_of(params)
     figure_4(scores, settings, FIGURES)

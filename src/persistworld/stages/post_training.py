@@ -26,7 +26,7 @@ BASE = Path("checkpoints/base")
 def main(params: Params, args: argparse.Namespace) -> None:
     params = params.for_run(args.run)
     settings = params.post_training
-    base, store = load_base_model(BASE).to(device()), LatentStore("data/latents")
+    base, store = load_base_model(BASE).to(device()), LatentStore("data/latents", params.episodes)
     reward_model = RewardModel(
         load_autoencoder(BASE).to(device()),
         load_perceptual(params.metrics.lpips, BASE).to(device()),

@@ -41,6 +41,7 @@ MASKS, MANIFEST = Path("data/masks.safetensors"), Path("data/manifest.json")
 def main(params: Params, args: argparse.Namespace) -> None:
     """Write results/report.html from all that the other stages left."""
     models = params.evaluation.models
+    params.evaluation.require_models(SHOWN, "the report and its figures")
     scores = load_scores([RESULTS / f"scores/{model}.parquet" for model in models], models)
     settings = settings_of(params)
     options = (settings.bootstrap, settings.confidence, settings.seed)

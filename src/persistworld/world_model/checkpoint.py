@@ -15,6 +15,7 @@ from accelerate import init_empty_weights
 from persistworld import params
 from persistworld.configuration import build_section, digest
 from persistworld.data.poses import PoseStatistics
+from persistworld.errors import UserError
 from persistworld.files import read_json, sha256, write_json
 from persistworld.world_model.layout import CONFIG, MANIFEST, WEIGHTS
 from persistworld.world_model.model import WorldModel
@@ -39,11 +40,20 @@ def save_world_model(model: WorldModel, folder: Path, half: bool = False) -> Non
 
 
 def build_world_model(folder: str | Path) -> WorldModel:
-    """The model that `folder`'s config.json describes, its parameters on the meta device, its buffers real."""
+    """The model that `folder`'s config.json describes, its parameters on the meta device, its buffers real.
+
+    Raises UserError when config.json or tokenizer.json is missing or damaged.
+    """
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
-    config = build_section(params.WorldModel, raw["world_model"], "world_model")
-    statistics = build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
+    try:
+        lacking = [key for key in ("world_model", "views", "pose_statistics") if not isinstance(raw, dict) or not raw.get(key)]
+        if lacking:
+            raise UserError(f"no key {lacking[0]}")
+        config = build_section(params.WorldModel, raw["world_model"], "world_model")
+        statistics = build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: not a world model's ({error}); fetch or make the checkpoint again") from None
     tokenizer = load_tokenizer(folder) if config.use_text else None
     with init_empty_weights(include_buffers=False):
         text_encoder = None if tokenizer is None else InstructionEncoder(config.text_encoder, tokenizer)

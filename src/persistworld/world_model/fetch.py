@@ -23,6 +23,7 @@ from typing import IO
 from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json, sha256, write_json
 from persistworld.params import COMMIT, BaseCheckpoint
+from persistworld.world_model.layout import MANIFEST
 
 RECORD = "fetched.json"
 RECORDS = Path("checkpoints/fetched")
@@ -87,7 +88,8 @@ def fetch(
     `open_url` opens an https URL (the system's certificates by default); `endpoint` is the hub's address
     (huggingface_hub's default); `records` is where digests are recorded. Of a repository in `KNOWN` only the files that
     are needed are fetched. Raises UserError: offline, gated, no such repository, revision or file, a branch for a
-    revision, a truncated or damaged archive, a wrong sha256, a full disk.
+    revision, a truncated or damaged archive, a wrong sha256 (also of a folder whose manifest.json lists its files), a full
+    disk.
     """
     if source.source == "hf":
         model = known_model(source.location) or HubModel(source.location, None)
@@ -98,7 +100,9 @@ def fetch(
         if source.source == "file":
             # A local folder is the user's own to change; base_checkpoint.sha256 pins it where that is wanted.
             _copy(Path(source.location), part)
-            _check(_digests(part), source.sha256, source.location, WANTED)
+            digests = _digests(part)
+            _check(digests, source.sha256, source.location, WANTED)
+            _check_manifest(digests, part, source.location)
         else:
             _download_archive(source.location, part, open_url or _open_https)
             entry = {"source": "https", "location": source.location, "revision": None}
@@ -250,6 +254,17 @@ def _record(part: Path, files: Sequence[str], wanted: dict[str, str], entry: dic
     write_json(part / RECORD, entry | {"sha256": digests})
     if digests.keys() - known.keys():
         write_json(record, entry | {"sha256": known | digests})
+
+
+def _check_manifest(digests: dict[str, str], part: Path, location: str) -> None:
+    """Hold a checkpoint folder of ours against the digests in its manifest.json. Files that this does not name may lie beside."""
+    if MANIFEST not in digests:
+        return
+    manifest = read_json(part / MANIFEST)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if isinstance(files, dict):
+        mend = f"its {MANIFEST}: it is damaged, copy it again; if you changed it on purpose, put the new sha256 there, or delete {MANIFEST}"
+        _check(digests, files, location, mend)
 
 
 def _check(digests: dict[str, str], wanted: dict[str, str], location: str, where: str) -> None:

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
+from persistworld.errors import UserError
 from persistworld.params import TextEncoder
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -76,8 +77,14 @@ def _tokenizer(model: models.BPE) -> Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a checkpoint folder, from its tokenizer.json."""
-    return _wrap(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    """The tokenizer of a checkpoint folder, from its tokenizer.json. Raises UserError when that is missing or damaged."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; fetch or make the checkpoint again")
+    try:
+        return _wrap(Tokenizer.from_file(str(path)))
+    except Exception as error:  # the library raises nothing more special
+        raise UserError(f"{path}: not a tokenizer ({error}); fetch or make the checkpoint again") from None
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

@@ -1,0 +1,344 @@
+"""Files that a kill, a full disk or a slip left damaged: one line that names the file and the mend, and no part left behind for good."""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from conftest import SIZES, make_model
+from made_up import write_base
+
+from persistworld import cli
+from persistworld.data.episodes import BadEpisode
+from persistworld.data.latents import LatentStore, read_shard_indices
+from persistworld.data.lerobot_columns import episode_of, read_info
+from persistworld.errors import UserError
+from persistworld.files import ABANDONED, atomic_path, read_json, write_json
+from persistworld.params import BaseCheckpoint, Evaluation, Params, WorldModel
+from persistworld.stages import base_checkpoint, figures, latents, report, rollouts
+from persistworld.world_model.checkpoint import load_base_model, save_world_model, write_manifest
+from persistworld.world_model.text import load_tokenizer
+
+VIEWS = ("exterior_1", "exterior_2", "wrist")
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# Latents
+
+
+@pytest.fixture
+def shards(latent_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(latent_folder, tmp_path / "latents"))
+
+
+@pytest.mark.parametrize("size", [0, 4, 100, 3000])
+def test_a_truncated_shard_is_named(shards: Path, size: int) -> None:
+    path = shards / "shard-1.safetensors"
+    os.truncate(path, size)
+    with pytest.raises(UserError, match=r"shard-1\.safetensors: not a whole shard .*run the stage 'latents' again") as error:
+        LatentStore(shards)
+    one_line(error)
+
+
+def test_an_episode_that_no_shard_holds_is_named(shards: Path) -> None:
+    store = LatentStore(shards)
+    assert len(store.latents(3)) == len(store.poses(3))
+    for read in (store.latents, store.poses):
+        with pytest.raises(UserError, match=r"latents: no shard holds episode 77, which data/manifest\.json lists; run the stages"):
+            read(77)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"frames": {"a": 1}, "bad": {}}', '{"frames": '])
+def test_a_damaged_index_of_a_shard_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "shard-0.json").write_text(content)
+    with pytest.raises(UserError, match=r"shard-0\.json: .*again"):
+        read_shard_indices(tmp_path, 1)
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkpoint"
+    write_base(folder, VIEWS, 7)
+    write_manifest(folder, SIZES, 0, {})
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: {}, "no key world_model"),
+        (lambda raw: [], "no key world_model"),
+        (lambda raw: {k: v for k, v in raw.items() if k != "views"}, "no key views"),
+        (lambda raw: raw | {"pose_statistics": {"rotation": "euler", "low": [0.0]}}, "pose_statistics: no key high"),
+        (lambda raw: raw | {"world_model": {"histroy": 6}}, "did you mean 'history'"),
+    ],
+)
+def test_a_damaged_config_is_named(checkpoint: Path, change, said: str) -> None:
+    write_json(checkpoint / "config.json", change(read_json(checkpoint / "config.json")))
+    with pytest.raises(UserError, match=rf"config\.json: not a world model's \(.*{said}.*\); fetch or make the checkpoint again") as error:
+        load_base_model(checkpoint)
+    one_line(error)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"garbage", b"\xff\xfe"])
+def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer .*fetch or make the checkpoint again") as error:
+        load_tokenizer(tmp_path)
+    one_line(error)
+
+
+def test_a_missing_tokenizer_and_binary_json_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
+        load_tokenizer(tmp_path)
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"config\.json: not valid JSON"):
+        read_json(tmp_path / "config.json")
+
+
+# What parameters say of a given checkpoint
+
+
+def fetch_as(checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **world_model: object) -> Params:
+    """Run the stage base_checkpoint on `checkpoint` in `folder`, with keys of the section world_model."""
+    monkeypatch.chdir(folder)
+    params = Params(
+        base_checkpoint=BaseCheckpoint(source="file", location=str(checkpoint)),
+        world_model=dataclasses.replace(WorldModel(), **world_model),
+    )
+    base_checkpoint.main(params, argparse.Namespace())
+    return params
+
+
+def test_a_flipped_byte_of_a_given_checkpoint_is_noticed(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkpoint / "notes.txt").write_text("files that the manifest does not name may lie beside")
+    fetch_as(checkpoint, tmp_path, monkeypatch)
+    weights = bytearray((checkpoint / "world_model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (checkpoint / "world_model.safetensors").write_bytes(weights)
+    said = r"world_model\.safetensors has sha256 .* as in its manifest\.json: .* or delete manifest\.json"
+    with pytest.raises(UserError, match=said) as error:
+        fetch_as(checkpoint, tmp_path, monkeypatch)
+    one_line(error)
+    (checkpoint / "manifest.json").unlink()  # the change was meant
+    fetch_as(checkpoint, tmp_path, monkeypatch)
+    (checkpoint / "manifest.json").write_text('{"files": {"autoencoder.safetensors": "00"}}')
+    with pytest.raises(UserError, match=r"autoencoder\.safetensors has sha256"):
+        fetch_as(checkpoint, tmp_path, monkeypatch)
+
+
+def test_a_file_that_the_manifest_names_must_be_there(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkpoint / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"lacks the file tokenizer\.json, which is named in its manifest\.json"):
+        fetch_as(checkpoint, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("history", 4, r"world_model\.history = 4: that of the checkpoint .* is 6: write that"),
+        ("rotation", "continuous", r"world_model\.rotation = continuous: that of the checkpoint .* is euler"),
+        ("unet", dataclasses.replace(SIZES.unet, layers=3), r"world_model\.unet\.layers = 3: that of the checkpoint .* is 1"),
+        ("autoencoder", dataclasses.replace(SIZES.autoencoder, patch=2), r"world_model\.autoencoder\.patch = 2: .* is 4"),
+    ],
+)
+def test_parameters_do_not_contradict_a_given_checkpoint(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: object, said: str
+) -> None:
+    sizes = {name: getattr(SIZES, name) for name in ("unet", "autoencoder", "text_encoder")}
+    # The scaling factor is measured when an autoencoder is trained: no contradiction.
+    sizes["autoencoder"] = dataclasses.replace(SIZES.autoencoder, scaling_factor=1.0)
+    fetch_as(checkpoint, tmp_path, monkeypatch, **sizes)
+    with pytest.raises(UserError, match=said) as error:
+        fetch_as(checkpoint, tmp_path, monkeypatch, **sizes | {key: value})
+    one_line(error)
+
+
+def test_views_keep_the_order_of_the_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = fetch_as(checkpoint, tmp_path, monkeypatch)
+    for views in (("wrist", "exterior_1", "exterior_2"), VIEWS[::-1]):
+        swapped = dataclasses.replace(params, episodes=dataclasses.replace(params.episodes, views=views))
+        with pytest.raises(UserError, match=r"episodes\.views = .*stacks them as exterior_1, exterior_2, wrist: keep its order"):
+            base_checkpoint.main(swapped, argparse.Namespace())
+
+
+def test_text_is_left_out_of_a_given_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = load_base_model(checkpoint)
+    fetch_as(checkpoint, tmp_path, monkeypatch, use_text=False)
+    base = Path("checkpoints/base")
+    model = load_base_model(base)
+    assert model.encode_instructions(["push the red cube"]) is None and not (base / "tokenizer.json").exists()
+    kept = {name: tensor for name, tensor in whole.state_dict().items() if not name.startswith("text_encoder.")}
+    assert kept.keys() == model.state_dict().keys() and len(kept) < len(whole.state_dict())
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in kept.items())
+    assert {"autoencoder.safetensors", "autoencoder.json", "perceptual.safetensors"} <= {path.name for path in base.iterdir()}
+    manifest = read_json(base / "manifest.json")
+    assert "with_text" in manifest["parents"] and "tokenizer.json" not in manifest["files"]
+    # The result is a checkpoint like any other, and stays without text.
+    again = tmp_path / "again"
+    again.mkdir()
+    fetch_as(tmp_path / base, again, monkeypatch, use_text=False)
+    with pytest.raises(UserError, match=r"world_model\.use_text = True: the checkpoint .* takes no text: write false"):
+        fetch_as(tmp_path / base, again, monkeypatch)
+
+
+def test_a_given_checkpoint_without_text_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(0, use_text=False)
+    model.config = dataclasses.replace(model.config, use_text=False)
+    save_world_model(model, tmp_path / "silent")
+    fetch_as(tmp_path / "silent", tmp_path, monkeypatch, use_text=False, rotation="continuous")
+    taken, given = (tmp_path / folder / "world_model.safetensors" for folder in ("checkpoints/base", "silent"))
+    assert taken.read_bytes() == given.read_bytes()
+
+
+# Command lines that name what is not there
+
+
+def test_a_seed_and_a_shard_that_the_parameters_do_not_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--seed = 77: not among evaluation\.seeds, 0; choose one of them"):
+        rollouts.main(Params(), argparse.Namespace(model="base", seed=77))
+    for shard in (-1, 8, 9):
+        with pytest.raises(UserError, match=rf"--shard = {shard}: with latents\.shards = 8 choose from 0 to 7"):
+            latents.main(Params(), argparse.Namespace(shard=shard))
+    assert not list(tmp_path.iterdir())
+
+
+def test_figures_and_the_report_want_the_two_models_that_they_compare() -> None:
+    alone = Params(evaluation=Evaluation(models=("copy_frame", "base")))
+    for stage in (figures, report):
+        with pytest.raises(UserError, match=r"evaluation\.models = copy_frame, base: .* compare base with post_trained: add post_trained"):
+            stage.main(alone, argparse.Namespace())
+
+
+# LeRobot's numbers
+
+
+def test_an_episode_that_cannot_be_used_names_its_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    path = tmp_path / "episode_000000.parquet"
+    for columns, said in (
+        ({"other": [1.0]}, "no column observation.state.cartesian_position or observation.state"),
+        ({"observation.state": [[0.0, float("nan")]]}, "the pose is not finite at frame 0"),
+        ({"observation.state": [["a"]]}, "column observation.state is not equally many numbers a frame"),
+    ):
+        pq.write_table(pa.table(columns), path)
+        with pytest.raises(BadEpisode) as error:
+            episode_of(0, pq.read_table(path), path, 15.0, "")
+        assert one_line(error) == f"episode 0: {path}: {said}"
+
+
+@pytest.mark.parametrize("fps", ["fast", -15, [15]])
+def test_a_data_set_has_frames_a_second(tmp_path: Path, fps: object) -> None:
+    features = {"observation.images.wrist_left": {"dtype": "video"}}
+    write_json(tmp_path / "meta/info.json", {"fps": fps, "data_path": "d", "video_path": "v", "features": features})
+    with pytest.raises(UserError, match=r"info\.json: fps = .*: expected frames a second"):
+        read_info(tmp_path)
+
+
+# Kills and disks
+
+
+KILLED = """
+import os, signal, sys
+from persistworld.files import atomic_path
+with atomic_path(sys.argv[1]) as part:
+    part.mkdir() if sys.argv[2] == "folder" else part.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_kill_left_goes_with_the_next_write(tmp_path: Path, kind: str) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "video.mp4", kind])
+    assert killed.returncode == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".video.part-") and left.suffix == ".mp4"
+    write_json(tmp_path / "other.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["other.json"]
+
+
+def test_parts_of_writers_that_may_be_alive_stay(tmp_path: Path) -> None:
+    now, here = time.time(), platform.node()
+    mine, elsewhere = tmp_path / f".a.part-{here}-{os.getppid()}.json", tmp_path / ".b.part-far-off-7.json"
+    abandoned, folder = tmp_path / ".c.part-far-off-7", tmp_path / ".d.part-far-off-7"
+    for path in (mine, elsewhere, abandoned, folder / "inside", tmp_path / ".e.part-of-a-thesis.tex"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    for path in (mine, abandoned, folder):
+        os.utime(path, (now - 2 * ABANDONED,) * 2)  # the folder's file is new, so the folder is
+    with atomic_path(tmp_path / "next") as part:
+        part.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {mine.name, elsewhere.name, folder.name, ".e.part-of-a-thesis.tex", "next"}
+
+
+WAITING = """
+import sys, time, types
+from persistworld import cli
+stage = types.ModuleType("persistworld.stages.tables")
+def main(params, args):
+    from persistworld.files import atomic_path
+    with atomic_path("half.txt") as part:
+        part.write_text("half")
+        print("ready", flush=True)
+        time.sleep(60)
+stage.main = main
+sys.modules["persistworld.stages.tables"] = stage
+sys.exit(cli.main(["tables", "--params", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(("number", "status", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")])
+def test_a_polite_kill_says_so_and_leaves_nothing(tmp_path: Path, number: int, status: int, word: str) -> None:
+    params = tmp_path / "params.yaml"
+    shutil.copy(Path(__file__).parents[1] / "params.yaml", params)
+    command = [sys.executable, "-c", WAITING, params.name]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stage:
+        assert stage.stdout.readline() == "ready\n"
+        stage.send_signal(number)
+        _, said = stage.communicate(timeout=30)
+    assert (stage.returncode, said) == (status, f"persistworld: {word}; the same command takes up where it stopped\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(30, "Read-only file system", "data/manifest.json"), "data/manifest.json: read-only file system; work in a folder"),
+        (PermissionError(13, "Permission denied", "data"), "data: permission denied; give this user the right"),
+        (OSError(28, "No space left on device", "runs/a"), "runs/a: no space left on device; free some"),
+        (RuntimeError("Error while serializing: I/O error: Read-only file system (os error 30)"), "defaults: read-only file system; "),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: Exception, said: str
+) -> None:
+    """A read-only disk cannot be made by whoever runs the tests: its errors are raised where the stage would meet them."""
+
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("persistworld.stages.defaults.main", refused)
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(json.loads(json.dumps({"base_checkpoint": {"source": "file", "location": "x"}}))))
+    assert cli.main(["defaults", "--params", str(tmp_path / "params.yaml")]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"persistworld: error: {said}")
