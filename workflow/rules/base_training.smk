@@ -1,9 +1,10 @@
-# A base checkpoint of one's own, made when base_checkpoint.location names it; the tabletop's ships with the repository. Minutes for
-# droid_sample; for longer trainings call `persistworld base-training` yourself: it takes up where it was stopped, this rule does not.
+# A base checkpoint of one's own, made when base_checkpoint.location names it; the tabletop's ships with the repository. A killed training is
+# taken up at its last saved state.
 rule base_training:
     input:
         episodes="data/episodes",
         perceptual=perceptual_file(),
+        start_from=PARAMS.base_training.start_from or [],
         code=code("base_training"),
     output:
         checkpoint=directory(OWN_BASE),
@@ -23,6 +24,6 @@ rule base_training:
         gpu=GPUS,
     shell:
         launch(
-            "(rm -rf runs/base_training && persistworld base_training --output {output} --threads {threads}"
+            "(persistworld base_training --output {output} --threads {threads}"
             " && for file in {input.perceptual}; do cp $file {output}; done) 2>&1 | tee {log}"
         )

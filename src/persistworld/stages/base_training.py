@@ -68,10 +68,10 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 def run_name(params: Params) -> str:
     """A name for what the training is made from: parameters and, when it goes on from another checkpoint, that one's weights."""
-    sections = (params.base_training, params.episodes, params.latents, params.world_model, params.rollout)
+    sections = (params.base_training, params.episodes, params.latents, params.world_model)
     start_from = params.base_training.start_from
     given = [sha256(Path(start_from) / WEIGHTS)] if start_from else []
-    return hashlib.sha256("-".join([*map(digest, sections), str(params.seed), *given]).encode()).hexdigest()[:16]
+    return hashlib.sha256("-".join([*map(digest, sections), repr(params.rollout.history_index), str(params.seed), *given]).encode()).hexdigest()[:16]
 
 
 def training_frames(params: Params, source: EpisodeSource, indices: list[int], folder: Path) -> tuple[torch.Tensor, list[int]]:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from persistworld.configuration import require
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import evaluation_episodes, load_manifest
-from persistworld.distributed import device, gathered, own_part, processes
+from persistworld.distributed import collected, device, own_part, processes
 from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import load_world_model
@@ -35,7 +35,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     for part in track(own, len(own), f"rollouts of {args.model}, seed {args.seed}"):
         starts = starts_of(model, store, part, frames)
         latents.append(rollout(model, starts, [e.index for e in part], args.seed, settings).cpu())
-    latents = gathered(latents)
+    latents = collected(latents)
     if not processes().is_main_process:
         return
     with atomic_path(Path(f"data/rollouts/{args.model}/seed-{args.seed}.safetensors")) as path:
