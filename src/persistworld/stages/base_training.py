@@ -71,7 +71,8 @@ def run_name(params: Params) -> str:
     sections = (params.base_training, params.episodes, params.latents, params.world_model)
     start_from = params.base_training.start_from
     given = [sha256(Path(start_from) / WEIGHTS)] if start_from else []
-    return hashlib.sha256("-".join([*map(digest, sections), repr(params.rollout.history_index), str(params.seed), *given]).encode()).hexdigest()[:16]
+    made_from = [*map(digest, sections), repr(params.rollout.history_index), str(params.seed), *given]
+    return hashlib.sha256("-".join(made_from).encode()).hexdigest()[:16]
 
 
 def training_frames(params: Params, source: EpisodeSource, indices: list[int], folder: Path) -> tuple[torch.Tensor, list[int]]:
