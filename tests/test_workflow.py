@@ -23,6 +23,7 @@ from persistworld.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+CHECK = DVC.pop("parameters")  # reads params.yaml and makes nothing, so Snakemake has no rule for it
 CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
 # Modules that change no result, and params.py with its reader, whose values both engines compare by themselves.
 NEUTRAL = {f"src/persistworld/{name}.py" for name in ("__init__", "cli", "configuration", "errors", "files", "params", "progress")}
@@ -257,12 +258,27 @@ def test_a_stage_file_builds_its_stage_and_nothing_upstream(finished, name):
 
 
 def changed_stages(repository: Path) -> set[str]:
-    return {rule_of(name) for name in json.loads(dvc("status", "--json", cwd=repository))}
+    return {rule_of(name) for name in json.loads(dvc("status", "--json", cwd=repository)) if DVC.get(name.split("@")[0])}
 
 
 def test_nothing_to_do_when_finished(finished):
     assert "Nothing to be done" in snakemake("--dry-run", cwd=finished)
     assert changed_stages(finished) == set()
+
+
+def test_dvc_refuses_a_section_that_does_not_exist(changeable):
+    """No stage compares it, but the one that reads the whole file does; it makes nothing, and once it ran there is nothing to do."""
+    assert "outs" not in CHECK
+    reproduce = [sys.executable, "-m", "dvc", "repro", "--single-item", "parameters"]
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    change(changeable / "params.yaml", "evaluation:\n", "# a remark\nevaluation:\n")
+    subprocess.run(reproduce, cwd=changeable, env=os.environ | path, capture_output=True, check=True)
+    assert json.loads(dvc("status", "--json", cwd=changeable)) == {}
+    with (changeable / "params.yaml").open("a") as file:
+        file.write("evalution:\n  protocol: raw\n")
+    done = subprocess.run(reproduce, cwd=changeable, env=os.environ | path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "evalution: no such key; did you mean 'evaluation'?" in done.stdout + done.stderr
 
 
 def change(path: Path, old: str, new: str) -> None:
@@ -318,22 +334,72 @@ def test_on_the_tabletop_a_job_is_one_process(repository):
     assert all(command.startswith("persistworld ") for command in found)
 
 
-def test_at_the_papers_scale_a_job_is_a_process_for_each_of_its_gpus(tmp_path):
-    """The droid preset under the GPUs of the clusters' profiles, whose executors need not be installed here."""
-    clone = copy_of_repository(tmp_path)
+@pytest.fixture(scope="module")
+def droid(tmp_path_factory):
+    """An empty clone with the preset droid, its 512 shards as one."""
+    clone = copy_of_repository(tmp_path_factory.mktemp("droid"))
     preset = (clone / "presets/droid.yaml").read_text()
     (clone / "params.yaml").write_text(preset.replace("shards: 512", "shards: 1"))
-    profiles = [yaml.safe_load((clone / f"workflow/profiles/{name}/config.yaml").read_text()) for name in ("slurm", "kubernetes")]
-    gpus, same = ({rule: asked["gpu"] for rule, asked in p["set-resources"].items() if "gpu" in asked} for p in profiles)
-    assert gpus == same == {"base_training": 8, "post_training": 8, "teacher_forcing": 8, "rollouts": 8}
-    asked = [f"{rule}:gpu={count}" for rule, count in gpus.items()]
-    found = commands(snakemake("--dry-run", "--printshellcmds", "--set-resources", *asked, cwd=clone))
-    launch = "torchrun --standalone --nproc-per-node 8 -m -- persistworld.cli "
-    post_training = launch + "post_training --run post_trained --threads 1"
-    assert {post_training, launch + "teacher_forcing --threads 1", launch + "rollouts --model base --seed 0 --threads 1"} <= found
-    assert "persistworld scores --model base --threads 1" in found
+    return clone
+
+
+def profile(name: str) -> dict:
+    return yaml.safe_load((ROOT / f"workflow/profiles/{name}/config.yaml").read_text())
+
+
+def test_at_the_papers_scale_a_job_is_a_process_for_each_of_its_gpus(droid):
+    dry = _run(droid, "snakemake", "--dry-run", "--printshellcmds", "--profile", "workflow/profiles/slurm")
+    # (A dry run thinks that it has one core: threads are 1.)
+    found, launch = commands(dry), "torchrun --standalone --nproc-per-node {} -m -- persistworld.cli {}"
+    assert planned(dry) == {rule_of(name) for name in stages()}
+    assert launch.format(8, "post_training --run post_trained --threads 1") in found
+    assert launch.format(8, "teacher_forcing --threads 1") in found
+    assert launch.format(8, "rollouts --model base --seed 0 --threads 1") in found
+    assert launch.format(8, "masks --threads 1") in found
+    assert launch.format(1, "scores --model base --threads 1") in found
+    assert "persistworld tables --threads 1" in found
     # Eight processes share the preset's groups and its control's batch evenly; torchrun leaves the stage its options.
-    params = load_params(clone / "params.yaml")
+    params = load_params(droid / "params.yaml")
     assert params.post_training.groups % 8 == params.base_training.batch % 8 == 0
-    _, *options = post_training.replace("node 8", "node 2").split()
-    assert _run(clone, "torch.distributed.run", *options, "--help").count("usage: persistworld post_training") == 2
+    _, *options = launch.format(2, "post_training --run post_trained --threads 1").split()
+    assert _run(droid, "torch.distributed.run", *options, "--help").count("usage: persistworld post_training") == 2
+
+
+def test_a_cluster_gives_every_rule_the_memory_of_the_papers_scale():
+    """A rule's own numbers are the tabletop's, and win over default-resources: the profiles name every rule that runs a command."""
+    texts = [path.read_text() for path in ROOT.glob("workflow/rules/*.smk")]
+    rules = {name for text in texts for name in re.findall(r"^rule (\w+):", text, re.MULTILINE)}
+    slurm, kubernetes = profile("slurm"), profile("kubernetes")
+    assert {rule for rule, asked in slurm["set-resources"].items() if asked["mem_mb"] >= 8000} == rules
+    assert slurm["set-threads"] == kubernetes["set-threads"] and set(slurm["set-threads"]) <= rules
+    on_disk = [asked.pop("disk_mb", None) for asked in kubernetes["set-resources"].values()]
+    assert slurm["set-resources"] == kubernetes["set-resources"] and any(on_disk)
+
+
+def bucket_profile(folder: Path) -> list[str]:
+    """The options for the profile for Kubernetes without Kubernetes: another executor, and a folder as the bucket."""
+    settings = profile("kubernetes") | {"executor": "slurm", "default-storage-provider": "fs"}
+    del settings["envvars"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return ["--profile", str(folder), "--default-storage-prefix", "bucket"]
+
+
+def test_without_a_shared_disk_every_rule_is_a_job_elsewhere_and_its_files_are_in_the_bucket(droid, tmp_path):
+    dry = _run(droid, "snakemake", "--dry-run", *bucket_profile(tmp_path))
+    assert planned(dry) == {rule_of(name) for name in stages()}
+    # One input that is not in the bucket, and Snakemake would run the job on the machine that started the workflow.
+    files = [path for found in re.findall(r"^    (?:input|output): (.*)", dry, re.MULTILINE) for path in found.split(", ")]
+    assert not [path for path in files if not path.startswith("bucket/")]
+
+
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="Snakemake's storage in a folder needs rsync")
+def test_a_stage_finds_and_leaves_its_files_in_the_bucket(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    clone = copy_of_repository(tmp_path / "clone")
+    (tmp_path / "profile").mkdir()
+    command = ["snakemake", *bucket_profile(tmp_path / "profile"), "--executor", "local", "--cores", "1", "--until", "base_checkpoint"]
+    settings = tmp_path / "profile/config.yaml"
+    settings.write_text(settings.read_text().replace("shared-fs-usage: none\n", ""))  # here all is on one disk
+    _run(clone, *command)
+    assert (clone / "bucket/checkpoints/base/world_model.safetensors").is_file()
+    assert not (clone / "checkpoints").exists()

@@ -47,12 +47,17 @@ SCORES = expand("results/scores/{model}.parquet", model=MODELS)
 TRAINING = expand("results/training/{run}.csv", run=[model for model in CHECKPOINTS if model != "base"])
 # The base checkpoint that the workflow itself trains, where base_checkpoint.location names it.
 OWN_BASE = "runs/base_checkpoint"
+# With a default storage provider (workflow/profiles/kubernetes) the repository's own files travel in Snakemake's archive of sources. As inputs
+# they would be looked for in the bucket; flagged as local they would keep every job on the machine that started the workflow.
+IN_ARCHIVE = workflow.storage_settings.default_storage_provider is not None
 MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengine' else 'persistworld'}.yml"
 
 
 def code(stage):
-    """The package's files that a stage uses. As inputs: an edited module makes its stages stale."""
+    """The package's files that a stage uses. As inputs: an edited module makes its stages stale (not in a bucket)."""
     files = []
+    if IN_ARCHIVE:
+        return files
     for entry in map(Path, CODE[stage]):
         files += sorted(file for file in entry.rglob("*.*") if file.suffix != ".pyc") if entry.is_dir() else [entry]
     return [str(file) for file in files]
@@ -72,7 +77,7 @@ def launch(command):
 def base_files():
     """The files of a base checkpoint that ships with the repository, or the folder of one's own; none when it is downloaded."""
     folder = Path(PARAMS.base_checkpoint.location)
-    if PARAMS.base_checkpoint.source != "file":
+    if PARAMS.base_checkpoint.source != "file" or (IN_ARCHIVE and str(folder) != OWN_BASE):
         return []
     if str(folder) == OWN_BASE or not folder.is_dir():
         return [str(folder)]
@@ -82,7 +87,7 @@ def base_files():
 def perceptual_file():
     """The tabletop's perceptual network, for a base that is scored with it and trains none (real frames have no labels)."""
     needed = PARAMS.metrics.lpips == "tabletop" and not PARAMS.base_training.perceptual_steps
-    return ["assets/tabletop_base/perceptual.safetensors"] if needed else []
+    return ["assets/tabletop_base/perceptual.safetensors"] if needed and not IN_ARCHIVE else []
 
 
 def rollouts_of(wildcards):

@@ -24,5 +24,6 @@ rule figures:
     resources:
         mem_mb=2000,
         runtime=60,
+        gpu=GPUS,
     shell:
         "persistworld figures --threads {threads} 2>&1 | tee {log}"

@@ -23,5 +23,6 @@ rule report_page:
     resources:
         mem_mb=2000,
         runtime=60,
+        gpu=GPUS,
     shell:
         "persistworld report --threads {threads} 2>&1 | tee {log}"

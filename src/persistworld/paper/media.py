@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from persistworld.data.episodes import EPISODES, EpisodeSource, open_episodes
 from persistworld.data.latents import resized_frames
+from persistworld.distributed import device
 from persistworld.errors import UserError
 from persistworld.metrics.statistics import LOWER_IS_BETTER
 from persistworld.paper.scores_table import Scores, cell_values, episode_cells, view_group
@@ -20,6 +21,7 @@ from persistworld.world_model.autoencoder import decode_views, load_autoencoder
 
 ROLLOUTS = Path("data/rollouts")
 BASE_CHECKPOINT = Path("checkpoints/base")
+DECODED = 32  # images at once: a fifth of a film, 8 GB at 192x320
 VISIBLE = 0.8  # a region is shown only in episodes where it is in view in this share of the frames
 
 
@@ -85,7 +87,7 @@ class MediaReader:
     def __init__(self, params: Params, models: Sequence[str], seed: int, masks: MaskStore | None = None) -> None:
         self.params, self.models, self.seed, self.masks = params, tuple(models), seed, masks
         self.source: EpisodeSource = open_episodes(EPISODES)
-        self.autoencoder = load_autoencoder(BASE_CHECKPOINT)
+        self.autoencoder = load_autoencoder(BASE_CHECKPOINT).to(device())
         self.known: dict[int, Media] = {}
 
     def read(self, episode: int) -> Media:
@@ -95,7 +97,7 @@ class MediaReader:
             paths = {model: ROLLOUTS / model / f"seed-{self.seed}.safetensors" for model in self.models}
             latents = {model: read_rollout(path, episode) for model, path in paths.items()}
             generated = {
-                model: decode_views(self.autoencoder, stack, len(views)).numpy() for model, stack in latents.items()
+                model: decode_views(self.autoencoder, stack, len(views), DECODED).numpy() for model, stack in latents.items()
             }
             frames = len(next(iter(generated.values())))
             recorded = [resized_frames(self.source, episode, self.params.episodes, view)[:frames] for view in views]
