@@ -311,7 +311,9 @@ sys.exit(cli.main(["tables", "--params", sys.argv[1]]))
 def test_a_polite_kill_says_so_and_leaves_nothing(tmp_path: Path, number: int, status: int, word: str) -> None:
     params = tmp_path / "params.yaml"
     shutil.copy(Path(__file__).parents[1] / "params.yaml", params)
-    command = [sys.executable, "-c", WAITING, params.name]
+    # Tests that run in a shell's background inherit an ignored SIGINT: the stage hears it as from a terminal.
+    heard = f"import signal; signal.signal({number:d}, signal.default_int_handler if {number:d} == signal.SIGINT else signal.SIG_DFL)\n"
+    command = [sys.executable, "-c", heard + WAITING, params.name]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as stage:
         assert stage.stdout.readline() == "ready\n"
         stage.send_signal(number)
