@@ -134,7 +134,7 @@ def test_a_killed_run_ends_with_the_same_bytes(store, entries, latent_folder, tm
     whole = train(store, entries, tmp_path / "whole")
     with pytest.raises(Killed):
         train(DyingStore(latent_folder, 2 * 4 + 3), entries, tmp_path / "killed")  # a step reads 2 x 2
-    assert [p.name for p in (tmp_path / "killed").iterdir()] == ["state-00000002.pt"]
+    assert [p.name for p in (tmp_path / "killed").glob("state-*")] == ["state-00000002.pt"]
     resumed = train(store, entries, tmp_path / "killed")
     assert all(torch.equal(w, resumed.state_dict()[n]) for n, w in whole.state_dict().items())
     assert not whole.training and not any(p.requires_grad for p in whole.parameters())

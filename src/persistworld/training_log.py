@@ -1,23 +1,49 @@
-"""A training run's log: one CSV row a step, cut back to the resumed step after a kill."""
+"""A training run's log: one row a step in log.csv, and the same numbers as TensorBoard events beside it (`tensorboard --logdir runs`)."""
 
 import csv
 from pathlib import Path
 
+from torch.utils.tensorboard import SummaryWriter
+
 from persistworld.files import atomic_path
 
-
-def append_row(path: Path, row: dict[str, float]) -> None:
-    """Add one row; the first one writes its keys as the header."""
-    new = not path.exists()
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, row, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+CSV = "log.csv"
 
 
-def keep_rows(path: Path, steps: int) -> None:
-    """Drop rows of step `steps` and later: they will be written again."""
+class TrainingLog:
+    """Writes to `folder` from step `start` on; what a killed run wrote of that step and later ones is dropped, for it comes again.
+
+    Where `writes` is false (all processes but the first) nothing is written.
+    """
+
+    def __init__(self, folder: Path, start: int, writes: bool) -> None:
+        self.path, self.writes = folder / CSV, writes
+        if writes:
+            _keep_rows(self.path, start)
+            self.events = SummaryWriter(folder, purge_step=start, flush_secs=10)
+
+    def append(self, row: dict[str, float]) -> None:
+        """Add one row; its "step" counts from 0. The first row's keys are the header."""
+        if not self.writes:
+            return
+        new = not self.path.exists()
+        with open(self.path, "a", newline="") as file:
+            writer = csv.DictWriter(file, row, lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        for name, value in row.items():
+            if name != "step":
+                self.events.add_scalar(name, value, int(row["step"]))
+
+    def close(self) -> None:
+        """Write out the events that are still held back."""
+        if self.writes:
+            self.events.close()
+
+
+def _keep_rows(path: Path, steps: int) -> None:
+    """Drop rows of step `steps` and later."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)

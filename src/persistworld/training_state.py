@@ -15,9 +15,14 @@ def save_state(folder: Path, step: int, digest: str, state: dict[str, Any]) -> N
     path = folder / f"state-{step:08d}.pt"
     with atomic_path(path) as part:
         torch.save({"digest": digest, "step": step, **state}, part)
-    for old in folder.glob("state-*.pt"):
-        if old != path:
-            old.unlink()
+    drop_states(folder, but=path)
+
+
+def drop_states(folder: Path, but: Path | None = None) -> None:
+    """Delete all states in `folder`, or all but one."""
+    for path in folder.glob("state-*.pt"):
+        if path != but:
+            path.unlink()
 
 
 def load_state(folder: Path, digest: str) -> dict[str, Any] | None:

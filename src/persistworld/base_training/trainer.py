@@ -17,6 +17,7 @@ from persistworld.distributed import average_gradients, mean_over_processes, on_
 from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
 from persistworld.progress import track
 from persistworld.randomness import generator
+from persistworld.training_log import TrainingLog
 from persistworld.training_state import load_state, save_state
 from persistworld.world_model.model import WorldModel, autocast
 
@@ -46,24 +47,28 @@ def train_world_model(
     if training.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     recent: list[float] = []
+    writes = processes().is_main_process
+    log = TrainingLog(run_folder, start, writes)
     for step in track(range(start, training.steps), training.steps, "base training", start):
         rng = generator(seed, "base_training", step)
         batch, sentences = draw_batch(model, store, episodes, training, history_index, rng)
         loss = accumulate_gradient(model, batch, sentences, training, rng, training.train_batch or training.batch)
         average_gradients(model.parameters())
-        optimizer.step(learning_rate_share(step, training.steps, training.warmup, training.optimizer.decay_from))
+        norm = optimizer.step(learning_rate_share(step, training.steps, training.warmup, training.optimizer.decay_from))
         # The decay rises from 0.1, so that the random start is soon forgotten.
         decay = min(training.weight_ema, (step + 1) / (step + 10))
         ema_update(average.parameters(), model.parameters(), decay)
         recent.append(mean_over_processes(loss).item())
+        log.append({"step": step, "loss": recent[-1], "gradient_norm": norm})
         if (step + 1) % 50 == 0:
-            if processes().is_main_process:
+            if writes:
                 print(f"base training step {step + 1}: loss {sum(recent) / len(recent):.4f}", flush=True)
             recent.clear()
         if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            if processes().is_main_process:
+            if writes:
                 save_state(run_folder, step + 1, digest, state)
+    log.close()
     return (average if training.weight_ema > 0 else model).eval().requires_grad_(False)
 
 

@@ -15,7 +15,7 @@ from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_s
 from persistworld.post_training.policy import Policy
 from persistworld.progress import track
 from persistworld.randomness import generator
-from persistworld.training_log import append_row, keep_rows
+from persistworld.training_log import TrainingLog
 from persistworld.training_state import load_state, save_state
 from persistworld.world_model.model import WorldModel
 
@@ -64,8 +64,8 @@ def train_control(
                 tensor.copy_(state["theta"][name])
                 average[name].copy_(state["average"][name])
         optimizer.load_state_dict(state["optimizer"])
-    if writes := processes().is_main_process:
-        keep_rows(run_folder / "log.csv", start)
+    writes = processes().is_main_process
+    log = TrainingLog(run_folder, start, writes)
 
     for step in track(range(start, steps), steps, "teacher forcing", start):
         rng = generator(seed, "teacher_forcing", step)
@@ -76,11 +76,10 @@ def train_control(
         share = learning_rate_share(step, steps, decay_from=settings.optimizer.decay_from)
         norm = optimizer.step(share)
         ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
-        if not writes:
-            continue
-        append_row(run_folder / "log.csv", {"step": step, "loss": loss, "gradient_norm": norm})
-        if (step + 1) % settings.save_every == 0 or step + 1 == steps:
+        log.append({"step": step, "loss": loss, "gradient_norm": norm})
+        if writes and ((step + 1) % settings.save_every == 0 or step + 1 == steps):
             theta = {n: p.detach() for n, p in policy.theta.items()}
             state = {"theta": theta, "average": average, "optimizer": optimizer.state_dict()}
             save_state(run_folder, step + 1, digest, state)
+    log.close()
     return average if settings.weight_ema > 0 else {n: p.detach() for n, p in policy.theta.items()}

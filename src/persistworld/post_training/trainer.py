@@ -33,7 +33,7 @@ from persistworld.post_training.streams import Streams, plan_streams
 from persistworld.post_training.targets import TargetImages
 from persistworld.progress import track
 from persistworld.randomness import generator
-from persistworld.training_log import append_row, keep_rows
+from persistworld.training_log import TrainingLog
 from persistworld.training_state import load_state, save_state
 from persistworld.world_model import edm
 from persistworld.world_model.model import Condition, WorldModel, autocast
@@ -76,7 +76,7 @@ def train(
     """Run Algorithm 1 for `settings.steps` steps; returns the trained weights (adapter and action encoder).
 
     A killed run goes on at its last saved step and ends with the same bytes, with another number of processes up to
-    rounding. One log row a step: run_folder/log.csv. The first process alone writes.
+    rounding. One log row a step in run_folder. The first process alone writes.
     """
     own, writes = own_groups(settings.groups), processes().is_main_process
     policy = Policy(base, settings.lora, settings.train_action_encoder, seed, settings.gradient_checkpointing)
@@ -84,8 +84,7 @@ def train(
     optimizer = MatrixOptimizer(policy.theta.values(), settings.optimizer)
     streams = Streams(own, settings.prefix[1], data.store.latents(data.episodes[0].index, [0])[0].to(base.device))
     start = restore(run_folder, digest, policy, average, optimizer, streams)
-    if writes:
-        keep_rows(run_folder / "log.csv", start)
+    log = TrainingLog(run_folder, start, writes)
 
     for step in track(range(start, settings.steps), settings.steps, "post-training", start):
         clock = Clock()
@@ -115,12 +114,12 @@ def train(
             ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
         clips = torch.stack(gathered([reward.clip.cpu() for reward in rewards]))
         losses = Losses(*map(sum, zip(*map(astuple, gathered([losses])), strict=True)))
-        if writes:
-            append_row(run_folder / "log.csv", log_row(step, whole, clips, losses, norm, clock))
+        log.append(log_row(step, whole, clips, losses, norm, clock))
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
             buffers = streams.state()
             if writes:
                 save(run_folder, step + 1, digest, policy, average, optimizer, buffers)
+    log.close()
     return average if settings.weight_ema > 0 else {n: p.detach() for n, p in policy.theta.items()}
 
 

@@ -16,6 +16,8 @@ from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images, raw_images
 from persistworld.post_training.trainer import Data, train
+from persistworld.training_log import CSV
+from persistworld.training_state import drop_states
 from persistworld.world_model.autoencoder import load_autoencoder
 from persistworld.world_model.checkpoint import load_base_model
 from persistworld.world_model.layout import WEIGHTS
@@ -62,7 +64,8 @@ def provenance(params: Params, *sections: object) -> str:
 
 
 def publish_log(run_folder: Path, run: str) -> None:
-    """Copy the run's log to results/ and drop its folder: the checkpoint is out."""
+    """Copy the run's log to results/ and drop its states: the checkpoint is out. Its TensorBoard events stay."""
     with atomic_path(f"results/training/{run}.csv") as part:
-        shutil.copyfile(run_folder / "log.csv", part)
-    shutil.rmtree(run_folder)
+        shutil.copyfile(run_folder / CSV, part)
+    drop_states(run_folder)
+    (run_folder / CSV).unlink()
