@@ -13,6 +13,7 @@ from made_up import stages
 from test_post_training import DyingStore, Killed
 
 from persistworld import params
+from persistworld.base_training.loss import draw
 from persistworld.base_training.trainer import accumulate_gradient, draw_batch, train_world_model
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
@@ -102,7 +103,7 @@ def first_step(store: LatentStore) -> dict:
     """The loss of the first batch and its averaged gradient."""
     model = make_model(3).requires_grad_(True)
     batch, sentences = draw_batch(model, store, EPISODES, TRAINING, HISTORY_INDEX, generator(0))
-    loss = accumulate_gradient(model, batch, sentences, TRAINING, generator(1), TRAINING.batch)
+    loss = accumulate_gradient(model, batch, sentences, draw(batch.history, batch.future, TRAINING, generator(1)), TRAINING, TRAINING.batch)
     average_gradients(model.parameters())
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     return {"loss": mean_over_processes(loss), "gradient": gradient}

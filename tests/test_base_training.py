@@ -176,7 +176,7 @@ def test_neither_accumulation_nor_checkpointing_changes_the_gradient(store, entr
         if checkpointing:
             model.unet.enable_gradient_checkpointing()
         batch, sentences = draw_batch(model, store, entries, training, HISTORY_INDEX, generator(0))
-        loss = accumulate_gradient(model, batch, sentences, training, generator(1), part)
+        loss = accumulate_gradient(model, batch, sentences, draw(batch.history, batch.future, training, generator(1)), training, part)
         found.append((loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
     whole = found[0][1]
     for loss, gradient in found[1:]:
@@ -200,7 +200,8 @@ def test_training_in_parts_takes_the_same_steps(store, entries, tmp_path):
 def test_the_text_encoder_is_trained_along(base, store, entries):
     model = make_model(3).requires_grad_(True)
     batch, sentences = draw_batch(model, store, entries, TRAINING, HISTORY_INDEX, generator(0))
-    accumulate_gradient(model, batch, sentences, dataclasses.replace(TRAINING, action_dropout=0.0), generator(1), part=2)
+    training = dataclasses.replace(TRAINING, action_dropout=0.0)
+    accumulate_gradient(model, batch, sentences, draw(batch.history, batch.future, training, generator(1)), training, part=2)
     assert all(p.grad is not None for p in model.text_encoder.clip.text_projection.parameters())
     assert model.action_encoder.action_encode[0].weight.grad.abs().max() > 0
 
@@ -271,3 +272,13 @@ def test_runs_from_other_weights_share_nothing(tmp_path):
 def test_there_is_no_autoencoder_from_nothing(tmp_path):
     with pytest.raises(UserError, match=r"base_training.autoencoder_steps = 0: .* start_from"):
         make_autoencoder(params.Params(), None, [], tmp_path)
+
+
+def test_readers_change_nothing(store, entries, tmp_path):
+    """Windows and draws made ahead by two processes are those that the trainer makes itself, to the bit; compiled or not."""
+    alone = train(store, entries, tmp_path / "alone", TRAINING)
+    helped = train(store, entries, tmp_path / "helped", dataclasses.replace(TRAINING, readers=2))
+    with torch.compiler.set_stance("force_eager"):  # the compiled U-Net itself: tests/test_compilation.py
+        compiled = train(store, entries, tmp_path / "compiled", dataclasses.replace(TRAINING, torch_compile="default"))
+    for name, expected in alone.state_dict().items():
+        assert torch.equal(helped.state_dict()[name], expected) and torch.equal(compiled.state_dict()[name], expected), name

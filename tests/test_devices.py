@@ -10,6 +10,7 @@ import torch
 from conftest import HISTORY_INDEX, SAMPLER, VIEWS
 
 from persistworld import params
+from persistworld.base_training.loss import draw
 from persistworld.base_training.trainer import accumulate_gradient, draw_batch
 from persistworld.distributed import device, on_device
 from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
@@ -86,7 +87,8 @@ def test_a_post_training_step(model, decoder, perceptual, store, entries, credit
 def test_teacher_forcing(model, store, entries):
     model = copy.deepcopy(model).requires_grad_(True)
     batch, sentences = draw_batch(model, store, entries, TRAINING, HISTORY_INDEX, generator(0))
-    assert accumulate_gradient(model, batch, sentences, TRAINING, generator(1), part=2).device.type == "meta"
+    draws = draw(batch.history, batch.future, TRAINING, generator(1))
+    assert accumulate_gradient(model, batch, sentences, draws, TRAINING, part=2).device.type == "meta"
     assert {p.grad.device.type for p in model.parameters() if p.grad is not None} == {"meta"}
 
 

@@ -133,5 +133,5 @@ def test_ema_by_hand():
     assert average[0].tolist() == [1.5, 3.0]
     ema_update(average, current, 0.0)
     assert torch.equal(average[0], current[0]) and average[0] is not current[0]
-    with pytest.raises(ValueError):
+    with pytest.raises(RuntimeError):
         ema_update(average, [], 0.5)

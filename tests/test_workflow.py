@@ -29,7 +29,7 @@ CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
 NEUTRAL = {f"src/persistworld/{name}.py" for name in ("__init__", "cli", "configuration", "errors", "files", "params", "progress")}
 # DVC's stages that share a rule, and the rule that cannot bear its stage's name, which is a function in Snakefiles.
 RULES = {"baseline_scores": "scores", "report": "report_page"}
-# Of the presets, tabletop_base.yaml and tabletop_base_on.yaml are for `persistworld base-training` alone.
+# Of the presets, tabletop_base.yaml, tabletop_base_on.yaml and tabletop_base_gpu.yaml are for `persistworld base-training` alone.
 PRESETS = sorted({ROOT / "params.yaml", *ROOT.glob("presets/*.yaml")} - set(ROOT.glob("presets/tabletop_base*.yaml")))
 EVALUATION = {"masks", "rollouts", "scores", "tables", "figures", "report_page"}
 

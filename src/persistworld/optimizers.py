@@ -21,15 +21,18 @@ class Muon(torch.optim.Muon):
     def step(self) -> None:  # type: ignore[override]
         for group in self.param_groups:
             momentum, alike = group["momentum"], defaultdict(list)
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter.grad)
-                state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
-                update = parameter.grad.lerp(state["momentum_buffer"], momentum) if group["nesterov"] else state["momentum_buffer"]
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            for parameter in parameters:
+                if not self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+            # Of all matrices at once: a GPU would wait for so many small steps.
+            torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+            updates = torch._foreach_lerp(gradients, buffers, momentum) if group["nesterov"] else buffers
+            for parameter, update in zip(parameters, updates, strict=True):
                 alike[parameter.shape].append((parameter, update))
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             for (rows, columns), pairs in alike.items():
                 parameters, updates = zip(*pairs, strict=True)
                 directions = orthogonalise(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"])
@@ -37,8 +40,7 @@ class Muon(torch.optim.Muon):
                     rate = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
                 else:
                     rate = group["lr"] * math.sqrt(max(1, rows / columns))
-                for parameter, direction in zip(parameters, directions, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(rate * direction)
+                torch._foreach_sub_(parameters, (rate * directions).unbind())
 
 
 def orthogonalise(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
@@ -111,5 +113,4 @@ def learning_rate_share(step: int, steps: int, warmup: int = 0, decay_from: floa
 def ema_update(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
     """average <- decay * average + (1 - decay) * current, in place."""
     with torch.no_grad():
-        for mean, value in zip(average, current, strict=True):
-            mean.lerp_(value, 1 - decay)
+        torch._foreach_lerp_(list(average), list(current), 1 - decay)

@@ -207,12 +207,15 @@ class BaseTraining:
     history_collapse: float = 0.15  # probability of a history that repeats the current frame
     train_batch: int = 0  # windows per backward pass; the gradient is accumulated over them; 0: all of a process's share of `batch`
     gradient_checkpointing: bool = False  # activations are computed twice instead of kept
+    readers: int = 0  # processes that draw the next steps' windows while one is computed: a GPU must not wait for them
+    torch_compile: Literal["", "default", "reduce-overhead"] = ""  # the U-Net's; reduce-overhead: as CUDA graphs
     save_every: int = 500
 
     def check(self) -> None:
         where = "base_training"
         at_least(1, self, where, "autoencoder_episodes", "autoencoder_batch", "steps", "batch", "save_every")
-        at_least(0, self, where, "autoencoder_steps", "perceptual_steps", "warmup", "sigma_std", "history_noise", "current_noise")
+        at_least(0, self, where, "autoencoder_steps", "perceptual_steps", "warmup", "readers")
+        at_least(0, self, where, "sigma_std", "history_noise", "current_noise")
         within_unit(self, where, "action_dropout", "history_collapse")
         a_decay(self, where, "weight_ema")
         self.autoencoder_optimizer.check(f"{where}.autoencoder_optimizer")

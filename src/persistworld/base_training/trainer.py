@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from persistworld import configuration, params
 from persistworld.base_training.loss import Draws, draw, teacher_forcing_loss
@@ -46,13 +47,14 @@ def train_world_model(
     model.train()
     if training.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
+    if training.torch_compile:
+        model.unet.compile(dynamic=False, mode=training.torch_compile)
     recent: list[float] = []
     writes = processes().is_main_process
     log = TrainingLog(run_folder, start, writes)
-    for step in track(range(start, training.steps), training.steps, "base training", start):
-        rng = generator(seed, "base_training", step)
-        batch, sentences = draw_batch(model, store, episodes, training, history_index, rng)
-        loss = accumulate_gradient(model, batch, sentences, training, rng, training.train_batch or training.batch)
+    materials = Materials(model, store, episodes, training, history_index, seed)
+    for step, (batch, sentences, draws) in enumerate(track(materials.loader(start), training.steps, "base training", start), start):
+        loss = accumulate_gradient(model, batch, sentences, draws, training, training.train_batch or training.batch)
         average_gradients(model.parameters())
         norm = optimizer.step(learning_rate_share(step, training.steps, training.warmup, training.optimizer.decay_from))
         # The decay rises from 0.1, so that the random start is soon forgotten.
@@ -72,6 +74,36 @@ def train_world_model(
     return (average if training.weight_ema > 0 else model).eval().requires_grad_(False)
 
 
+class Materials(Dataset):
+    """What each step is made of: its windows, their instructions and the draws of its loss. A function of the step alone."""
+
+    def __init__(
+        self,
+        model: WorldModel,
+        store: LatentStore,
+        episodes: Sequence[Entry],
+        training: params.BaseTraining,
+        history_index: tuple[int, ...],
+        seed: int,
+    ) -> None:
+        self.model, self.store, self.episodes, self.training = model, store, episodes, training
+        self.history_index, self.seed = history_index, seed
+
+    def __len__(self) -> int:
+        return self.training.steps
+
+    def __getitem__(self, step: int) -> tuple[Batch, list[str], Draws]:
+        rng = generator(self.seed, "base_training", step)
+        batch, sentences = draw_batch(self.model, self.store, self.episodes, self.training, self.history_index, rng)
+        return batch, sentences, draw(batch.history, batch.future, self.training, rng)
+
+    def loader(self, start: int) -> DataLoader:
+        """The steps from `start` on in their order, drawn ahead by `readers` processes where there are any."""
+        # A generator of its own: the loader would take a number from torch's global one.
+        rest, own = range(start, len(self)), torch.Generator()
+        return DataLoader(self, batch_size=None, sampler=rest, num_workers=self.training.readers, generator=own)
+
+
 def draw_batch(
     model: WorldModel,
     store: LatentStore,
@@ -88,10 +120,10 @@ def draw_batch(
 
 
 def accumulate_gradient(
-    model: WorldModel, batch: Batch, sentences: list[str], training: params.BaseTraining, rng: torch.Generator, part: int
+    model: WorldModel, batch: Batch, sentences: list[str], draws: Draws, training: params.BaseTraining, part: int
 ) -> Tensor:
     """The loss of this process's share of a batch, without its graph; its gradient is added up, `part` windows a backward pass."""
-    draws, rows = draw(batch.history, batch.future, training, rng), own_share(len(batch.future), "base_training.batch")
+    rows = own_share(len(batch.future), "base_training.batch")
     total = torch.zeros((), device=model.device)
     for start in range(rows.start, rows.stop, part):
         own = slice(start, min(start + part, rows.stop))

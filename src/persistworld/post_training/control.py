@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from persistworld import params
+from persistworld.base_training.loss import draw
 from persistworld.base_training.trainer import accumulate_gradient, draw_batch
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
@@ -70,7 +71,8 @@ def train_control(
     for step in track(range(start, steps), steps, "teacher forcing", start):
         rng = generator(seed, "teacher_forcing", step)
         batch, sentences = draw_batch(base, store, episodes, training, history_index, rng)
-        loss = accumulate_gradient(policy.model, batch, sentences, training, rng, settings.train_batch)
+        draws = draw(batch.history, batch.future, training, rng)
+        loss = accumulate_gradient(policy.model, batch, sentences, draws, training, settings.train_batch)
         average_gradients(policy.theta.values())
         loss = mean_over_processes(loss).item()
         share = learning_rate_share(step, steps, decay_from=settings.optimizer.decay_from)
