@@ -99,9 +99,10 @@ class Materials(Dataset):
 
     def loader(self, start: int) -> DataLoader:
         """The steps from `start` on in their order, drawn ahead by `readers` processes where there are any."""
-        # A generator of its own: the loader would take a number from torch's global one.
-        rest, own = range(start, len(self)), torch.Generator()
-        return DataLoader(self, batch_size=None, sampler=rest, num_workers=self.training.readers, generator=own)
+        # A generator of its own: the loader would take a number from torch's global one. Forked: open shards cannot be sent to a process.
+        rest, own, readers = range(start, len(self)), torch.Generator(), self.training.readers
+        how = "fork" if readers else None
+        return DataLoader(self, batch_size=None, sampler=rest, num_workers=readers, generator=own, multiprocessing_context=how)
 
 
 def draw_batch(
