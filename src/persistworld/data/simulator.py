@@ -14,7 +14,7 @@ from persistworld.data.scene import PHYSICS_STEP, Scene
 from persistworld.data.tasks import COLOURS, Waypoint, sample_task, script, start_waypoint, succeeded
 from persistworld.errors import UserError
 
-SIMULATOR_VERSION = 2  # raise it whenever the same (seed, index) gives other bytes
+SIMULATOR_VERSION = 3  # raise it whenever the same (seed, index) gives other bytes
 STEPS_PER_COMMAND = 4  # physics steps: the arm is commanded at 30 Hz
 
 
