@@ -274,6 +274,12 @@ def test_there_is_no_autoencoder_from_nothing(tmp_path):
         make_autoencoder(params.Params(), None, [], tmp_path)
 
 
+def test_without_a_compiler_it_is_one_line(store, entries, tmp_path, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"^base_training\.torch_compile = default: found no no-such-compiler; [^\n]*$"):
+        train(store, entries, tmp_path, dataclasses.replace(TRAINING, torch_compile="default"))
+
+
 def test_readers_change_nothing(store, entries, tmp_path):
     """Windows and draws made ahead by two processes are those that the trainer makes itself, to the bit; compiled or not."""
     alone = train(store, entries, tmp_path / "alone", TRAINING)

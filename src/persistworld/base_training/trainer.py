@@ -3,6 +3,7 @@
 import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from persistworld.progress import track
 from persistworld.randomness import generator
 from persistworld.training_log import TrainingLog
 from persistworld.training_state import load_state, save_state
+from persistworld.world_model.compiler import require_compiler
 from persistworld.world_model.model import WorldModel, autocast
 
 
@@ -48,11 +50,12 @@ def train_world_model(
     if training.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
     if training.torch_compile:
+        require_compiler("base_training.torch_compile", training.torch_compile)
         model.unet.compile(dynamic=False, mode=training.torch_compile)
     recent: list[float] = []
     writes = processes().is_main_process
     log = TrainingLog(run_folder, start, writes)
-    materials = Materials(model, store, episodes, training, history_index, seed)
+    materials = Materials(model, store, episodes, training, history_index, seed, "base_training")
     for step, (batch, sentences, draws) in enumerate(track(materials.loader(start), training.steps, "base training", start), start):
         loss = accumulate_gradient(model, batch, sentences, draws, training, training.train_batch or training.batch)
         average_gradients(model.parameters())
@@ -74,26 +77,23 @@ def train_world_model(
     return (average if training.weight_ema > 0 else model).eval().requires_grad_(False)
 
 
+@dataclass(frozen=True)
 class Materials(Dataset):
     """What each step is made of: its windows, their instructions and the draws of its loss. A function of the step alone."""
 
-    def __init__(
-        self,
-        model: WorldModel,
-        store: LatentStore,
-        episodes: Sequence[Entry],
-        training: params.BaseTraining,
-        history_index: tuple[int, ...],
-        seed: int,
-    ) -> None:
-        self.model, self.store, self.episodes, self.training = model, store, episodes, training
-        self.history_index, self.seed = history_index, seed
+    model: WorldModel
+    store: LatentStore
+    episodes: Sequence[Entry]
+    training: params.BaseTraining
+    history_index: tuple[int, ...]
+    seed: int
+    purpose: str  # what is trained: trainings with one seed draw differently
 
     def __len__(self) -> int:
         return self.training.steps
 
     def __getitem__(self, step: int) -> tuple[Batch, list[str], Draws]:
-        rng = generator(self.seed, "base_training", step)
+        rng = generator(self.seed, self.purpose, step)
         batch, sentences = draw_batch(self.model, self.store, self.episodes, self.training, self.history_index, rng)
         return batch, sentences, draw(batch.history, batch.future, self.training, rng)
 

@@ -7,15 +7,13 @@ import torch
 from torch import Tensor
 
 from persistworld import params
-from persistworld.base_training.loss import draw
-from persistworld.base_training.trainer import accumulate_gradient, draw_batch
+from persistworld.base_training.trainer import Materials, accumulate_gradient
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.distributed import average_gradients, mean_over_processes, processes
 from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
 from persistworld.post_training.policy import Policy
 from persistworld.progress import track
-from persistworld.randomness import generator
 from persistworld.training_log import TrainingLog
 from persistworld.training_state import load_state, save_state
 from persistworld.world_model.model import WorldModel
@@ -68,10 +66,9 @@ def train_control(
     writes = processes().is_main_process
     log = TrainingLog(run_folder, start, writes)
 
+    materials = Materials(base, store, episodes, training, history_index, seed, "teacher_forcing")
     for step in track(range(start, steps), steps, "teacher forcing", start):
-        rng = generator(seed, "teacher_forcing", step)
-        batch, sentences = draw_batch(base, store, episodes, training, history_index, rng)
-        draws = draw(batch.history, batch.future, training, rng)
+        batch, sentences, draws = materials[step]
         loss = accumulate_gradient(policy.model, batch, sentences, draws, training, settings.train_batch)
         average_gradients(policy.theta.values())
         loss = mean_over_processes(loss).item()

@@ -1,12 +1,9 @@
 """The U-Net prepared for many rollouts of one shape: `rollout.torch_compile`."""
 
-import os
-import shutil
-
 import torch
 from torch import nn
 
-from persistworld.errors import UserError
+from persistworld.world_model.compiler import require_compiler
 from persistworld.world_model.model import WorldModel
 
 
@@ -18,10 +15,7 @@ def compile_unet(model: WorldModel, precision: str) -> None:
     Each shape is compiled on its own, because a CUDA graph is of one shape: `rollout` fills its batches up to one size. The first chunk
     takes minutes at full size. Raises UserError without a C++ compiler.
     """
-    compiler = os.environ.get("CXX", "g++")  # as torch.compile looks for it
-    if shutil.which(compiler) is None:
-        mend = "torch.compile needs a C++ compiler: install one, name yours in CXX, or set false"
-        raise UserError(f"rollout.torch_compile = True: found no {compiler}; {mend}")
+    require_compiler("rollout.torch_compile", True)
     held = torch.bfloat16 if precision == "bfloat16" else torch.float32
     for module in model.unet.modules():
         # The kinds of layers whose products autocast takes in bfloat16; normalisations stay in float32.
