@@ -208,7 +208,7 @@ class BaseTraining:
     train_batch: int = 0  # windows per backward pass; the gradient is accumulated over them; 0: all of a process's share of `batch`
     gradient_checkpointing: bool = False  # activations are computed twice instead of kept
     readers: int = 0  # processes that draw the next steps' windows while one is computed: a GPU must not wait for them
-    torch_compile: Literal["", "default", "reduce-overhead"] = ""  # the U-Net's; reduce-overhead: as CUDA graphs
+    torch_compile: Literal["none", "default", "reduce-overhead"] = "none"  # the U-Net's; reduce-overhead: as CUDA graphs
     save_every: int = 500
 
     def check(self) -> None:

@@ -49,7 +49,7 @@ def train_world_model(
     model.train()
     if training.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    if training.torch_compile:
+    if training.torch_compile != "none":
         require_compiler("base_training.torch_compile", training.torch_compile)
         model.unet.compile(dynamic=False, mode=training.torch_compile)
     recent: list[float] = []
