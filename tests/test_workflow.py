@@ -25,8 +25,11 @@ ROOT = Path(__file__).parents[1]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CHECK = DVC.pop("parameters")  # reads params.yaml and makes nothing, so Snakemake has no rule for it
 CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
-# Modules that change no result, and params.py with its reader, whose values both engines compare by themselves.
-NEUTRAL = {f"src/persistworld/{name}.py" for name in ("__init__", "cli", "configuration", "errors", "files", "params", "progress")}
+# Modules that change no result, and params.py with its reader and checks, whose values both engines compare by themselves.
+NEUTRAL = {
+    f"src/persistworld/{name}.py"
+    for name in ("__init__", "cli", "configuration", "errors", "files", "params", "progress", "ranges")
+}
 # DVC's stages that share a rule, and the rule that cannot bear its stage's name, which is a function in Snakefiles.
 RULES = {"baseline_scores": "scores", "report": "report_page"}
 # Of the presets, tabletop_base.yaml, tabletop_base_on.yaml and tabletop_base_gpu.yaml are for `persistworld base-training` alone.

@@ -12,7 +12,10 @@ import math
 import types
 import typing
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, Literal
+
+import yaml
 
 from persistworld.errors import UserError
 
@@ -20,12 +23,6 @@ from persistworld.errors import UserError
 def digest(section: Any) -> str:
     """A short hash of a section (or of all parameters), for checkpoints' manifests."""
     return hashlib.sha256(json.dumps(dataclasses.asdict(section), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def require(condition: bool, key: str, value: Any, mend: str) -> None:
-    """Raise UserError about `key` unless `condition` holds."""
-    if not condition:
-        raise UserError(f"{key} = {value}: {mend}")
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -96,3 +93,29 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         hintful = " (YAML reads 1e-4 as text: write 1.0e-4)" if hint is float and isinstance(value, str) else ""
         raise UserError(f"{name} = {value!r}: expected {hint.__name__}{hintful}")
     return value
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises UserError when there is none to be had, or a key stands there twice."""
+    try:
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; copy one from presets/, e.g. cp presets/tabletop.yaml params.yaml") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); name a YAML file, e.g. one from presets/") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (at byte {error.start}); save it as UTF-8, or copy one from presets/") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected sections with keys, found {type(raw).__name__}")
+    return raw
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without repeated keys, of which the last one would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1} and below: the key {twice[0]} stands there twice")
+        return super().construct_mapping(node, deep)

@@ -13,16 +13,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from persistworld.configuration import build_section, merge, nearest, require
+from persistworld.configuration import build_section, merge, nearest, read_yaml
 from persistworld.errors import UserError
+from persistworld.ranges import a_decay, at_least, distinct, positive, require, within_unit
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 VARIANT = re.compile(r"[a-z][a-z0-9_]*")  # it becomes part of file names
 BUFFER_FILL = 24  # copies of the first latent that a rollout's history buffer starts with (FACTS 1)
 NETWORKS_GROUPS = 32  # diffusers' U-Net and autoencoder normalise over so many groups of channels
+
+RESERVED_MODELS = ("base", "post_trained", "teacher_forced", "copy_frame", "autoencoder")
+BASELINES = ("copy_frame", "autoencoder")
+# What lies where a variant's files would: in results/metrics/ (its numbers), checkpoints/ and runs/.
+TAKEN_NAMES = (
+    "table_1", "table_2", "paired", "paired_details", "masks", "fetched", "episodes", "latents", "base_checkpoint", "base_training",
+)  # fmt: skip
+TABLETOP = "tabletop"
 
 View = str
 Colour = Literal["red", "green", "blue", "yellow", "magenta", "orange"]  # the simulator's, data/tasks.py
@@ -508,71 +515,9 @@ class Params:
         return changed
 
 
-def at_least(least: int, section: Any, where: str, *names: str) -> None:
-    """Raise UserError about the first of the section's fields `names` that is below `least`."""
-    for name in names:
-        require(getattr(section, name) >= least, f"{where}.{name}", getattr(section, name), f"must be at least {least}")
-
-
-def positive(section: Any, where: str, *names: str) -> None:
-    """The same for fields that are not above 0."""
-    for name in names:
-        require(getattr(section, name) > 0, f"{where}.{name}", getattr(section, name), "must be positive")
-
-
-def within_unit(section: Any, where: str, *names: str) -> None:
-    """The same for probabilities and shares."""
-    for name in names:
-        require(0 <= getattr(section, name) <= 1, f"{where}.{name}", getattr(section, name), "must lie in 0..1")
-
-
-def a_decay(section: Any, where: str, name: str) -> None:
-    """The same for the decay of a moving average, which at 1 would never move."""
-    value = getattr(section, name)
-    require(0 <= value < 1, f"{where}.{name}", value, "must be at least 0 (no average) and below 1")
-
-
-def distinct(section: Any, where: str, *names: str) -> None:
-    """The same for lists that name something twice."""
-    for name in names:
-        values = getattr(section, name)
-        twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
-        require(not twice, f"{where}.{name}", values, f"names {twice[0] if twice else ''} twice")
-
-
-RESERVED_MODELS = ("base", "post_trained", "teacher_forced", "copy_frame", "autoencoder")
-BASELINES = ("copy_frame", "autoencoder")
-# What lies where a variant's files would: in results/metrics/ (its numbers), checkpoints/ and runs/.
-TAKEN_NAMES = (
-    "table_1", "table_2", "paired", "paired_details", "masks", "fetched", "episodes", "latents", "base_checkpoint", "base_training",
-)  # fmt: skip
-TABLETOP = "tabletop"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys, of which the last one would win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-            raise yaml.YAMLError(f"line {node.start_mark.line + 1} and below: the key {twice[0]} stands there twice")
-        return super().construct_mapping(node, deep)
-
-
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file. Raises UserError on anything wrong, naming the key."""
-    try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; copy one from presets/, e.g. cp presets/tabletop.yaml params.yaml") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); name a YAML file, e.g. one from presets/") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (at byte {error.start}); save it as UTF-8, or copy one from presets/") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected sections with keys, found {type(raw).__name__}")
+    raw = read_yaml(path)
     try:
         params = build_section(Params, raw, "")
         params.check()

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from persistworld import params
-from persistworld.configuration import require
 from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
 from persistworld.data.prefetch import prefetched
 from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json, write_json
 from persistworld.progress import track
 from persistworld.randomness import generator
+from persistworld.ranges import require
 from persistworld.world_model.views import images_to_float, stack_views
 
 if TYPE_CHECKING:  # diffusers takes seconds to import, and whoever has an autoencoder has imported it

@@ -7,10 +7,11 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from persistworld.configuration import build_section, require
+from persistworld.configuration import build_section
 from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json, write_json
 from persistworld.params import BaseCheckpoint, Params, WorldModel
+from persistworld.ranges import require
 from persistworld.world_model.fetch import KNOWN, PARTS, RECORDS, TOKENIZER, HubModel, fetch, fetch_model, fetched_model, known_model
 from persistworld.world_model.layout import CONFIG, MANIFEST, WEIGHTS
 

@@ -8,7 +8,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from persistworld.configuration import digest, require
+from persistworld.configuration import digest
 from persistworld.data.elsewhere import fingerprint
 from persistworld.data.episodes import EPISODES, EpisodeSource, open_episodes
 from persistworld.data.latents import encode_episodes, join_shard
@@ -16,6 +16,7 @@ from persistworld.data.manifest import wanted_indices
 from persistworld.distributed import collected, device, own_part, processes
 from persistworld.files import sha256
 from persistworld.params import Params
+from persistworld.ranges import require
 from persistworld.world_model.autoencoder import WEIGHTS, load_autoencoder
 
 BASE, LATENTS, RUNS = Path("checkpoints/base"), Path("data/latents"), Path("runs/latents")

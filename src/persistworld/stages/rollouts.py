@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from persistworld.configuration import require
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.distributed import collected, device, own_part, processes
@@ -17,6 +16,7 @@ from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import load_world_model
 from persistworld.progress import track
+from persistworld.ranges import require
 from persistworld.rollouts.compilation import compile_unet
 from persistworld.rollouts.engine import rollout
 from persistworld.rollouts.starts import starts_of
