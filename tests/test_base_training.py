@@ -288,3 +288,11 @@ def test_readers_change_nothing(store, entries, tmp_path):
         compiled = train(store, entries, tmp_path / "compiled", dataclasses.replace(TRAINING, torch_compile="default"))
     for name, expected in alone.state_dict().items():
         assert torch.equal(helped.state_dict()[name], expected) and torch.equal(compiled.state_dict()[name], expected), name
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_an_episode_without_latents_is_one_line(store, entries, tmp_path, readers):
+    """A reader's error is the trainer's own, without the traceback that it travels with."""
+    missing = [dataclasses.replace(entries[0], index=999)]
+    with pytest.raises(UserError, match=r"^[^\n]*: no shard holds episode 999, [^\n]*$"):
+        train(store, missing, tmp_path, dataclasses.replace(TRAINING, readers=readers))

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.data.windows import Batch, draw_window, read_batch
 from persistworld.distributed import average_gradients, mean_over_processes, on_device, own_share, processes
+from persistworld.errors import UserError
 from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
 from persistworld.progress import track
 from persistworld.randomness import generator
@@ -56,7 +57,7 @@ def train_world_model(
     writes = processes().is_main_process
     log = TrainingLog(run_folder, start, writes)
     materials = Materials(model, store, episodes, training, history_index, seed, "base_training")
-    for step, (batch, sentences, draws) in enumerate(track(materials.loader(start), training.steps, "base training", start), start):
+    for step, (batch, sentences, draws) in enumerate(track(materials.from_step(start), training.steps, "base training", start), start):
         loss = accumulate_gradient(model, batch, sentences, draws, training, training.train_batch or training.batch)
         average_gradients(model.parameters())
         norm = optimizer.step(learning_rate_share(step, training.steps, training.warmup, training.optimizer.decay_from))
@@ -97,12 +98,15 @@ class Materials(Dataset):
         batch, sentences = draw_batch(self.model, self.store, self.episodes, self.training, self.history_index, rng)
         return batch, sentences, draw(batch.history, batch.future, self.training, rng)
 
-    def loader(self, start: int) -> DataLoader:
+    def from_step(self, start: int) -> Iterator[tuple[Batch, list[str], Draws]]:
         """The steps from `start` on in their order, drawn ahead by `readers` processes where there are any."""
         # A generator of its own: the loader would take a number from torch's global one. Forked: open shards cannot be sent to a process.
         rest, own, readers = range(start, len(self)), torch.Generator(), self.training.readers
         how = "fork" if readers else None
-        return DataLoader(self, batch_size=None, sampler=rest, num_workers=readers, generator=own, multiprocessing_context=how)
+        try:
+            yield from DataLoader(self, batch_size=None, sampler=rest, num_workers=readers, generator=own, multiprocessing_context=how)
+        except UserError as error:  # a reader's comes at the end of its traceback
+            raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from None
 
 
 def draw_batch(
