@@ -1,67 +1,66 @@
 """Rewrites the result tables of README.md from the metrics in results/: python docs/readme_tables.py, from the repository's root.
 
-They stand in the README between `<!-- TABLE -->` and `<!-- end -->`; the prose around them is written by hand.
+Each stands in the README between a comment with its name (external, wrist, masked) and one that says `end`; the prose is written by hand.
 """
 
-import json
 import re
 from pathlib import Path
 
+from persistworld.files import read_json
+from persistworld.paper.blocks import p_text
+from persistworld.paper.scores_table import METRICS
+
 RESULTS = Path("results/metrics")
 LONG = Path("results/presets/tabletop_long")
-METRICS = ("ssim", "psnr", "lpips")
 VIEWS = ("external", "wrist")
 VARIANT = "paper_setting"
 
 
-def read(path: Path) -> dict:
-    return json.loads(path.read_text())
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Markdown, the first row its head."""
+    head, *body = (f"| {' | '.join(cells)} |" for cells in rows)
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
 def scores(values: dict[str, float], digits: tuple[int, int, int]) -> list[str]:
     return [f"{values[metric]:.{places}f}" for metric, places in zip(METRICS, digits, strict=True)]
 
 
-def p_value(p: float) -> str:
-    return f"{p:.2f}".lstrip("0") if p >= 0.0095 else f"{p:.0e}".replace("e-0", "e-")
+def wins(paired: dict[str, dict[str, float]]) -> list[str]:
+    """Share of the episodes, and Wilcoxon's p."""
+    return [f"{100 * paired[metric]['win_rate']:.0f} % ({p_text(paired[metric]['wilcoxon_p'])})" for metric in METRICS]
 
 
-def wins(paired: dict) -> list[str]:
-    """Share of the episodes and Wilcoxon's p, of full frames under the decoded protocol."""
-    return [f"{paired[m]['win_rate']:.0%} ({p_value(paired[m]['wilcoxon_p'])})".replace("%", " %") for m in METRICS]
-
-
-def full_frames(view: str) -> list[str]:
-    own, long = read(RESULTS / "table_1.json")[view], read(LONG / "table_1.json")[view]
-    paired, paired_long = read(RESULTS / "paired_details.json"), read(LONG / "paired_details.json")
-    rows = [(f"`{model}`", own[model]) for model in ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder")]
-    rows.append((f"`{VARIANT}`: the paper's own reward and K", read(RESULTS / f"{VARIANT}.json")["table_1"][view][VARIANT]))
-    rows += [(f"`{model}` of the preset tabletop_long", long[model]) for model in ("teacher_forced", "post_trained")]
-    lines = [(f"{view}, full frame", "SSIM", "PSNR", "LPIPS"), ("---",) * 4]
-    lines += [(name, *scores(values, (4, 2, 4))) for name, values in rows]
+def full_frames(view: str) -> str:
+    own, long = (read_json(folder / "table_1.json")[view] for folder in (RESULTS, LONG))
+    variant = read_json(RESULTS / f"{VARIANT}.json")["table_1"][view][VARIANT]
+    models = [(f"`{model}`", own[model]) for model in ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder")]
+    models.append((f"`{VARIANT}`: the paper's own reward and K", variant))
+    models += [(f"`{model}` of the preset tabletop_long", long[model]) for model in ("teacher_forced", "post_trained")]
+    rows = [(f"{view}, full frame", "SSIM", "PSNR", "LPIPS"), *((name, *scores(values, (4, 2, 4))) for name, values in models)]
     for other in ("base", "teacher_forced"):
-        for name, source in ((f"episodes that `post_trained` wins over `{other}` (p)", paired), ("the same, tabletop_long", paired_long)):
-            lines.append((name, *wins(source[f"post_trained_vs_{other}"]["decoded"][view]["full"])))
-    return [f"| {' | '.join(cells)} |" for cells in lines]
+        names = (f"episodes that `post_trained` wins over `{other}` (p)", "the same, tabletop_long")
+        for name, folder in zip(names, (RESULTS, LONG), strict=True):
+            paired = read_json(folder / "paired_details.json")[f"post_trained_vs_{other}"]["decoded"]
+            rows.append((name, *wins(paired[view]["full"])))
+    return table(rows)
 
 
-def masked() -> list[str]:
-    own, long = read(RESULTS / "table_2.json"), read(LONG / "table_2.json")
-    lines = ["| masked | base: SSIM, PSNR, LPIPS | teacher_forced | post-trained | tabletop_long |", "|---|---|---|---|---|"]
+def masked() -> str:
+    own, long = (read_json(folder / "table_2.json") for folder in (RESULTS, LONG))
+    rows = [("masked", "base: SSIM, PSNR, LPIPS", "teacher_forced", "post-trained", "tabletop_long")]
     for view in VIEWS:
+        models = (own[view]["base"], own[view]["teacher_forced"], own[view]["post_trained"], long[view]["post_trained"])
         for region in ("object", "robot"):
-            models = (own[view]["base"], own[view]["teacher_forced"], own[view]["post_trained"], long[view]["post_trained"])
-            cells = (", ".join(scores(model[region], (4, 2, 3))) for model in models)
-            lines.append(f"| {view}, {region} | {' | '.join(cells)} |")
-    return lines
+            rows.append((f"{view}, {region}", *(", ".join(scores(model[region], (4, 2, 3))) for model in models)))
+    return table(rows)
 
 
 def main() -> None:
     readme = Path("README.md")
     text = readme.read_text()
-    for name, lines in (*((view, full_frames(view)) for view in VIEWS), ("masked", masked())):
-        table = "\n".join(lines).replace("| --- | --- | --- | --- |", "|---|---|---|---|")
-        text, found = re.subn(rf"(<!-- {name} -->\n).*?(?=\n<!-- end -->)", lambda m, t=table: m[1] + t, text, flags=re.DOTALL)
+    for name, new in (*((view, full_frames(view)) for view in VIEWS), ("masked", masked())):
+        text, found = re.subn(rf"(?<=<!-- {name} -->\n).*?(?=\n<!-- end -->)", lambda _, new=new: new, text, flags=re.DOTALL)
         if not found:
             raise SystemExit(f"README.md: no table between <!-- {name} --> and <!-- end -->")
     readme.write_text(text)

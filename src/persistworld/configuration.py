@@ -94,6 +94,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         raise UserError(f"{name} = {value!r}: expected {hint.__name__}{hintful}")
     return value
 
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError when there is none to be had, or a key stands there twice."""
     try:
