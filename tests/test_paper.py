@@ -24,7 +24,7 @@ from persistworld.data.simulator import simulate_episode
 from persistworld.errors import UserError
 from persistworld.paper.cells import claims, make_cells, paired_details, paired_json, reported, table_json
 from persistworld.paper.figures import figure_4, figure_over_time, over_time
-from persistworld.paper.media import Media, ranked_episodes, spread_over
+from persistworld.paper.media import Media, ranked_by_object, ranked_episodes, spread_over
 from persistworld.paper.notes import Settings, settings_of
 from persistworld.paper.overlays import empty_text, mask_sheet, overlay
 from persistworld.paper.scores_table import episode_values, load_scores, view_groups, write_scores
@@ -186,9 +186,16 @@ def test_episodes_are_shown_by_rank_never_by_hand(scores):
     ours = frame["model"] == "post_trained"
     frame["value"] += np.where(ours, 0.001 * frame["episode"], 0.0)  # later episodes gain more
     ranked = ranked_episodes(dataclasses.replace(scores, frame=frame), "decoded", "wrist", "full", "psnr")
-    assert list(ranked.index) == [3 + 4 * e for e in range(EPISODES)]
-    assert spread_over(ranked, 3) == [(3, 1), (15, 4), (31, 8)]
-    assert spread_over(ranked, 1) == [(15, 4)] and spread_over(ranked[:0], 3) == []
+    assert list(ranked.index) == [3 + 4 * e for e in reversed(range(EPISODES))]
+    assert spread_over(ranked, 3) == [(31, 1), (19, 4), (3, 8)]
+    assert spread_over(ranked, 1) == [(19, 4)] and spread_over(ranked[:0], 3) == []
+
+
+def test_episodes_are_ranked_by_the_object_where_there_are_masks(scores):
+    region, ranked = ranked_by_object(scores, "decoded", "wrist")
+    assert region == "object" and ranked.is_monotonic_decreasing and len(ranked) == EPISODES
+    unmasked = dataclasses.replace(scores, frame=scores.frame[scores.frame["region"] == "full"])
+    assert ranked_by_object(unmasked, "decoded", "wrist")[0] == "full"
 
 
 def some_media(frames: int = 5) -> Media:

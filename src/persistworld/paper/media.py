@@ -50,7 +50,7 @@ def ranked_episodes(
     ours: str = "post_trained",
     theirs: str = "base",
 ) -> pd.Series:
-    """Every episode's gain of `ours` over `theirs` in one cell, ascending: the order from which episodes are shown.
+    """Every episode's gain of `ours` over `theirs` in one cell, the largest first: the order from which episodes are shown.
 
     Of a region, only episodes in which it is in view in four fifths of the frames are ranked, when there are any.
     """
@@ -66,11 +66,17 @@ def ranked_episodes(
     seen = in_view.groupby("episode").size()
     clear = gain[gain.index.isin(seen[seen >= VISIBLE * seen.max()].index)] if len(seen) else gain
     # A stable order: equal gains by episode.
-    return (clear if len(clear) else gain).sort_index().sort_values(kind="stable")
+    return (clear if len(clear) else gain).sort_index().sort_values(ascending=False, kind="stable")
+
+
+def ranked_by_object(scores: Scores, protocol: str, group: str) -> tuple[str, pd.Series]:
+    """What episodes are shown by, in which order: PSNR gain on the object, which is what rollouts lose; without masks on full frames."""
+    ranked = ranked_episodes(scores, protocol, group, "object", "psnr")
+    return ("object", ranked) if len(ranked) else ("full", ranked_episodes(scores, protocol, group, "full", "psnr"))
 
 
 def spread_over(ranked: pd.Series, count: int) -> list[tuple[int, int]]:
-    """(episode, rank from 1) at `count` evenly spaced ranks from the worst to the best; one alone is the median."""
+    """(episode, rank from 1) at `count` evenly spaced ranks from the first to the last; one alone is the median."""
     count = min(count, len(ranked))
     if count == 0:
         return []

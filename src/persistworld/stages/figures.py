@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from persistworld.paper.figures import OVER_TIME, figure_4, figure_over_time
-from persistworld.paper.media import MediaReader, ranked_episodes, spread_over
+from persistworld.paper.media import MediaReader, ranked_by_object, ranked_episodes, spread_over
 from persistworld.paper.notes import Settings, settings_of, short_note
 from persistworld.paper.scores_table import Scores, closest_group, load_scores, view_group
 from persistworld.paper.strips import Strip, figure_3
@@ -34,17 +34,14 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def strips(scores: Scores, settings: Settings, reader: MediaReader, group: str) -> list[Strip]:
-    """The median episode by the group's PSNR gain on the object, and on the robot; on the whole frame without masks."""
+    """By the group's PSNR gain on the object the episodes with the largest, the median and the smallest (it may be a loss), and by that on
+    the robot the median one. Without masks by the whole frame's.
+    """
+    first, by_object = ranked_by_object(scores, settings.protocol, group)
+    by_robot = ranked_episodes(scores, settings.protocol, group, "robot", "psnr")
     found = []
-    for region in ("object", "robot"):
-        ranked = ranked_episodes(scores, settings.protocol, group, region, "psnr")
-        for episode, rank in spread_over(ranked, 1):
-            rule = f"episode {episode}: rank {rank} of {len(ranked)} (median) by PSNR gain on the {region}"
+    for region, ranked, count in ((first, by_object, 3), ("robot", by_robot, 1)):
+        for episode, rank in spread_over(ranked, count):
+            rule = f"episode {episode}, rank {rank} of {len(ranked)} by PSNR gain: {ranked[episode]:+.2f} dB"
             found.append(Strip(reader.read(episode), region, rule))
-    if found:
-        return found
-    ranked = ranked_episodes(scores, settings.protocol, group, "full", "psnr")
-    [(episode, rank)] = spread_over(ranked, 1)
-    return [
-        Strip(reader.read(episode), "full", f"episode {episode}: rank {rank} of {len(ranked)} (median) by PSNR gain")
-    ]
+    return found

@@ -15,7 +15,7 @@ from persistworld.paper.blocks import table_blocks
 from persistworld.paper.cells import claims, make_cells, paired_details
 from persistworld.paper.data_notes import data_notes
 from persistworld.paper.figures import over_time
-from persistworld.paper.media import Media, MediaReader, ranked_episodes, spread_over
+from persistworld.paper.media import Media, MediaReader, ranked_by_object, spread_over
 from persistworld.paper.notes import Settings, footnotes, settings_of
 from persistworld.paper.overlays import empty_text, mask_sheet
 from persistworld.paper.report import Page, Picture, Sheet, Video, environment_facts, read_times, write_report
@@ -30,7 +30,7 @@ RESULTS, CHECKPOINTS = Path("results"), Path("checkpoints")
 SHOWN = ("base", "post_trained")
 MASK_FRAMES = 6  # columns of a sheet of masks, at most
 FIGURES = {
-    3: "Film strips of one view: the recorded episode, the base model and the post-trained model.",
+    3: "Film strips of one view: recorded, base and post-trained; the episodes that gain most, the median and least on the object.",
     4: "Every episode is one bar: how much better the post-trained model is than the base on the same episode.",
     5: "How fidelity falls over the rollout, and the difference from the base: {} view.",
     11: "The same: {} view.",
@@ -49,7 +49,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     details = paired_details(scores, comparisons(scores.models), *options)
     reader = MediaReader(params, SHOWN, params.evaluation.seeds[0], None if params.masks.source == "none" else MaskStore(MASKS))
     group = closest_group(scores.groups)
-    ranked = ranked_episodes(scores, settings.protocol, group, "full", "psnr")
+    region, ranked = ranked_by_object(scores, settings.protocol, group)
     shown = spread_over(ranked, params.paper.report_episodes)
     trained = [model for model in models if (CHECKPOINTS / model).is_dir()]
     page = Page(
@@ -59,7 +59,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         tables=[(title, table_blocks(cells, details, table, settings)) for table, title in TITLES.items()],
         notes=footnotes(scores, settings),
         pictures=pictures(scores),
-        videos=[video(reader, episode, rank, ranked, group) for episode, rank in shown],
+        videos=[video(reader, episode, rank, ranked, f"{group} {region}") for episode, rank in shown],
         sheets=[sheet(reader, episode) for episode, _ in shown if reader.masks is not None],
         odd=data_notes(load_manifest(MANIFEST), params),
         training=training(trained, settings),
@@ -77,12 +77,12 @@ def pictures(scores: Scores) -> list[Picture]:
     return [_picture(number, text.format(views.get(f"figure_{number}"))) for number, text in FIGURES.items()]
 
 
-def video(reader: MediaReader, episode: int, rank: int, ranked: pd.Series, group: str) -> Video:
-    """Ground truth, base and post-trained model side by side; `ranked` are the gains in `group` that `rank` is among."""
+def video(reader: MediaReader, episode: int, rank: int, ranked: pd.Series, cell: str) -> Video:
+    """Ground truth, base and post-trained model side by side; `ranked` are the gains in `cell`, a view and region, that `rank` is among."""
     media = reader.read(episode)
-    gain = f"{group} PSNR {ranked[episode]:+.2f} dB against base"
+    gain = f"{cell} PSNR {ranked[episode]:+.2f} dB against base"
     rows = ", ".join(view.replace("_", " ") for view in media.views)
-    caption = f"{_name(media)}, seed {reader.seed} · rank {rank} of {len(ranked)} (1 is the worst): {gain} · rows: {rows}"
+    caption = f"{_name(media)}, seed {reader.seed} · rank {rank} of {len(ranked)} (1 gains most): {gain} · rows: {rows}"
     return Video(caption, comparison_video(media, list(SHOWN), reader.params.episodes.fps))
 
 
