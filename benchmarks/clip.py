@@ -14,7 +14,7 @@ from persistworld.data.video import video_batches
 from persistworld.errors import UserError
 
 ENCODER, OPTIONS = "libsvtav1", {"g": "2", "crf": "30", "svtav1-params": "lp=1"}  # LeRobot's defaults; lp: one thread
-HEIGHT, WIDTH, FPS = 180, 320, 15  # DROID's (FACTS 5)
+HEIGHT, WIDTH, FPS = 180, 320, 15  # DROID's
 CONTENT = ((6, 120.0), (24, 60.0), (90, 33.0))  # rows of a random texture and its contrast: about DROID's bytes a frame
 GRAIN, MARGIN = 3.0, 20  # of the sensor, in grey levels; how far the camera moves, in pixels
 

@@ -34,7 +34,7 @@ def wins(paired: dict[str, dict[str, float]]) -> list[str]:
 def full_frames(view: str) -> str:
     own, long = (read_json(folder / "table_1.json")[view] for folder in (RESULTS, LONG))
     variant = read_json(RESULTS / f"{VARIANT}.json")["table_1"][view][VARIANT]
-    models = [(f"`{model}`", own[model]) for model in ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder")]
+    models = [(f"`{model}`", own[model]) for model in ("copy_frame", "base", "teacher_forced", "post_trained")]
     models.append((f"`{VARIANT}`: the paper's own reward and K", variant))
     models += [(f"`{model}` of the preset tabletop_long", long[model]) for model in ("teacher_forced", "post_trained")]
     rows = [(f"{view}, full frame", "SSIM", "PSNR", "LPIPS"), *((name, *scores(values, (4, 2, 4))) for name, values in models)]

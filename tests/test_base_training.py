@@ -93,7 +93,7 @@ def test_condition_by_hand(latents):
 
 
 def test_draws_have_ctrl_worlds_distributions():
-    """FACTS 1: ln sigma ~ N(0.7, 1.6^2); sigma_h = 0.3 randn; current ~ U(0, 0.2); 5 % of actions dropped."""
+    """Ctrl-World: ln sigma ~ N(0.7, 1.6^2); sigma_h = 0.3 randn; current ~ U(0, 0.2); 5 % of actions dropped."""
     small = torch.zeros(20_000, 1, 1, 1, 1)
     draws = draw(small, small, params.BaseTraining(), torch.Generator().manual_seed(0))
     assert draws.sigma.log().mean().item() == pytest.approx(0.7, abs=0.05)
@@ -265,8 +265,9 @@ def test_runs_from_other_weights_share_nothing(tmp_path):
     names = set()
     for seed in (3, 4):
         save_world_model(make_model(seed), tmp_path)
-        names.add(run_name(params.Params(base_training=dataclasses.replace(TRAINING, start_from=str(tmp_path)))))
-    assert len(names) == 2 and run_name(params.Params()) not in names
+        names.add(run_name(params.Params(base_training=dataclasses.replace(TRAINING, start_from=str(tmp_path))), "data"))
+    assert len(names) == 2 and run_name(params.Params(), "data") not in names
+    assert run_name(params.Params(), "more data") != run_name(params.Params(), "data")
 
 
 def test_there_is_no_autoencoder_from_nothing(tmp_path):

@@ -318,7 +318,7 @@ def test_a_polite_kill_says_so_and_leaves_nothing(tmp_path: Path, number: int, s
         assert stage.stdout.readline() == "ready\n"
         stage.send_signal(number)
         _, said = stage.communicate(timeout=30)
-    assert (stage.returncode, said) == (status, f"persistworld: {word}; the same command takes up where it stopped\n")
+    assert (stage.returncode, said) == (status, f"persistworld: {word}; call the same command again\n")
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 

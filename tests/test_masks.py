@@ -17,6 +17,7 @@ from persistworld.errors import UserError
 from persistworld.segmentation.masks import MaskStore, ViewMasks, empty_frames, labels_of, open_mask_source
 from persistworld.segmentation.roboengine import RoboEngineMasks
 from persistworld.segmentation.simulator import SimulatorMasks, resize_labels
+from persistworld.stages.base_training import training_labels
 
 VIEWS = ("exterior_1", "wrist")
 SETTINGS = params.Episodes(source="folder", height=4, width=6, fps=5.0, views=VIEWS)
@@ -47,7 +48,7 @@ class Recorded:
         return self.labels
 
 
-# RoboEngine's names, signatures and return values (FACTS 3), with colours in the place of networks.
+# RoboEngine's names, signatures and return values, with colours in the place of networks.
 ENGINE = '''
 from enum import Enum
 from pathlib import Path
@@ -119,6 +120,17 @@ def test_nearest_resize_agrees_with_indexing():
     labels = torch.randint(0, 3, (2, 6, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(resize_labels(labels, 3, 5), labels[:, 1::2, 1::2])  # the pixel at each cell's centre
     assert torch.equal(resize_labels(labels, 12, 20), labels.repeat_interleave(2, 1).repeat_interleave(2, 2))
+
+
+def test_training_labels_lie_as_the_frames_do():
+    """In the order of `episodes.views`, whichever order the recording has, and at the frames' rate and size."""
+    settings = params.Params(episodes=params.Episodes(source="folder", height=4, width=6, fps=5.0, views=("wrist", "exterior_1")))
+    labels = training_labels(settings, Recorded(recorded_labels()), [0, 2])
+    wrist, exterior = labels.unflatten(0, (2, 2, 5))[1]
+    assert labels.shape == (20, 4, 6) and wrist.flatten(1).any(-1).tolist() == [False, False, True, True, True]
+    assert exterior[0, 0, 0] == 2 and (exterior == 1).sum() == 5 * 11
+    with pytest.raises(UserError, match=r"episode 0 carries no masks.*perceptual_steps"):
+        training_labels(settings, Recorded(), [0])
 
 
 def test_episode_without_recorded_masks_is_named():

@@ -1,4 +1,4 @@
-"""The objective against its own theorem (paper, appendix A), hand numbers and the formulas of FACTS 2."""
+"""The objective against its own theorem (paper, appendix A), hand numbers and the formulas of DiffusionNFT."""
 
 import pytest
 import torch
@@ -169,7 +169,7 @@ def test_best_and_worst_by_hand():
 
 
 def test_edm_preconditioning():
-    """c_skip and c_out make a unit-variance target; the loss weight is 1 / c_out^2 (FACTS 1)."""
+    """c_skip and c_out make a unit-variance target; the loss weight is 1 / c_out^2."""
     sigma = torch.tensor([0.002, 0.1, 1.0, 7.0, 700.0], dtype=torch.float64)
     torch.testing.assert_close(edm.loss_weight(sigma), 1 / edm.c_out(sigma) ** 2)
     torch.testing.assert_close(edm.c_skip(sigma) + edm.c_out(sigma) ** 2, torch.ones_like(sigma))

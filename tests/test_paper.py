@@ -146,6 +146,13 @@ def test_a_variant_gets_the_same_content(folder, tmp_path):
     assert tree["paired"]["external"]["ssim"]["win_rate"] == 1.0 and tree["protocol"] == "decoded"
 
 
+def test_a_variant_may_be_named_after_a_comparison(folder, tmp_path):
+    write_scores(tmp_path / "own.parquet", model_frame("clip_vs_latent", 0.5, EPISODES, FRAMES), {**META, "empty_masks": {}})
+    together = load_scores([*sorted(folder.glob("*.parquet")), tmp_path / "own.parquet"])
+    write_tables(together, SETTINGS, tmp_path / "tables", tmp_path / "metrics")
+    assert "clip_vs_latent over Base" in (tmp_path / "tables/table_1.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -189,6 +196,15 @@ def test_episodes_are_shown_by_rank_never_by_hand(scores):
     assert list(ranked.index) == [3 + 4 * e for e in reversed(range(EPISODES))]
     assert spread_over(ranked, 3) == [(31, 1), (19, 4), (3, 8)]
     assert spread_over(ranked, 1) == [(19, 4)] and spread_over(ranked[:0], 3) == []
+
+
+def test_episodes_whose_object_is_seldom_in_view_are_not_shown(scores):
+    """Four fifths of all frames, not of what the episode that sees most of it sees."""
+    frame, first = scores.frame, scores.frame["episode"].min()
+    out_of_view = np.where(frame["episode"] == first, 1, 2)  # of 9 frames
+    hidden = (frame["region"] == "object") & (frame["frame"] >= FRAMES - out_of_view)
+    region, ranked = ranked_by_object(dataclasses.replace(scores, frame=frame[~hidden]), "decoded", "wrist")
+    assert region == "object" and list(ranked.index) == [first]
 
 
 def test_episodes_are_ranked_by_the_object_where_there_are_masks(scores):

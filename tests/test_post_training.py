@@ -20,6 +20,7 @@ from persistworld.post_training.policy import Policy
 from persistworld.post_training.rewards import RewardModel, Rewards
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data, keep_candidates, score_groups, train, update
+from persistworld.stages.post_training import provenance
 from persistworld.training_state import load_state, save_state
 from persistworld.world_model.checkpoint import save_world_model
 
@@ -260,6 +261,30 @@ def test_the_control_spends_what_post_training_spends():
     assert control_steps(SETTINGS, TRAINING) == round(3 * 2 * 19 / 9)
     everything = dataclasses.replace(SETTINGS, keep=0, branch=2, kl_weight=0.0)
     assert post_training_cost(everything) == 3 * 2 * ((0.5 + 8) * 2 + 8 * (1 + 2 + 1))
+
+
+def test_the_control_counts_guidance_and_the_curriculum():
+    """Guidance samples in two forwards a step. A curriculum of 3 steps up to 6 has longest prefixes of 2, 4 and 6."""
+    guided = dataclasses.replace(SETTINGS, sampler=dataclasses.replace(SETTINGS.sampler, guidance=2.0))
+    assert post_training_cost(guided) - post_training_cost(SETTINGS) == 3 * 2 * (0.5 + 4) * 2
+    growing = dataclasses.replace(SETTINGS, prefix=(0, 6), prefix_schedule="curriculum")
+    even = dataclasses.replace(SETTINGS, prefix=(0, 4))
+    assert post_training_cost(growing) == post_training_cost(even)
+    small = dataclasses.replace(SETTINGS, steps=1, groups=1, candidates=2, keep=0)
+    assert control_steps(small, dataclasses.replace(TRAINING, batch=1000)) == 1
+
+
+def test_a_run_is_never_resumed_on_other_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("checkpoints/base/world_model.safetensors", "checkpoints/base/autoencoder.safetensors", "data/manifest.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    before = provenance(params.Params(), SETTINGS)
+    assert provenance(params.Params(), SETTINGS) == before
+    assert provenance(params.Params(latents=params.Latents(posterior="mean")), SETTINGS) != before
+    assert provenance(params.Params(episodes=params.Episodes(height=40)), SETTINGS) != before
+    (tmp_path / "checkpoints/base/autoencoder.safetensors").write_text("another")
+    assert provenance(params.Params(), SETTINGS) != before
 
 
 def test_the_control_accumulates_its_gradient(base, store, entries, tmp_path):

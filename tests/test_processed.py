@@ -220,7 +220,7 @@ def test_recorded_joints_are_every_third_raw_row():
 @needs_sample
 @pytest.mark.parametrize(("index", "frames"), [(6, 39), (199, 33)])
 def test_recorded_latents_stack_as_the_reference_does(index, frames):
-    """Ctrl-World fills rows 24 k .. 24 k + 23 of a (T, 4, 72, 40) tensor with view k (FACTS 1)."""
+    """Ctrl-World fills rows 24 k .. 24 k + 23 of a (T, 4, 72, 40) tensor with view k."""
     source = open_episodes(SAMPLE)
     parts = [source.latents(index, view) for view in VIEWS]
     assert all(part.shape == (frames, 4, 24, 40) and part.dtype == torch.float32 for part in parts)

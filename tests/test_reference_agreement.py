@@ -1,4 +1,4 @@
-"""Agreement with the reference (FACTS 1, 7): recorded vectors where they are at hand, and diffusers itself everywhere
+"""Agreement with Ctrl-World: recorded vectors where they are at hand, and diffusers itself everywhere
 else.
 """
 
@@ -165,7 +165,7 @@ def test_frame_condition_is_the_stock_unet_when_all_frames_share_a_token() -> No
 
 
 def test_frames_see_their_own_token_in_space_and_the_first_one_in_time() -> None:
-    """FACTS 8: the temporal cross-attention of SVD's blocks reads the first frame's token only."""
+    """The temporal cross-attention of SVD's blocks reads the first frame's token only."""
     unet = randomised(build_unet(SIZES, 4, 4))
     seen: dict[str, list[Tensor]] = {"attn2": [], "temporal": []}
     for name, module in unet.named_modules():
@@ -218,7 +218,7 @@ def test_sigmas_of_training_have_the_named_moments() -> None:
 
 
 def test_action_encoder_repeats_the_text_and_adds_it() -> None:
-    """FACTS 1: the CLIP embedding (512) twice, to the width (1024), added to every frame's token."""
+    """Ctrl-World: the CLIP embedding (512) twice, to the width (1024), added to every frame's token."""
     torch.manual_seed(4)
     encoder = ActionEncoder(7, 16)
     poses, text = torch.randn(2, 11, 7), torch.randn(2, 8)

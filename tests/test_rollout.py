@@ -26,7 +26,7 @@ def three(base, starts) -> torch.Tensor:
 
 
 def test_fourteen_chunks_are_57_frames(base, starts):
-    """14 * 4 + 1: each chunk's first frame is the one before it again (FACTS 1)."""
+    """14 * 4 + 1: each chunk's first frame is the one before it again."""
     long = dataclasses.replace(SETTINGS, chunks=14, sampler=params.Sampler(steps=1, sigma_max=20.0, sigma_min=0.3))
     poses = starts.poses[:1].repeat(1, 5, 1)[:, :57]
     assert rollout(base, Starts(starts.first[:1], poses, starts.text[:1]), [0], 0, long).shape == (1, 57, 4, 12, 4)

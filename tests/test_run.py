@@ -49,6 +49,19 @@ def test_a_killed_run_is_taken_up_and_two_do_not_run_at_once(folder):
     assert third.wait(60) == 0 and (folder / "done").exists(), third.stderr.read()
 
 
+def test_ctrl_c_stops_snakemake_and_leaves_no_lock(folder):
+    (folder / "wait").touch()
+    run = start(folder)
+    while not (folder / "started").exists():
+        assert run.poll() is None
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode not in (0, -signal.SIGINT) and "Traceback" not in errors
+    locks = folder / ".snakemake/locks"
+    assert not locks.exists() or not any(locks.iterdir())
+
+
 def test_the_reason_of_a_failure_comes_last(folder):
     (folder / "bad").touch()
     run = start(folder)

@@ -5,8 +5,11 @@ import itertools
 import pytest
 import torch
 from conftest import VIEWS
+from safetensors.torch import save_file
 
 from persistworld import params
+from persistworld.errors import UserError
+from persistworld.evaluation.rollout_files import read_rollout
 from persistworld.evaluation.scores import BATCH, Scorer, Truth
 from persistworld.metrics.frame import masked_mean, psnr, psnr_of, squared_error_map, ssim, ssim_map
 from persistworld.paper.scores_table import COLUMNS, load_scores, write_scores
@@ -170,3 +173,14 @@ def test_every_value_is_the_public_metrics_one_frame_at_a_time(perceptual, maske
     values = table[table["frame"].isin(chosen)].set_index(["seed", "protocol", "view", "frame", "region", "metric"])["value"].to_dict()
     assert values.keys() == expected.keys()
     assert [values[key] for key in expected] == pytest.approx(list(expected.values()), rel=1e-5, abs=1e-5)
+
+
+def test_rollouts_that_are_not_there_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"data/rollouts/base/seed-0.safetensors: no readable rollouts.*--model base --seed 0"):
+        read_rollout("base", 0, 3)
+    (tmp_path / "data/rollouts/base").mkdir(parents=True)
+    save_file({"latents": torch.zeros(1, 5, 4, 12, 4), "episodes": torch.tensor([3])}, "data/rollouts/base/seed-0.safetensors")
+    assert read_rollout("base", 0, 3).shape == (5, 4, 12, 4)
+    with pytest.raises(UserError, match="holds no rollout of episode 7"):
+        read_rollout("base", 0, 7)

@@ -28,6 +28,12 @@ def test_a_resumed_run_has_every_step_once(tmp_path):
     assert curves(tmp_path) == {name: list(zip(log["step"], log[name], strict=True)) for name in ("loss", "gradient_norm")}
 
 
+def test_a_log_that_was_left_empty_gets_its_header(tmp_path):
+    (tmp_path / "log.csv").touch()
+    write(tmp_path, 0, range(2), 1.0)
+    assert pd.read_csv(tmp_path / "log.csv")["step"].tolist() == [0, 1]
+
+
 def test_only_the_first_process_writes(tmp_path):
     write(tmp_path, 0, range(2), 1.0, writes=False)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Which frames a training window and a rollout's history point at, against FACTS 1 replayed with a plain list."""
+"""Which frames a training window and a rollout's history point at, against Ctrl-World's rule replayed with a plain list."""
 
 from collections import Counter
 from itertools import pairwise

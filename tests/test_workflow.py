@@ -183,6 +183,13 @@ def has(params: dict, keys: list[str]) -> bool:
     return keys[0] in params and (len(keys) == 1 or has(params[keys[0]], keys[1:]))
 
 
+def test_the_schema_asks_for_what_dvc_compares():
+    schema = yaml.safe_load((ROOT / "workflow/schemas/params.schema.yaml").read_text())
+    for name in set().union(*map(sections, stages().values())):
+        section, _, key = name.partition(".")
+        assert section in schema["required"] and (not key or key in schema["properties"][section]["required"]), name
+
+
 def test_the_models_of_dvc_are_those_of_the_parameters():
     models = yaml.safe_load((ROOT / "params.yaml").read_text())["evaluation"].get("models", Params().evaluation.models)
     assert set(models) == {*DVC["scores"]["foreach"], *DVC["baseline_scores"]["foreach"]}

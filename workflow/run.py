@@ -32,7 +32,12 @@ def main() -> int:
 
 
 def snakemake(*options: str, inherit: tuple[int, ...] = ()) -> int:
-    return subprocess.run([sys.executable, "-m", "snakemake", *options], pass_fds=inherit).returncode
+    process = subprocess.Popen([sys.executable, "-m", "snakemake", *options], pass_fds=inherit)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue  # it reached Snakemake, too, which stops its jobs and gives its lock back
 
 
 def note(state, text: str) -> None:

@@ -133,12 +133,12 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
-        print("persistworld: interrupted; the same command takes up where it stopped", file=sys.stderr)
+        print("persistworld: interrupted; call the same command again", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as stop:
         if stop.code != TERMINATED:
             raise
-        print("persistworld: terminated; the same command takes up where it stopped", file=sys.stderr)
+        print("persistworld: terminated; call the same command again", file=sys.stderr)
         return TERMINATED
     except Exception as error:
         if (code := _refusal(error)) is None:

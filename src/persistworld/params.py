@@ -20,7 +20,7 @@ from persistworld.ranges import a_decay, at_least, distinct, positive, require, 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 VARIANT = re.compile(r"[a-z][a-z0-9_]*")  # it becomes part of file names
-BUFFER_FILL = 24  # copies of the first latent that a rollout's history buffer starts with (FACTS 1)
+BUFFER_FILL = 24  # copies of the first latent that a rollout's history buffer starts with (Ctrl-World's evaluation)
 NETWORKS_GROUPS = 32  # diffusers' U-Net and autoencoder normalise over so many groups of channels
 
 RESERVED_MODELS = ("base", "post_trained", "teacher_forced", "copy_frame", "autoencoder")
@@ -140,7 +140,7 @@ class TextEncoder:
 
 @dataclass(frozen=True)
 class WorldModel:
-    """Ctrl-World's architecture (FACTS 1). Only `base_training` and imports read sizes from here. A checkpoint folder brings its
+    """Ctrl-World's architecture. Only `base_training` and imports read sizes from here. A checkpoint folder brings its
     own: the stage `base_checkpoint` refuses parameters that contradict it, but `use_text: false` leaves its text out.
     """
 
@@ -190,7 +190,7 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class BaseTraining:
-    """Teacher forcing as in Ctrl-World (FACTS 1)."""
+    """Teacher forcing as in Ctrl-World."""
 
     start_from: str = ""  # a checkpoint folder whose weights, tokenizer and autoencoder the training begins with; "": from nothing
     autoencoder_steps: int = 0  # 0: the autoencoder is start_from's
@@ -253,7 +253,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Rollout:
-    """Autoregressive rollouts (paper 3.1; FACTS 1)."""
+    """Autoregressive rollouts (paper 3.1; Ctrl-World's evaluation)."""
 
     sampler: Sampler = field(default_factory=Sampler)
     chunks: int = 14  # 14 * 4 + 1 = 57 distinct frames
@@ -370,7 +370,7 @@ class PostTraining:
 
 @dataclass(frozen=True)
 class Metrics:
-    """How frames are scored (FACTS 4)."""
+    """How frames are scored (paper, section 4)."""
 
     lpips: Literal["alex", "vgg", "squeeze", "tabletop"] = "alex"  # tabletop: the small network shipped with the tabletop base checkpoint
     ssim_window: int = 7  # uniform window, data range 255

@@ -26,7 +26,7 @@ class TrainingLog:
         """Add one row; its "step" counts from 0. The first row's keys are the header."""
         if not self.writes:
             return
-        new = not self.path.exists()
+        new = not self.path.exists() or self.path.stat().st_size == 0  # a power cut can leave it empty
         with open(self.path, "a", newline="") as file:
             writer = csv.DictWriter(file, row, lineterminator="\n")
             if new:

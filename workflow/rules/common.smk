@@ -11,6 +11,7 @@ from snakemake.utils import min_version, validate
 
 ROOT = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
+from persistworld.data.episodes import EPISODES
 from persistworld.errors import UserError
 from persistworld.params import BASELINES, RESERVED_MODELS, load_params
 
@@ -24,6 +25,8 @@ try:
     PARAMS = load_params("params.yaml")
     if config != yaml.safe_load(Path("params.yaml").read_text()):
         raise UserError("--config and --configfile: stages read params.yaml alone; edit it, or copy a preset over it")
+    if PARAMS.episodes.source == "simulate" and Path(PARAMS.episodes.path) != EPISODES:
+        raise UserError(f"episodes.path = {PARAMS.episodes.path}: the workflow simulates into {EPISODES}; name that")
 except UserError as error:
     sys.exit(f"persistworld: error: {error}")
 validate(config, "../schemas/params.schema.yaml", set_default=False)

@@ -11,7 +11,7 @@ rule post_training:
         training="results/training/{run}.csv",
     params:
         post_training=lambda wildcards: asdict(PARAMS.for_run(wildcards.run).post_training),
-        **sections("episodes", "metrics", "rollout.history_index", "seed"),
+        **sections("episodes", "latents", "metrics", "rollout.history_index", "seed"),
     log:
         "logs/post_training-{run}.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""The teacher-forcing loss of Ctrl-World (FACTS 1): EDM denoising of the future, given a lightly noised ground-truth history."""
+"""The teacher-forcing loss of Ctrl-World: EDM denoising of the future, given a lightly noised ground-truth history."""
 
 from dataclasses import dataclass, fields
 

@@ -1,5 +1,4 @@
-"""Train the tabletop preset's perceptual network: segmentation on the simulator's own labels (FACTS 8, "perceptual
-stand-in").
+"""Train the tabletop preset's perceptual network: segmentation on the simulator's own labels.
 """
 
 import numpy as np

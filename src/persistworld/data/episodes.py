@@ -1,4 +1,4 @@
-"""What an episode is, who can read one, and which split it belongs to (DROID's conventions, FACTS 5)."""
+"""What an episode is, who can read one, and which split it belongs to (DROID's conventions)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -88,7 +88,10 @@ def open_episodes(path: str | Path) -> EpisodeSource:
         path = follow(path)
     # Imported here, because the readers need this module.
     if (path / "meta" / "info.json").is_file():
-        version = str(read_json(path / "meta" / "info.json").get("codebase_version"))
+        raw = read_json(path / "meta" / "info.json")
+        if not isinstance(raw, dict):
+            raise UserError(f"{path}/meta/info.json: not LeRobot's, expected keys with values; is this the data set's own file?")
+        version = str(raw.get("codebase_version"))
         if version.startswith("v2"):
             from persistworld.data.lerobot import LeRobotEpisodes
 
@@ -126,7 +129,7 @@ def split_of(index: int, modulus: int, validation: Sequence[int], tuning: Sequen
 
 
 def frame_stride(source_fps: float, target_fps: float) -> int:
-    """Keep every n-th frame to come from `source_fps` to `target_fps`; DROID: 15 -> 5 is 3 (FACTS 5).
+    """Keep every n-th frame to come from `source_fps` to `target_fps`; DROID: 15 -> 5 is 3.
 
     Raises UserError when the ratio is not an integer to within 1 %.
     """

@@ -197,7 +197,7 @@ class LatentStore:
 
     def __init__(self, folder: str | Path, settings: params.Episodes | None = None) -> None:
         """Raises UserError when there are no shards, or `settings` are given and the latents are of other views or sizes."""
-        self._folder, self._shards = folder, {}
+        self.folder, self._shards = folder, {}
         paths = sorted(Path(folder).glob("shard-*.safetensors"))
         if not paths:
             raise UserError(f"{folder}: no latent shards; run the stage 'latents' first")
@@ -234,7 +234,7 @@ class LatentStore:
     def _read(self, key: str, rows: Sequence[int] | slice) -> Tensor:
         if key not in self._shards:
             raise UserError(
-                f"{self._folder}: no shard holds episode {key.removesuffix('.poses')}, which data/manifest.json lists; "
+                f"{self.folder}: no shard holds episode {key.removesuffix('.poses')}, which data/manifest.json lists; "
                 "run the stages 'latents' and 'manifest' again"
             )
         view = self._shards[key].get_slice(key)

@@ -1,4 +1,4 @@
-"""DROID's layout on disk, LeRobot v2.1 (FACTS 5): the reader, and the writer of single episodes and of the meta files.
+"""DROID's layout on disk, LeRobot v2.1: the reader, and the writer of single episodes and of the meta files.
 
     meta/{info.json,episodes.jsonl,tasks.jsonl,episodes_stats.jsonl}
     data/chunk-000/episode_000000.parquet

@@ -96,7 +96,7 @@ def build_manifest(
     """
     bad = bad | {i: f"{count} frames are fewer than a chunk's {future}" for i, count in frames.items() if count < future}
     frames = {i: count for i, count in frames.items() if i not in bad}
-    check_bad_share(len(frames), bad, settings)
+    check_bad_share(len(frames), bad, settings, store.folder)
     entries, notes = [], Counter()
     for index in sorted(frames):
         episode = source.episode(index)
@@ -109,14 +109,17 @@ def build_manifest(
     return Manifest(tuple(entries), bad, statistics, dict(notes))
 
 
-def check_bad_share(usable: int, bad: dict[int, str], settings: params.Episodes) -> None:
-    """Raise UserError when too many of the episodes that were read cannot be used (`bad`: index -> reason), or none can."""
+def check_bad_share(usable: int, bad: dict[int, str], settings: params.Episodes, kept: str | Path) -> None:
+    """Raise UserError when too many of the episodes that were read cannot be used (`bad`: index -> reason), or none can.
+
+    kept: the folder that remembers them, which must go before they are read anew.
+    """
     total = usable + len(bad)
     if usable == 0 or len(bad) > settings.bad_share * total:
         first = "; ".join(f"episode {i}: {reason}" for i, reason in sorted(bad.items())[:3]) or "none found"
         raise UserError(
             f"{settings.path}: {len(bad)} of {total} episodes cannot be used, more than episodes.bad_share = "
-            f"{settings.bad_share} allows ({first}); mend them, delete data/latents and run again, or raise episodes.bad_share"
+            f"{settings.bad_share} allows ({first}); mend them, delete {kept} and run again, or raise episodes.bad_share"
         )
 
 

@@ -1,4 +1,4 @@
-"""Poses as the world model takes them: representation of the rotation, statistics, normalisation (Ctrl-World, FACTS 1)."""
+"""Poses as the world model takes them: representation of the rotation, statistics, normalisation (Ctrl-World's)."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Ctrl-World's processed layout (FACTS 5): DROID at 5 Hz and 192x320, with or without latents.
+"""Ctrl-World's processed layout: DROID at 5 Hz and 192x320, with or without latents.
 
     annotation/{train,val}/{id}.json            states, instruction, success, the paths below
     videos/{train,val}/{id}/{0,1,2}.mp4         exterior 1, exterior 2, wrist

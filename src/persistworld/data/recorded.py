@@ -1,4 +1,4 @@
-"""Latents that a data set brings along (Ctrl-World's `latent_videos/`, FACTS 5), taken where they fit the autoencoder."""
+"""Latents that a data set brings along (Ctrl-World's `latent_videos/`), taken where they fit the autoencoder."""
 
 from typing import TYPE_CHECKING
 

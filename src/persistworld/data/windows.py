@@ -1,4 +1,4 @@
-"""Which frames make a training example: H history frames, then L future frames, the first of which is the current one (FACTS 1)."""
+"""Which frames make a training example: H history frames, then L future frames, the first of which is the current one (Ctrl-World)."""
 
 from dataclasses import dataclass
 

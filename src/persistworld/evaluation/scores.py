@@ -1,4 +1,4 @@
-"""Scores of generated frames against the ground truth: every frame, view, region, metric and protocol (FACTS 1, 3, 4).
+"""Scores of generated frames against the ground truth: every frame, view, region, metric and protocol (paper, section 4).
 
 Protocols: `decoded` compares with the ground truth as the autoencoder reconstructs it (what the world model could reach
 at best), `raw` with the dataset's frames. Regions: `full`, and `robot` and `object` by the ground truth's masks; an
@@ -43,7 +43,7 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, model: str, rollouts: dict[int, Tensor], truth: Truth) -> pd.DataFrame:
-        """The rows of all of a model's rollouts of an episode, by seed; each uint8 (T, V, H, W, 3), frame 0 given.
+        """The rows of all of a model's rollouts of an episode, by seed; each uint8 (T, V, H, W, 3), frame 0 too, the current one again.
 
         The ground truth's statistics and features are computed once for all seeds, a rollout's features once for both
         protocols: the perceptual network is nearly all of the time.

@@ -1,5 +1,5 @@
-"""SSIM, PSNR and squared error of image batches, full frame and over masks (paper 3.4 and 4; conventions: FACTS 1 and
-4).
+"""SSIM, PSNR and squared error of image batches, full frame and over masks (paper 3.4 and 4; Ctrl-World's
+conventions).
 
 Images are float32 (N, 3, H, W) in [0, 1]. Where K candidates share M ground-truth images, the candidates come
 candidate-major: image k * M + m is compared with ground truth m. Nothing here is differentiable; everything runs

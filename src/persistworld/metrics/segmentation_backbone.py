@@ -1,6 +1,6 @@
 """The perceptual network of the tabletop preset: a small segmentation network trained on the simulator's own labels.
 
-AlexNet's weights cannot be had offline, and random features rank distortions wrongly (FACTS 8). Learning to tell
+AlexNet's weights are a download, and random features rank distortions wrongly. Learning to tell
 background, robot and object apart, and to name local colour, gives features that react to a lost object or gripper and
 to a changed colour.
 """

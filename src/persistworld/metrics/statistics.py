@@ -1,5 +1,5 @@
-"""Statistics over episodes, votes and policies: paired tests, intervals, preference, agreement, rank correlation (FACTS
-4).
+"""Statistics over episodes, votes and policies: paired tests, intervals, preference, agreement, rank correlation
+(paper, section 4).
 """
 
 from collections.abc import Sequence

@@ -99,7 +99,7 @@ def _paired_block(details: dict[str, Any], table: str, settings: Settings, group
         for group, region in columns:
             metrics = tree.get(settings.protocol, {}).get(group, {}).get(region, {})
             entries += [_win_entry(metrics.get(metric)) for metric in METRICS]
-        ours, theirs = pair.split("_vs_")
+        ours, theirs = pair.rsplit("_vs_", 1)  # a variant's name may hold it, `theirs` never does
         rows.append((f"{label(ours)} over {label(theirs)}", entries))
     caption = f"Paired by episode, {settings.protocol}: share of episodes that are better (Wilcoxon's two-sided p)"
     return Block(caption, [_heading(table, group, region) for group, region in columns], rows)
@@ -113,7 +113,7 @@ def _win_entry(found: dict[str, Any] | None) -> Entry:
 
 
 def p_text(p: float) -> str:
-    """A p value with one digit after the point, scientific below 0.001."""
+    """A p value with three decimals; below 0.001 with one digit, scientific."""
     return f"{p:.0e}" if p < 1e-3 else f"{p:.3f}"
 
 

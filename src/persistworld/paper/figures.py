@@ -138,7 +138,7 @@ def _band(ax: Axes, table: pd.DataFrame, model: str, fps: float, settings: Setti
 
 
 def _limits(ax: Axes, curves: list[pd.Series]) -> None:
-    """The range of the world models' curves; baselines may leave it. Frame 0, which is given, is not counted."""
+    """The range of the world models' curves; baselines may leave it. Frame 0, the current one again, is not counted."""
     if curves:
         late = pd.concat([curve[curve.index > 0] for curve in curves])
         low, high = late.min(), late.max()

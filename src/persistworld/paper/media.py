@@ -7,19 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 
 from persistworld.data.episodes import EPISODES, EpisodeSource, open_episodes
 from persistworld.data.latents import resized_frames
 from persistworld.distributed import device
-from persistworld.errors import UserError
+from persistworld.evaluation.rollout_files import read_rollout
 from persistworld.metrics.statistics import LOWER_IS_BETTER
 from persistworld.paper.scores_table import Scores, cell_values, episode_cells, view_group
 from persistworld.params import Params
 from persistworld.segmentation.masks import MaskStore
 from persistworld.world_model.autoencoder import decode_views, load_autoencoder
 
-ROLLOUTS = Path("data/rollouts")
 BASE_CHECKPOINT = Path("checkpoints/base")
 DECODED = 32  # images at once: a fifth of a film, 8 GB at 192x320
 VISIBLE = 0.8  # a region is shown only in episodes where it is in view in this share of the frames
@@ -59,12 +57,13 @@ def ranked_episodes(
     common = mine.index.intersection(other.index)
     gain = (mine[common] - other[common]) * (-1 if metric in LOWER_IS_BETTER else 1)
     frame = scores.frame
-    in_view = frame[
-        (frame["model"] == ours) & (frame["region"] == region) & (frame["metric"] == metric)
-        & (frame["protocol"] == protocol) & (frame["view"].map(view_group) == group)
-    ]  # fmt: skip
+    rows = frame[
+        (frame["model"] == ours) & (frame["metric"] == metric) & (frame["protocol"] == protocol) & (frame["view"].map(view_group) == group)
+    ]
+    in_view, whole = rows[rows["region"] == region], rows[rows["region"] == "full"]
     seen = in_view.groupby("episode").size()
-    clear = gain[gain.index.isin(seen[seen >= VISIBLE * seen.max()].index)] if len(seen) else gain
+    frames = whole.groupby("episode").size().reindex(seen.index)
+    clear = gain[gain.index.isin(seen[seen >= VISIBLE * frames].index)]
     # A stable order: equal gains by episode.
     return (clear if len(clear) else gain).sort_index().sort_values(ascending=False, kind="stable")
 
@@ -100,8 +99,7 @@ class MediaReader:
         """The episode's pictures, as many frames as the rollouts have."""
         if episode not in self.known:
             views = self.params.episodes.views
-            paths = {model: ROLLOUTS / model / f"seed-{self.seed}.safetensors" for model in self.models}
-            latents = {model: read_rollout(path, episode) for model, path in paths.items()}
+            latents = {model: read_rollout(model, self.seed, episode) for model in self.models}
             generated = {
                 model: decode_views(self.autoencoder, stack, len(views), DECODED).numpy() for model, stack in latents.items()
             }
@@ -112,17 +110,3 @@ class MediaReader:
             truth = torch.stack(recorded, dim=1).numpy()
             self.known[episode] = Media(episode, self.seed, instruction, views, truth, generated, masks)
         return self.known[episode]
-
-
-def read_rollout(path: Path, episode: int) -> torch.Tensor:
-    """One episode's stacked latents (T, C, V * h, w) from a rollout file. Raises UserError when it is not in there."""
-    try:
-        with safe_open(path, "pt") as file:
-            episodes = file.get_tensor("episodes").tolist()
-            if episode not in episodes:
-                raise UserError(f"{path}: holds no rollout of episode {episode}; run the stage rollouts again")
-            return file.get_slice("latents")[episodes.index(episode)].float()
-    except (FileNotFoundError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: no readable rollouts ({error}); run the stage rollouts --model {path.parent.name}"
-        ) from None

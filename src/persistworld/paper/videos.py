@@ -1,6 +1,7 @@
 """Rollout videos for the report: ground truth, base and ours side by side, a row per view, as mp4 bytes."""
 
 import io
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ def comparison_video(media: Media, models: list[str], fps: float) -> bytes:
     canvas, places = _canvas(media, list(films))
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=round(fps), options={"crf": "21", "preset": "medium"})
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "21", "preset": "medium"})
         stream.width, stream.height, stream.pix_fmt = canvas.width, canvas.height, "yuv420p"
         stream.thread_count = 1
         for t in range(len(media.truth)):

@@ -12,6 +12,7 @@ from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.distributed import average_gradients, mean_over_processes, processes
 from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
+from persistworld.post_training.groups import longest_prefix
 from persistworld.post_training.policy import Policy
 from persistworld.progress import track
 from persistworld.training_log import TrainingLog
@@ -23,9 +24,11 @@ BACKWARD = 2  # a backward pass costs about two forward passes
 
 def post_training_cost(settings: params.PostTraining) -> float:
     """U-Net evaluations (forward passes of one chunk) that the whole post-training spends: prefix, branches, update."""
-    mean_prefix = 0.0 if settings.streams else sum(settings.prefix) / 2  # streams go on from candidates
+    longest = [longest_prefix(settings, step) for step in range(settings.steps)]
+    mean_prefix = 0.0 if settings.streams else (settings.prefix[0] + sum(longest) / len(longest)) / 2  # streams go on from candidates
     kept = 2 * settings.keep or settings.candidates
-    sampled = (mean_prefix + settings.candidates * settings.branch) * settings.sampler.steps
+    passes = settings.sampler.steps * (1 + (settings.sampler.guidance > 1))
+    sampled = (mean_prefix + settings.candidates * settings.branch) * passes
     reference = 1 + (settings.kl_weight > 0)
     updated = kept * settings.branch * (1 + BACKWARD + reference)
     return settings.steps * settings.groups * (sampled + updated)
@@ -33,7 +36,7 @@ def post_training_cost(settings: params.PostTraining) -> float:
 
 def control_steps(settings: params.PostTraining, training: params.BaseTraining) -> int:
     """Teacher-forced steps for the same number of U-Net evaluations."""
-    return round(post_training_cost(settings) / (training.batch * (1 + BACKWARD)))
+    return max(1, round(post_training_cost(settings) / (training.batch * (1 + BACKWARD))))
 
 
 def train_control(

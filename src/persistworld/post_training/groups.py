@@ -49,9 +49,7 @@ def plan_groups(
     """Draw episode, first frame and prefix length P of every group."""
     rng = generator(seed, "groups", step)
     stride = future - 1
-    shortest, longest = settings.prefix
-    if settings.prefix_schedule == "curriculum":  # the longest prefix grows over the run
-        longest = shortest + round((longest - shortest) * min(1.0, (step + 1) / settings.steps))
+    shortest, longest = settings.prefix[0], longest_prefix(settings, step)
     chosen, rows, prefixes = [], [], []
     for _ in range(groups):
         prefix = int(torch.randint(shortest, longest + 1, (1,), generator=rng))
@@ -61,6 +59,14 @@ def plan_groups(
         rows.append(int(torch.randint(entry.frames - needed + 1, (1,), generator=rng)))
         prefixes.append(prefix)
     return Plan(tuple(chosen), tuple(rows), tuple(prefixes))
+
+
+def longest_prefix(settings: params.PostTraining, step: int) -> int:
+    """The longest prefix that `step` draws: under a curriculum it grows over the run."""
+    shortest, longest = settings.prefix
+    if settings.prefix_schedule == "random":
+        return longest
+    return shortest + round((longest - shortest) * min(1.0, (step + 1) / settings.steps))
 
 
 def group_starts(model: WorldModel, store: LatentStore, plan: Plan, branch: int) -> Starts:

@@ -25,7 +25,7 @@ def nft_loss(
     against them (one number a sample in the paper); sigma: (N,).
     weighting: `plain` is the paper's; `edm` multiplies by (sigma^2 + 1) / sigma^2, the base model's training weight;
     `self_normalised` divides each branch by its detached mean absolute error and the whole by beta (DiffusionNFT's
-    code, FACTS 2).
+    code).
     """
     positive, negative = branches(x0_theta, x0_old, beta)
     positive_error, negative_error = (positive - x0) ** 2, (negative - x0) ** 2

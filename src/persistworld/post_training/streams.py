@@ -1,4 +1,4 @@
-"""Streams: rollouts that go on from step to step, so that prefixes cost nothing (FACTS 8).
+"""Streams: rollouts that go on from step to step, so that prefixes cost nothing.
 
 A group keeps its episode while its rollout grows by a chunk a step, from P = 0 to the longest prefix; then it starts on another
 episode. One random candidate of the group becomes the next chunk. A step thus holds prefixes of all lengths, each drawn as often as

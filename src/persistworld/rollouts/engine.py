@@ -1,4 +1,4 @@
-"""Autoregressive rollouts (paper 3.1; FACTS 1), batched, seeded per episode and chunk.
+"""Autoregressive rollouts (paper 3.1; Ctrl-World's evaluation), batched, seeded per episode and chunk.
 
 A rollout is kept as its entries: the first latent and then the last latent of every chunk. The published history buffer is a function of
 them (`data.windows.buffer_rows`): each chunk adds one entry, and a chunk's first frame is the current frame, so it adds L - 1 frames.

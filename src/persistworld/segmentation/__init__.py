@@ -1,1 +1,1 @@
-"""Robot and object masks: from the simulator, or from RoboEngine's networks (paper, section 4.1; FACTS 3)."""
+"""Robot and object masks: from the simulator, or from RoboEngine's networks (paper, section 4.1)."""

@@ -1,4 +1,4 @@
-"""RoboEngine's robot and object segmentation (FACTS 3), view by view, a batch of frames at a time, kept on disk.
+"""RoboEngine's robot and object segmentation, view by view, a batch of frames at a time, kept on disk.
 
 Every frame is prompted anew (anchor frequency 1), so that batches do not depend on each other. A view that was
 segmented before, in this run or one that was killed, is read back from runs/masks: the file's name is a hash of the

@@ -11,21 +11,22 @@ import hashlib
 import shutil
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from persistworld.base_training.autoencoder import train_autoencoder
 from persistworld.base_training.perceptual import train_segmentation_backbone
 from persistworld.base_training.trainer import train_world_model
 from persistworld.configuration import digest
-from persistworld.data.episodes import BadEpisode, EpisodeSource, open_episodes
+from persistworld.data.elsewhere import fingerprint
+from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, BadEpisode, EpisodeSource, open_episodes
 from persistworld.data.latents import LatentStore, encode_shard, read_shard_indices, resized_frames
 from persistworld.data.manifest import Manifest, build_manifest, check_bad_share, wanted_indices
 from persistworld.distributed import device, own_part, processes
 from persistworld.errors import UserError
-from persistworld.files import sha256, write_json
+from persistworld.files import atomic_path, sha256, write_json
 from persistworld.metrics.perceptual import TABLETOP_FILE
 from persistworld.params import Params
+from persistworld.segmentation.simulator import SimulatorMasks
 from persistworld.world_model import autoencoder as ae
 from persistworld.world_model.action_encoder import ActionEncoder
 from persistworld.world_model.checkpoint import load_base_model, save_world_model, write_manifest
@@ -36,9 +37,9 @@ from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    output, run_folder = Path(args.output), Path("runs/base_training") / run_name(params)
+    output, source = Path(args.output), open_episodes(params.episodes.path)
+    run_folder = Path("runs/base_training") / run_name(params, fingerprint(source.root))
     run_folder.mkdir(parents=True, exist_ok=True)
-    source = open_episodes(params.episodes.path)
     training = wanted_indices(params.episodes, source)
     with processes().main_process_first():  # the others find what it made
         autoencoder = make_autoencoder(params, source, training, run_folder)
@@ -56,22 +57,25 @@ def main(params: Params, args: argparse.Namespace) -> None:
     )
     if not processes().is_main_process:
         return
-    output.mkdir(parents=True, exist_ok=True)
-    ae.save_autoencoder(autoencoder, output, half=True)
-    save_world_model(model, output, half=True)
     perceptual = (run_folder if params.base_training.perceptual_steps else Path(start_from or run_folder)) / TABLETOP_FILE
-    if perceptual.exists():
-        shutil.copyfile(perceptual, output / TABLETOP_FILE)
-    write_manifest(output, params.base_training, params.seed, {"start_from": Path(start_from) / WEIGHTS} if start_from else {})
+    with atomic_path(output) as folder:
+        folder.mkdir()
+        ae.save_autoencoder(autoencoder, folder, half=True)
+        save_world_model(model, folder, half=True)
+        if perceptual.exists():
+            shutil.copyfile(perceptual, folder / TABLETOP_FILE)
+        write_manifest(folder, params.base_training, params.seed, {"start_from": Path(start_from) / WEIGHTS} if start_from else {})
     print(f"base checkpoint: {output}")
 
 
-def run_name(params: Params) -> str:
-    """A name for what the training is made from: parameters and, when it goes on from another checkpoint, that one's weights."""
+def run_name(params: Params, data: str) -> str:
+    """A name for what the training is made from: parameters, the data set's fingerprint and, where it goes on from another checkpoint, that
+    one's weights.
+    """
     sections = (params.base_training, params.episodes, params.latents, params.world_model)
     start_from = params.base_training.start_from
     given = [sha256(Path(start_from) / WEIGHTS)] if start_from else []
-    made_from = [*map(digest, sections), repr(params.rollout.history_index), str(params.seed), *given]
+    made_from = [*map(digest, sections), repr(params.rollout.history_index), str(params.seed), data, *given]
     return hashlib.sha256("-".join(made_from).encode()).hexdigest()[:16]
 
 
@@ -86,7 +90,7 @@ def training_frames(params: Params, source: EpisodeSource, indices: list[int], f
             found[index] = [resized_frames(source, index, params.episodes, view) for view in params.episodes.views]
         except BadEpisode as error:
             bad[index] = error.reason
-    check_bad_share(len(found), bad, params.episodes)
+    check_bad_share(len(found), bad, params.episodes, folder)
     write_json(folder / "frames.json", {"frames": {i: len(views[0]) for i, views in found.items()}, "bad": bad})
     return torch.cat([view for views in found.values() for view in views]), list(found)
 
@@ -122,10 +126,22 @@ def _perceptual(params: Params, source: EpisodeSource, training: list[int], fold
     if (folder / TABLETOP_FILE).exists() or params.base_training.perceptual_steps == 0:
         return
     frames, chosen = training_frames(params, source, training[: params.base_training.autoencoder_episodes], folder)
-    labels = np.concatenate([source.masks(i).transpose(1, 0, 2, 3) for i in chosen])  # view first, as `training_frames`
-    labels = labels.reshape(-1, *labels.shape[-2:])
+    labels = training_labels(params, source, chosen).numpy()
     backbone = train_segmentation_backbone(frames.numpy(), labels, params.base_training.perceptual_steps, params.seed)
     write_tensors(backbone.state_dict(), folder / TABLETOP_FILE)
+
+
+def training_labels(params: Params, source: EpisodeSource, indices: list[int]) -> torch.Tensor:
+    """The labels (N, H, W) uint8 of `training_frames`. Raises UserError where an episode has none."""
+    masks, labels = SimulatorMasks(source, params.episodes), []
+    for index in indices:
+        for view in params.episodes.views:
+            try:
+                found = masks.masks(index, view)
+            except BadEpisode as error:
+                raise UserError(f"episode {index} {error.reason}; or set base_training.perceptual_steps to 0") from None
+            labels.append(torch.where(found.manipulated, MANIPULATED_OBJECT, ROBOT * found.robot.to(torch.uint8)))
+    return torch.cat(labels)
 
 
 def continued_model(params: Params, manifest: Manifest, folder: Path) -> WorldModel:

@@ -26,7 +26,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
         print(f"{settings.path}: {len(source.indices())} episodes, {len(wanted)} of them asked for")
         return
     folder = Path(settings.path)
-    (folder / RECORD).unlink(missing_ok=True)  # of a run on a data set elsewhere
+    if folder == EPISODES:
+        (folder / RECORD).unlink(missing_ok=True)  # of a run on a data set elsewhere
     refuse_foreign(folder)
     # Snakemake removes what a killed job left of its output; what was simulated so far stays here, and is taken up.
     unfinished = UNFINISHED if folder == EPISODES else folder

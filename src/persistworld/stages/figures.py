@@ -38,10 +38,12 @@ def strips(scores: Scores, settings: Settings, reader: MediaReader, group: str) 
     the robot the median one. Without masks by the whole frame's.
     """
     first, by_object = ranked_by_object(scores, settings.protocol, group)
-    by_robot = ranked_episodes(scores, settings.protocol, group, "robot", "psnr")
+    shown = [(first, by_object, 3)]
+    if first == "object":
+        shown.append(("robot", ranked_episodes(scores, settings.protocol, group, "robot", "psnr"), 1))
     found = []
-    for region, ranked, count in ((first, by_object, 3), ("robot", by_robot, 1)):
+    for region, ranked, count in shown:
         for episode, rank in spread_over(ranked, count):
-            rule = f"episode {episode}, rank {rank} of {len(ranked)} by PSNR gain: {ranked[episode]:+.2f} dB"
+            rule = f"episode {episode}, rank {rank} of {len(ranked)} by mean PSNR gain: {ranked[episode]:+.2f} dB"
             found.append(Strip(reader.read(episode), region, rule))
     return found

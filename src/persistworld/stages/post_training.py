@@ -10,7 +10,7 @@ from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
 from persistworld.distributed import device, processes
 from persistworld.files import atomic_path, sha256
-from persistworld.metrics.perceptual import load_perceptual
+from persistworld.metrics.perceptual import TABLETOP_FILE, load_perceptual
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.rewards import RewardModel
@@ -18,6 +18,7 @@ from persistworld.post_training.targets import decoded_images, raw_images
 from persistworld.post_training.trainer import Data, train
 from persistworld.training_log import CSV
 from persistworld.training_state import drop_states
+from persistworld.world_model.autoencoder import WEIGHTS as AUTOENCODER
 from persistworld.world_model.autoencoder import load_autoencoder
 from persistworld.world_model.checkpoint import load_base_model
 from persistworld.world_model.layout import WEIGHTS
@@ -57,8 +58,13 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def provenance(params: Params, *sections: object) -> str:
-    """What a run is made from, in one line: a state made from anything else is never resumed."""
-    files = (BASE / WEIGHTS, Path("data/manifest.json"))
+    """What a run is made from, in one line: a state made from anything else is never resumed.
+
+    `sections` are those that the run reads beside the ones that make its data. Latents follow from episodes (the manifest), their
+    sections and the autoencoder.
+    """
+    sections = (*sections, params.episodes, params.latents)
+    files = [file for file in (BASE / WEIGHTS, BASE / AUTOENCODER, BASE / TABLETOP_FILE, Path("data/manifest.json")) if file.exists()]
     history = ",".join(map(str, params.rollout.history_index))  # of rollouts, what the trained model is used with; not how they are batched
     return "-".join([*map(digest, sections), history, str(params.seed), *(sha256(file)[:12] for file in files)])
 

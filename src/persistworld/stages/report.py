@@ -80,7 +80,7 @@ def pictures(scores: Scores) -> list[Picture]:
 def video(reader: MediaReader, episode: int, rank: int, ranked: pd.Series, cell: str) -> Video:
     """Ground truth, base and post-trained model side by side; `ranked` are the gains in `cell`, a view and region, that `rank` is among."""
     media = reader.read(episode)
-    gain = f"{cell} PSNR {ranked[episode]:+.2f} dB against base"
+    gain = f"{cell} PSNR {ranked[episode]:+.2f} dB against base, mean over seeds"
     rows = ", ".join(view.replace("_", " ") for view in media.views)
     caption = f"{_name(media)}, seed {reader.seed} · rank {rank} of {len(ranked)} (1 gains most): {gain} · rows: {rows}"
     return Video(caption, comparison_video(media, list(SHOWN), reader.params.episodes.fps))

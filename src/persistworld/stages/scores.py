@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from persistworld.data.episodes import EPISODES, open_episodes
 from persistworld.data.latents import LatentStore, resized_frames
 from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.distributed import collected, device, own_part, processes
+from persistworld.evaluation.rollout_files import read_rollout
 from persistworld.evaluation.scores import Scorer, Truth
 from persistworld.metrics.perceptual import load_perceptual
 from persistworld.paper.scores_table import write_scores
@@ -78,8 +78,5 @@ def _generated(
         yield NO_SEED, truth.decoded[:1].expand_as(truth.decoded)
     else:
         for seed in params.evaluation.seeds:
-            with safe_open(f"data/rollouts/{model}/seed-{seed}.safetensors", "pt") as rollouts:
-                place = rollouts.get_tensor("episodes").tolist().index(truth.episode)
-                latents = rollouts.get_slice("latents")[place]
-            yield seed, decode_views(autoencoder, latents, len(params.episodes.views))
+            yield seed, decode_views(autoencoder, read_rollout(model, seed, truth.episode), len(params.episodes.views))
 

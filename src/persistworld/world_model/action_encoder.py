@@ -1,4 +1,4 @@
-"""Poses and instruction to one condition token per frame (Ctrl-World, FACTS 1)."""
+"""Poses and instruction to one condition token per frame (Ctrl-World's)."""
 
 from torch import Tensor, nn
 

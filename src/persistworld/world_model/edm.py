@@ -1,4 +1,4 @@
-"""EDM preconditioning for the variance-preserving-in-unit-data form that SVD and Ctrl-World use (paper Eq. 8; FACTS 1).
+"""EDM preconditioning for the variance-preserving-in-unit-data form that SVD and Ctrl-World use (paper Eq. 8).
 
 All functions take sigma > 0 of any shape and are elementwise.
 """

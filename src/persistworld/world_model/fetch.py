@@ -58,7 +58,7 @@ KNOWN = {
         ("config.json", "tokenizer.json", "pytorch_model.bin"),
     ),
     "ctrl-world": HubModel("yjguo/Ctrl-World", "8cf814693f411962dc866a2ddb5b785afd17a93a", ("checkpoint-10000.pt",)),
-    # Its README names no commit, and none could be looked up when this was written: fetching it asks for one.
+    # Its README names no commit: fetching it asks for one.
     "persistworld": HubModel("jaibrdhn/persistworld", None, ("checkpoint-5760-merged.pt",)),
 }
 PARTS = ("svd", "clip")  # what a world model is made from, but no world model

@@ -1,6 +1,6 @@
 """Checkpoints from and to elsewhere, by way of Ctrl-World's flat state dict.
 
-In between stands one flat dictionary of tensors with Ctrl-World's names (FACTS 1): `unet. vae. text_encoder.
+In between stands one flat dictionary of tensors with Ctrl-World's names: `unet. vae. text_encoder.
 action_encoder.` and `image_encoder.`. The image encoder takes no part in inference; it is checked, kept as a file of
 its own, and given back on export. Tensors are memory-mapped and written one by one, so that nothing here needs a
 checkpoint's size in memory.

@@ -1,4 +1,4 @@
-"""Folders of diffusers and transformers: SVD's and CLIP's, which Ctrl-World's training starts from (FACTS 1)."""
+"""Folders of diffusers and transformers: SVD's and CLIP's, which Ctrl-World's training starts from."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The Euler sampler on Karras sigmas, as SVD's scheduler configuration runs it (FACTS 1; EDM, Karras et al. 2022, Eq. 5 and Alg. 1)."""
+"""The Euler sampler on Karras sigmas, as SVD's scheduler configuration runs it (EDM, Karras et al. 2022, Eq. 5 and Alg. 1)."""
 
 from collections.abc import Callable
 from itertools import pairwise

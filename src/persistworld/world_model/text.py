@@ -1,4 +1,4 @@
-"""The instruction: a CLIP text model with projection (Ctrl-World: ViT-B/32; FACTS 1)."""
+"""The instruction: a CLIP text model with projection (Ctrl-World: ViT-B/32)."""
 
 import json
 from collections.abc import Sequence

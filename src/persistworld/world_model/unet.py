@@ -1,4 +1,4 @@
-"""SVD's spatio-temporal U-Net with the frame-level condition of Ctrl-World: frame f attends to its own token only (FACTS 1)."""
+"""SVD's spatio-temporal U-Net with the frame-level condition of Ctrl-World: frame f attends to its own token only."""
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel

@@ -1,0 +1,23 @@
+"""Rollouts as the stage `rollouts` leaves them: a file a model and seed, of all evaluation episodes."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from persistworld.errors import UserError
+
+ROLLOUTS = Path("data/rollouts")
+
+
+def read_rollout(model: str, seed: int, episode: int) -> Tensor:
+    """One episode's stacked latents (T, C, V * h, w) float32. Raises UserError when it is not there."""
+    path = ROLLOUTS / model / f"seed-{seed}.safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            episodes = file.get_tensor("episodes").tolist()
+            if episode not in episodes:
+                raise UserError(f"{path}: holds no rollout of episode {episode}; run the stage rollouts again")
+            return file.get_slice("latents")[episodes.index(episode)].float()
+    except (FileNotFoundError, SafetensorError) as error:
+        raise UserError(f"{path}: no readable rollouts ({error}); run the stage rollouts --model {model} --seed {seed}") from None
