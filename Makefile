@@ -30,10 +30,10 @@ record: .venv/ready
 	$(BIN)/dvc commit --force --quiet
 	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
 
-# Put this run's metrics beside those of other presets.
+# Put this run's metrics and film strips beside those of other presets.
 keep:
 	mkdir -p results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
-	cp results/metrics/*.json results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
+	cp results/metrics/*.json results/figures/figure_3.png results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
 
 lint: .venv/ready
 	$(BIN)/ruff check

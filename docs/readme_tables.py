@@ -36,13 +36,12 @@ def full_frames(view: str) -> str:
     variant = read_json(RESULTS / f"{VARIANT}.json")["table_1"][view][VARIANT]
     models = [(f"`{model}`", own[model]) for model in ("copy_frame", "base", "teacher_forced", "post_trained")]
     models.append((f"`{VARIANT}`: the paper's own reward and K", variant))
-    models += [(f"`{model}` of the preset tabletop_long", long[model]) for model in ("teacher_forced", "post_trained")]
+    models.append(("`post_trained` of the preset tabletop_long", long["post_trained"]))
     rows = [(f"{view}, full frame", "SSIM", "PSNR", "LPIPS"), *((name, *scores(values, (4, 2, 4))) for name, values in models)]
-    for other in ("base", "teacher_forced"):
-        names = (f"episodes that `post_trained` wins over `{other}` (p)", "the same, tabletop_long")
-        for name, folder in zip(names, (RESULTS, LONG), strict=True):
-            paired = read_json(folder / "paired_details.json")[f"post_trained_vs_{other}"]["decoded"]
-            rows.append((name, *wins(paired[view]["full"])))
+    name = "episodes that `post_trained` wins over `{}` (p)"
+    for text, folder, other in ((name, RESULTS, "base"), ("the same, tabletop_long", LONG, "base"), (name, RESULTS, "teacher_forced")):
+        paired = read_json(folder / "paired_details.json")[f"post_trained_vs_{other}"]["decoded"]
+        rows.append((text.format(other), *wins(paired[view]["full"])))
     return table(rows)
 
 
