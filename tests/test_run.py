@@ -29,8 +29,10 @@ def folder(tmp_path):
 
 def start(folder: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, RUN], cwd=folder, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [sys.executable, RUN], cwd=folder, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # As from a terminal: tests that a shell runs in the background have it ignored, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def test_a_killed_run_is_taken_up_and_two_do_not_run_at_once(folder):
