@@ -35,12 +35,18 @@ def start(folder: Path) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def test_a_killed_run_is_taken_up_and_two_do_not_run_at_once(folder):
+def waiting(folder: Path) -> subprocess.Popen:
+    """A run whose job has begun, and waits."""
     (folder / "wait").touch()
-    first = start(folder)
+    run = start(folder)
     while not (folder / "started").exists():
-        assert first.poll() is None
+        assert run.poll() is None
         time.sleep(0.1)
+    return run
+
+
+def test_a_killed_run_is_taken_up_and_two_do_not_run_at_once(folder):
+    first = waiting(folder)
     second = start(folder)
     assert second.wait(60) == 2 and "another one is at work" in second.stderr.read()
     os.killpg(first.pid, signal.SIGKILL)
@@ -52,11 +58,7 @@ def test_a_killed_run_is_taken_up_and_two_do_not_run_at_once(folder):
 
 
 def test_ctrl_c_stops_snakemake_and_leaves_no_lock(folder):
-    (folder / "wait").touch()
-    run = start(folder)
-    while not (folder / "started").exists():
-        assert run.poll() is None
-        time.sleep(0.1)
+    run = waiting(folder)
     os.killpg(run.pid, signal.SIGINT)
     _, errors = run.communicate(timeout=60)
     assert run.returncode not in (0, -signal.SIGINT) and "Traceback" not in errors

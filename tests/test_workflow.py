@@ -326,6 +326,20 @@ def test_parameters_come_from_one_file(repository):
     assert "persistworld: error: --config and --configfile" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  history_index: [0, 0, -8, -6, -4, -2]", "", "rollout.history_index is missing"),
+        ("preset: tabletop", "", "preset is missing"),
+        ("  path: data/episodes", "  path: elsewhere", "episodes.path = elsewhere: the workflow simulates into data/episodes"),
+    ],
+)
+def test_what_the_engines_need_of_the_parameters_is_one_line(changeable, old, new, said):
+    change(changeable / "params.yaml", old, new)
+    done = subprocess.run([sys.executable, "-m", "snakemake", "-n"], cwd=changeable, capture_output=True, text=True)
+    assert done.returncode != 0 and f"persistworld: error: {said}" in done.stderr.replace("params.yaml: ", "").splitlines()[-1]
+
+
 def test_the_sample_of_droid_is_one_command_from_an_empty_clone(tmp_path):
     clone = copy_of_repository(tmp_path)
     shutil.copy(ROOT / "presets/droid_sample.yaml", clone / "params.yaml")

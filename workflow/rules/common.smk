@@ -21,10 +21,16 @@ min_version("9.0")
 configfile: "params.yaml"
 
 
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/params.schema.yaml").read_text())
 try:
     PARAMS = load_params("params.yaml")
     if config != yaml.safe_load(Path("params.yaml").read_text()):
         raise UserError("--config and --configfile: stages read params.yaml alone; edit it, or copy a preset over it")
+    for section in SCHEMA["required"]:
+        for key in SCHEMA["properties"][section].get("required", [None]):
+            if section not in config or (key and key not in (config[section] or {})):
+                name = f"{section}.{key}" if key else section
+                raise UserError(f"params.yaml: {name} is missing, and DVC compares it by its name; write its default down (presets/ have it)")
     if PARAMS.episodes.source == "simulate" and Path(PARAMS.episodes.path) != EPISODES:
         raise UserError(f"episodes.path = {PARAMS.episodes.path}: the workflow simulates into {EPISODES}; name that")
 except UserError as error:

@@ -39,27 +39,20 @@ class Media:
     masks: np.ndarray | None
 
 
-def ranked_episodes(
-    scores: Scores,
-    protocol: str,
-    group: str,
-    region: str,
-    metric: str,
-    ours: str = "post_trained",
-    theirs: str = "base",
-) -> pd.Series:
-    """Every episode's gain of `ours` over `theirs` in one cell, the largest first: the order from which episodes are shown.
+def ranked_episodes(scores: Scores, protocol: str, group: str, region: str, metric: str) -> pd.Series:
+    """Every episode's gain of the post-trained model over the base in one cell, the largest first: the order that episodes are shown from.
 
     Of a region, only episodes in which it is in view in four fifths of the frames are ranked, when there are any.
     """
     values = episode_cells(scores.frame)
-    mine, other = (cell_values(values, protocol, model, group, region, metric) for model in (ours, theirs))
+    mine, other = (cell_values(values, protocol, model, group, region, metric) for model in ("post_trained", "base"))
     common = mine.index.intersection(other.index)
     gain = (mine[common] - other[common]) * (-1 if metric in LOWER_IS_BETTER else 1)
     frame = scores.frame
     rows = frame[
-        (frame["model"] == ours) & (frame["metric"] == metric) & (frame["protocol"] == protocol) & (frame["view"].map(view_group) == group)
-    ]
+        (frame["model"] == "post_trained") & (frame["metric"] == metric) & (frame["protocol"] == protocol)
+        & (frame["view"].map(view_group) == group)
+    ]  # fmt: skip
     in_view, whole = rows[rows["region"] == region], rows[rows["region"] == "full"]
     seen = in_view.groupby("episode").size()
     frames = whole.groupby("episode").size().reindex(seen.index)

@@ -90,7 +90,7 @@ def training_frames(params: Params, source: EpisodeSource, indices: list[int], f
             found[index] = [resized_frames(source, index, params.episodes, view) for view in params.episodes.views]
         except BadEpisode as error:
             bad[index] = error.reason
-    check_bad_share(len(found), bad, params.episodes, folder)
+    check_bad_share(len(found), bad, params.episodes)
     write_json(folder / "frames.json", {"frames": {i: len(views[0]) for i, views in found.items()}, "bad": bad})
     return torch.cat([view for views in found.values() for view in views]), list(found)
 

@@ -136,8 +136,9 @@ class WorldModel(nn.Module):
         """One chunk from raw inputs: L future latents (B, L, C, Vh, w), the first of which is the current frame again.
 
         history: (B, H, C, Vh, w) and current: (B, C, Vh, w), scaled latents; poses: (B, H + L, 7) in m, rad, 0..1;
-        instructions: B sentences, empty by default; sampler: SVD's 50 steps by default, too
-        many for a tabletop checkpoint; noise: (B, L, C, Vh, w), unit variance; torch's global generator draws it when it is not given.
+        instructions: B sentences, empty by default; sampler: SVD's 50 steps by default, not what a
+        tabletop checkpoint was trained for; noise: (B, L, C, Vh, w), unit variance; torch's global generator draws it when it
+        is not given.
         """
         batch = current.shape[0]
         normalised = np.stack([self.statistics.normalise(p) for p in np.asarray(poses)])
