@@ -41,7 +41,13 @@ SETTINGS = params.PostTraining(
     train_batch=3,
     save_every=1,
 )
-TRAINING = params.BaseTraining(batch=3, frame_skips=(1,), history_rule="buffer", precision="float32")
+TRAINING = params.BaseTraining(
+    batch=3,
+    control_optimizer=params.Optimizer(learning_rate=1e-3),
+    frame_skips=(1,),
+    history_rule="buffer",
+    precision="float32",
+)
 
 
 class Killed(BaseException):
@@ -295,6 +301,21 @@ def test_the_control_accumulates_its_gradient(base, store, entries, tmp_path):
         train_control(base, store, entries, settings, TRAINING, HISTORY_INDEX, 0, tmp_path / str(part), "digest")
         found.append(pd.read_csv(tmp_path / str(part) / "log.csv"))
     pd.testing.assert_frame_equal(*found, rtol=1e-3)
+
+
+def test_the_controls_rate_is_its_own(base, store, entries, tmp_path):
+    """Its one step is ten times as long at ten times its rate, and the same at ten times post-training's."""
+    found = {}
+    for own, other in ((1e-3, 1e-3), (1e-2, 1e-3), (1e-3, 1e-2)):
+        training = dataclasses.replace(TRAINING, control_optimizer=params.Optimizer(learning_rate=own), batch=12)
+        settings = dataclasses.replace(SETTINGS, steps=1, optimizer=params.Optimizer(learning_rate=other))
+        assert control_steps(settings, training) == 1
+        folder = tmp_path / f"{own}-{other}"
+        weights = train_control(base, store, entries, settings, training, HISTORY_INDEX, 0, folder, "digest")
+        found[own, other] = weights["action_encoder.action_encode.0.weight"]
+    start = base.state_dict()["action_encoder.action_encode.0.weight"]
+    assert torch.equal(found[1e-3, 1e-3], found[1e-3, 1e-2])
+    torch.testing.assert_close(found[1e-2, 1e-3] - start, 10 * (found[1e-3, 1e-3] - start), rtol=1e-3, atol=1e-6)
 
 
 def test_a_killed_control_ends_with_the_same_bytes(base, store, entries, latent_folder, tmp_path):

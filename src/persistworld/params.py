@@ -201,6 +201,7 @@ class BaseTraining:
     steps: int = 100_000
     batch: int = 32
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(name="adamw", learning_rate=1e-5, weight_decay=0.01))
+    control_optimizer: Optimizer = field(default_factory=Optimizer)  # of the control, which trains post-training's parameters
     warmup: int = 0  # steps of linearly rising rate
     weight_ema: float = 0.0  # 0: the last weights are kept
     precision: Literal["float32", "bfloat16"] = "bfloat16"
@@ -227,6 +228,7 @@ class BaseTraining:
         a_decay(self, where, "weight_ema")
         self.autoencoder_optimizer.check(f"{where}.autoencoder_optimizer")
         self.optimizer.check(f"{where}.optimizer")
+        self.control_optimizer.check(f"{where}.control_optimizer")
         skips = len(self.frame_skips) >= 1 and min(self.frame_skips) >= 1
         require(skips, "base_training.frame_skips", self.frame_skips, "name at least one; 1 is every frame")
         require(self.train_batch >= 0, "base_training.train_batch", self.train_batch, "must be at least 1, or 0 for all at once")

@@ -1,4 +1,4 @@
-"""The control: teacher forcing goes on, with post-training's parameters, optimiser and compute, but never on the model's own history."""
+"""The control: teacher forcing goes on, with post-training's parameters and compute, but never on the model's own history."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,12 +52,14 @@ def train_control(
 ) -> dict[str, Tensor]:
     """Teacher-forced training of the adapter and the action encoder; returns the trained weights, as `trainer.train`.
 
+    What is trained, and how long, is post-training's (`settings`); on what, base training's (`training`). The optimiser is the control's own, for a
+    rate that suits one objective may hurt the other, and a control that is hurt is none.
     Several processes share every batch; the first one alone writes.
     """
     steps = control_steps(settings, training)
     policy = Policy(base, settings.lora, settings.train_action_encoder, seed, settings.gradient_checkpointing)
     average = {n: p.detach().clone() for n, p in policy.theta.items()}
-    optimizer = MatrixOptimizer(policy.theta.values(), settings.optimizer)
+    optimizer = MatrixOptimizer(policy.theta.values(), training.control_optimizer)
     start = 0
     if (state := load_state(run_folder, digest)) is not None:
         start = state["step"]
@@ -75,7 +77,7 @@ def train_control(
         loss = accumulate_gradient(policy.model, batch, sentences, draws, training, settings.train_batch)
         average_gradients(policy.theta.values())
         loss = mean_over_processes(loss).item()
-        share = learning_rate_share(step, steps, decay_from=settings.optimizer.decay_from)
+        share = learning_rate_share(step, steps, decay_from=training.control_optimizer.decay_from)
         norm = optimizer.step(share)
         ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
         log.append({"step": step, "loss": loss, "gradient_norm": norm})
