@@ -52,8 +52,8 @@ def train_control(
 ) -> dict[str, Tensor]:
     """Teacher-forced training of the adapter and the action encoder; returns the trained weights, as `trainer.train`.
 
-    What is trained, and how long, is post-training's (`settings`); on what, base training's (`training`). The optimiser is the control's own, for a
-    rate that suits one objective may hurt the other, and a control that is hurt is none.
+    What is trained, and how long, is post-training's (`settings`); on what, base training's (`training`). The optimiser is its own:
+    a rate that suits one objective may hurt the other, and a control that is hurt is none.
     Several processes share every batch; the first one alone writes.
     """
     steps = control_steps(settings, training)
