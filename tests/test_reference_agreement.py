@@ -22,7 +22,7 @@ from persistworld.world_model.unet import (
     FrameConditionedUNet,
     SingleTokenProcessor,
     build_unet,
-    use_fast_attention,
+    use_fast_layers,
 )
 
 REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
@@ -68,7 +68,7 @@ def reference_unet() -> FrameConditionedUNet:
 def test_unet_reproduces_the_recorded_forward(fast: bool) -> None:
     unet, vectors = reference_unet(), load_file(REFERENCE / "tiny_unet_forward.safetensors")
     if fast:
-        use_fast_attention(unet)
+        use_fast_layers(unet)
     batch = vectors["sample"].shape[0]
     with torch.no_grad():
         output = unet(
