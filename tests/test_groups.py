@@ -145,6 +145,13 @@ def test_plans_are_a_function_of_seed_and_step(entries):
     assert draw(0, 3) != draw(0, 4) and draw(0, 3) != draw(1, 3)
 
 
+def test_groups_take_every_episode_once_before_any_again(entries):
+    """Steps of three groups of four episodes: any four groups that follow a round's start are four episodes."""
+    taken = [e.index for step in range(8) for e in plan_groups(entries, SETTINGS, 5, 0, step, 3).episodes]
+    rounds = [taken[i : i + 4] for i in range(0, 24, 4)]
+    assert all(sorted(one) == [0, 1, 2, 3] for one in rounds) and len({tuple(one) for one in rounds}) > 1
+
+
 def test_curriculum_lengthens_the_prefix(entries):
     settings = dataclasses.replace(SETTINGS, prefix_schedule="curriculum", steps=30)
     longest = [max(plan_groups(entries, settings, 5, 0, step, groups=60).prefixes) for step in (0, 9, 19, 29)]

@@ -28,6 +28,16 @@ def test_every_prefix_is_as_frequent_as_any_other(entries):
     assert len({place.index for plan in plans for place in plan.episodes}) > 1
 
 
+def test_every_episode_comes_once_before_any_comes_again(entries):
+    """Lives are numbered over all groups: each round of as many as there are episodes has them all, in an order of its own."""
+    plans = [plan_streams(entries, SETTINGS, 5, 0, step, 3) for step in range(30)]
+    last_to_first = [zip(plan.episodes[::-1], plan.prefixes[::-1], strict=True) for plan in plans[1:]]
+    begun = [e.index for e in plans[0].episodes[::-1]] + [e.index for pairs in last_to_first for e, prefix in pairs if prefix == 0]
+    rounds = [begun[i : i + len(entries)] for i in range(0, len(begun) - len(entries), len(entries))]
+    assert len(rounds) > 5 and all(len(set(one)) == len(entries) for one in rounds)
+    assert len({tuple(one) for one in rounds}) > 1
+
+
 def test_a_buffer_holds_what_the_model_made(base, store, entries):
     """The first frame of the episode, then the last latent of one of the candidates of each step before."""
     streams = Streams(slice(0, 3), 2, store.latents(0, [0])[0])

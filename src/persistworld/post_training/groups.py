@@ -48,17 +48,27 @@ def plan_groups(
 ) -> Plan:
     """Draw episode, first frame and prefix length P of every group."""
     rng = generator(seed, "groups", step)
+    entries = shuffled(episodes, range(step * groups, (step + 1) * groups), seed, "groups")
     stride = future - 1
     shortest, longest = settings.prefix[0], longest_prefix(settings, step)
     chosen, rows, prefixes = [], [], []
-    for _ in range(groups):
+    for entry in entries:
         prefix = int(torch.randint(shortest, longest + 1, (1,), generator=rng))
         needed = (prefix + settings.branch) * stride + 1
-        entry = episodes[int(torch.randint(len(episodes), (1,), generator=rng))]
         chosen.append(entry)
         rows.append(int(torch.randint(entry.frames - needed + 1, (1,), generator=rng)))
         prefixes.append(prefix)
     return Plan(tuple(chosen), tuple(rows), tuple(prefixes))
+
+
+def shuffled(episodes: Sequence[Entry], draws: Sequence[int], *key: int | str) -> list[Entry]:
+    """The numbered `draws` of an endless sequence that holds every episode once, in a random order, before any comes again.
+
+    What a group teaches is mostly its episode's own (docs/objective.md), so a step should see as many as it can, and a run all alike.
+    """
+    rounds = {draw // len(episodes) for draw in draws}
+    orders = {number: torch.randperm(len(episodes), generator=generator(*key, "round", number)) for number in rounds}
+    return [episodes[int(orders[draw // len(episodes)][draw % len(episodes)])] for draw in draws]
 
 
 def longest_prefix(settings: params.PostTraining, step: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from persistworld import params
 from persistworld.data.manifest import Entry
 from persistworld.distributed import gathered
-from persistworld.post_training.groups import Plan, Samples
+from persistworld.post_training.groups import Plan, Samples, shuffled
 from persistworld.randomness import generator
 from persistworld.rollouts.engine import Starts
 
@@ -28,12 +28,13 @@ def plan_streams(
     longest, stride = settings.prefix[1], future - 1
     period = longest + 1
     needed = (longest + settings.branch) * stride + 1
-    chosen, rows, prefixes = [], [], []
-    for group in range(groups):
-        life, age = divmod(step + group * period // groups, period)
+    lives = [divmod(step + group * period // groups, period) for group in range(groups)]
+    # The last group is the first to end a life: numbered backwards, lives come in the order in which they begin.
+    draws = [life * groups + groups - 1 - group for group, (life, _) in enumerate(lives)]
+    chosen = shuffled(episodes, draws, seed, "streams")
+    rows, prefixes = [], []
+    for group, (entry, (life, age)) in enumerate(zip(chosen, lives, strict=True)):
         rng = generator(seed, "streams", group, life)
-        entry = episodes[int(torch.randint(len(episodes), (1,), generator=rng))]
-        chosen.append(entry)
         rows.append(int(torch.randint(entry.frames - needed + 1, (1,), generator=rng)))
         prefixes.append(step if life == 0 else age)
     return Plan(tuple(chosen), tuple(rows), tuple(prefixes))
