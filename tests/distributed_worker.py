@@ -57,7 +57,8 @@ POST_TRAINING = params.PostTraining(
 
 
 RUNS = {"post_training": POST_TRAINING, "streams": dataclasses.replace(POST_TRAINING, streams=True)}
-CONTROL = dataclasses.replace(POST_TRAINING, steps=1)  # four steps, of four windows each
+CONTROLLED = dataclasses.replace(POST_TRAINING, steps=1)  # four steps, of four windows each
+CONTROL = params.Control(batch=TRAINING.batch)
 READS = 2 * TRAINING.batch  # of latents in a step of base training or of the control: a history and a future each
 SHARED_STAGES = ("latents --shard 0", "latents --shard 1", "manifest", "masks", "scores --model copy_frame")
 EPISODES = [Entry(i, "train", words, None, FRAMES) for i, words in enumerate(INSTRUCTIONS)]
@@ -82,7 +83,7 @@ def train_base(store: LatentStore, run_folder: Path) -> torch.Tensor:
 def train_controlled(store: LatentStore, run_folder: Path) -> torch.Tensor:
     """The trained weights, flat; the log is in `run_folder`."""
     model = make_model(3)
-    return flat(train_control(model, store, EPISODES, CONTROL, TRAINING, HISTORY_INDEX, 0, run_folder, "digest"))
+    return flat(train_control(model, store, EPISODES, CONTROLLED, TRAINING, CONTROL, HISTORY_INDEX, 0, run_folder, "digest"))
 
 
 TEACHER_FORCED = {"base": train_base, "control": train_controlled}

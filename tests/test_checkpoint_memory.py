@@ -66,7 +66,7 @@ def make(folder: Path, channels: tuple[int, ...]) -> None:
     save_world_model(model, folder / "base")
     save_autoencoder(Autoencoder(sizes.autoencoder), folder / "base")
     theta = {n: p.detach() for n, p in Policy(model, SETTINGS.lora, True, seed=0).theta.items()}
-    save_adapter(theta, model, folder / "base", folder / "post_trained", SETTINGS, seed=0)
+    save_adapter(theta, model, folder / "base", folder / "post_trained", [SETTINGS], seed=0)
     write_pickle(flat_tensors(folder / "base"), folder / "flat.pt")
 
 

@@ -77,7 +77,7 @@ def test_a_damaged_index_of_a_shard_is_named(tmp_path: Path, content: str) -> No
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     write_base(folder, VIEWS, 7)
-    write_manifest(folder, SIZES, 0, {})
+    write_manifest(folder, [SIZES], 0, {})
     return folder
 
 

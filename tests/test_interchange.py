@@ -25,6 +25,7 @@ from persistworld import params
 from persistworld.errors import UserError
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import load_world_model, save_adapter
+from persistworld.post_training.control import control_sections
 from persistworld.post_training.export import apply_adapter, export_adapter, merged_tensors
 from persistworld.post_training.policy import ADAPTER, Policy
 from persistworld.stages import export_checkpoint, import_checkpoint
@@ -287,7 +288,7 @@ def trained(base: Path, folder: Path, targets: str) -> tuple[Policy, params.Post
         for weight in policy.theta.values():
             weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
     weights = {n: w.detach() for n, w in policy.theta.items()}
-    save_adapter(weights, policy.base, base, folder, settings, seed=0)
+    save_adapter(weights, policy.base, base, folder, [settings], seed=0)
     return policy, settings
 
 
@@ -367,6 +368,24 @@ def test_the_card_says_what_is_known_and_nothing_more(imported: Path, tmp_path: 
     assert "128 episodes of a simulated tabletop" in simulated
     other = card(dataclasses.replace(known, post_training=params.PostTraining()))  # params.yaml has changed since it was trained
     assert other.count("not stated") == 2 and "droid_1.0.1" not in other and "base_model:" not in other
+
+
+def test_the_controls_card_holds_for_the_parameters_that_made_it(imported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are three sections: a change of any of them, and the card states nothing."""
+    monkeypatch.chdir(tmp_path)
+    policy, settings = trained(imported, tmp_path / "made", "attention")
+    known = dataclasses.replace(Params(), post_training=settings)
+    weights = {n: w.detach() for n, w in policy.theta.items()}
+    save_adapter(weights, policy.base, imported, tmp_path / "teacher_forced", control_sections(known), seed=0)
+
+    def card(**sections: object) -> str:
+        export_adapter(tmp_path / "teacher_forced", tmp_path / "adapter", dataclasses.replace(known, **sections))
+        return (tmp_path / "adapter" / "README.md").read_text()
+
+    assert "not stated" not in card() and "192 x 320 pixels" in card()
+    for other in ({"control": params.Control(batch=4)}, {"base_training": params.BaseTraining(sigma_std=1.0)}):
+        assert card(**other).count("not stated") == 2
+    assert card(post_training=params.PostTraining()).count("not stated") == 2
 
 
 def test_adapter_of_another_base_and_export_of_none(

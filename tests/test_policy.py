@@ -1,6 +1,7 @@
 """The trained part: which weights it is, that merging is exact, and that files lead back to the same model."""
 
 import copy
+import dataclasses
 
 import peft
 import pytest
@@ -74,6 +75,40 @@ def test_merged_weights_predict_what_the_adapter_predicts(base, targets):
     assert torch.equal(predict(policy.merged(policy.old)), predict(base))  # merging leaves nothing behind
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("targets", TARGETS)
+def test_theta_through_merged_weights_is_theta_through_layers(base, targets, checkpointing):
+    """The same names, start, predictions and gradients; nothing of the base is copied or trained."""
+    lora = params.Lora(rank=3, alpha=6.0, targets=targets)
+    layers = Policy(base, lora, True, seed=0)
+    merged = Policy(base, dataclasses.replace(lora, merged=True), True, seed=0, gradient_checkpointing=checkpointing)
+    assert list(merged.theta) == list(layers.theta)
+    assert {id(p) for p in base.unet.parameters()} <= {id(p) for p in merged.model.unet.parameters()}
+    rng = torch.Generator().manual_seed(1)
+    for name, weight in layers.theta.items():
+        assert torch.equal(merged.theta[name], weight)
+        with torch.no_grad():
+            weight += 0.05 * torch.randn(weight.shape, generator=rng)
+            merged.theta[name].copy_(weight)
+    x_sigma, sigma, condition = inputs(base)
+    for policy in (layers, merged):
+        x0 = policy.model.predict_x0(x_sigma, sigma, policy.model.context(condition))
+        (x0**2).mean().backward()
+    torch.testing.assert_close(predict(merged.model), predict(layers.model), rtol=1e-5, atol=1e-5)
+    assert not any(p.requires_grad or p.grad is not None for p in base.parameters())
+    for name, weight in layers.theta.items():
+        scale = weight.grad.abs().max().item()
+        torch.testing.assert_close(merged.theta[name].grad, weight.grad, rtol=1e-3, atol=1e-4 * scale + 1e-7)
+
+
+def test_merged_weights_are_summed_in_float32_under_autocast(base):
+    policy = Policy(base, dataclasses.replace(SETTINGS.lora, merged=True), True, seed=0)
+    layer = policy.model.unet.conv_in
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.weight.dtype == torch.float32
+        assert layer(torch.zeros(1, layer.in_channels, 4, 4)).dtype == torch.bfloat16
+
+
 def test_what_is_trained(base):
     """Paper, section 4: LoRA on the U-Net and the action encoder; nothing else asks for a gradient."""
     policy = Policy(base, SETTINGS.lora, True, seed=0)
@@ -102,7 +137,7 @@ def folders(base, tmp_path_factory):
     root = tmp_path_factory.mktemp("checkpoints")
     save_world_model(base, root / "base")
     policy = moved(base)
-    save_adapter(policy.theta, base, root / "base", root / "post_trained", SETTINGS, seed=5)
+    save_adapter(policy.theta, base, root / "base", root / "post_trained", [SETTINGS], seed=5)
     return root, policy
 
 
@@ -123,7 +158,7 @@ def test_checkpoint_round_trip(base, folders):
 def test_an_untrained_action_encoder_is_the_bases(base, folders, tmp_path):
     root, _ = folders
     policy = moved(base, train_action_encoder=False)
-    save_adapter(policy.theta, base, root / "base", tmp_path / "run", SETTINGS, seed=0)
+    save_adapter(policy.theta, base, root / "base", tmp_path / "run", [SETTINGS], seed=0)
     loaded = load_world_model(tmp_path / "run", root / "base")
     assert torch.equal(predict(loaded), predict(policy.merged(policy.theta)))
 
@@ -132,7 +167,7 @@ def test_half_a_base_is_enough(base, folders, tmp_path):
     """A shipped base is stored in float16; its adapter is merged in float32."""
     save_world_model(base, tmp_path / "base", half=True)
     policy = moved(load_world_model(tmp_path / "base"))
-    save_adapter(policy.theta, base, tmp_path / "base", tmp_path / "run", SETTINGS, seed=0)
+    save_adapter(policy.theta, base, tmp_path / "base", tmp_path / "run", [SETTINGS], seed=0)
     assert torch.equal(predict(load_world_model(tmp_path / "run")), predict(policy.merged(policy.theta)))
 
 

@@ -23,6 +23,7 @@ from persistworld.post_training.trainer import Data, keep_candidates, score_grou
 from persistworld.stages.post_training import provenance
 from persistworld.training_state import load_state, save_state
 from persistworld.world_model.checkpoint import save_world_model
+from persistworld.world_model.model import WorldModel
 
 SETTINGS = params.PostTraining(
     steps=3,
@@ -41,9 +42,8 @@ SETTINGS = params.PostTraining(
     train_batch=3,
     save_every=1,
 )
+CONTROL = params.Control(batch=3, optimizer=params.Optimizer(learning_rate=1e-3))
 TRAINING = params.BaseTraining(
-    batch=3,
-    control_optimizer=params.Optimizer(learning_rate=1e-3),
     frame_skips=(1,),
     history_rule="buffer",
     precision="float32",
@@ -104,7 +104,7 @@ def log_without_seconds(path) -> pd.DataFrame:
 def checkpoint_bytes(weights, base, tmp_path, name) -> dict[str, bytes]:
     if not (tmp_path / "base").exists():
         save_world_model(base, tmp_path / "base")
-    save_adapter(weights, base, tmp_path / "base", tmp_path / name, SETTINGS, seed=0)
+    save_adapter(weights, base, tmp_path / "base", tmp_path / name, [SETTINGS], seed=0)
     return {p.name: p.read_bytes() for p in (tmp_path / name).iterdir()}
 
 
@@ -249,6 +249,24 @@ def test_rewards_turned_round_turn_the_first_gradient_round(candidates):
     torch.testing.assert_close(there, -back, rtol=1e-3, atol=1e-4 * there.abs().max().item())
 
 
+def test_a_reference_that_is_theta_needs_no_pass_of_its_own(candidates, monkeypatch):
+    """`old_ema_slope` 0: with old a copy of theta, the same gradient from a U-Net pass less for each part."""
+    policy, samples, rewards = candidates
+    with torch.no_grad():
+        for name, weight in policy.theta.items():
+            weight += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+            policy.old[name].copy_(weight)
+    passes, predict = [], WorldModel.predict_x0
+    monkeypatch.setattr(WorldModel, "predict_x0", lambda *inputs: passes.append(1) or predict(*inputs))
+    expected = gradients(policy, samples, rewards, dataclasses.replace(SETTINGS, kl_weight=0.5))
+    with_old = len(passes)
+    for same in ({"old_ema_slope": 0.0}, {"old_ema_max": 0.0}):
+        passes.clear()
+        found = gradients(policy, samples, rewards, dataclasses.replace(SETTINGS, kl_weight=0.5, **same))
+        assert len(passes) == with_old * 2 // 3
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
 def test_steps_on_one_batch_lower_its_loss(candidates):
     policy, samples, rewards = candidates
     optimizer = MatrixOptimizer(policy.theta.values(), params.Optimizer(learning_rate=3e-3))
@@ -264,9 +282,10 @@ def test_the_control_spends_what_post_training_spends():
     one forward, one backward (2), and forwards of old and base. A teacher-forced step: 3 windows, forward and backward.
     """
     assert post_training_cost(SETTINGS) == 3 * 2 * ((0.5 + 4) * 2 + 2 * (1 + 2 + 2))
-    assert control_steps(SETTINGS, TRAINING) == round(3 * 2 * 19 / 9)
+    assert control_steps(SETTINGS, CONTROL.batch) == round(3 * 2 * 19 / 9)
     everything = dataclasses.replace(SETTINGS, keep=0, branch=2, kl_weight=0.0)
     assert post_training_cost(everything) == 3 * 2 * ((0.5 + 8) * 2 + 8 * (1 + 2 + 1))
+    assert post_training_cost(dataclasses.replace(everything, old_ema_slope=0.0)) == 3 * 2 * ((0.5 + 8) * 2 + 8 * (1 + 2))
 
 
 def test_the_control_counts_guidance_and_the_curriculum():
@@ -277,7 +296,7 @@ def test_the_control_counts_guidance_and_the_curriculum():
     even = dataclasses.replace(SETTINGS, prefix=(0, 4))
     assert post_training_cost(growing) == post_training_cost(even)
     small = dataclasses.replace(SETTINGS, steps=1, groups=1, candidates=2, keep=0)
-    assert control_steps(small, dataclasses.replace(TRAINING, batch=1000)) == 1
+    assert control_steps(small, 1000) == 1
 
 
 def test_a_run_is_never_resumed_on_other_data(tmp_path, monkeypatch):
@@ -298,7 +317,7 @@ def test_the_control_accumulates_its_gradient(base, store, entries, tmp_path):
     found = []
     for part in (3, 1):
         settings = dataclasses.replace(SETTINGS, steps=1, train_batch=part)
-        train_control(base, store, entries, settings, TRAINING, HISTORY_INDEX, 0, tmp_path / str(part), "digest")
+        train_control(base, store, entries, settings, TRAINING, CONTROL, HISTORY_INDEX, 0, tmp_path / str(part), "digest")
         found.append(pd.read_csv(tmp_path / str(part) / "log.csv"))
     pd.testing.assert_frame_equal(*found, rtol=1e-3)
 
@@ -307,11 +326,11 @@ def test_the_controls_rate_is_its_own(base, store, entries, tmp_path):
     """Its one step is ten times as long at ten times its rate, and the same at ten times post-training's."""
     found = {}
     for own, other in ((1e-3, 1e-3), (1e-2, 1e-3), (1e-3, 1e-2)):
-        training = dataclasses.replace(TRAINING, control_optimizer=params.Optimizer(learning_rate=own), batch=12)
+        control = params.Control(batch=12, optimizer=params.Optimizer(learning_rate=own))
         settings = dataclasses.replace(SETTINGS, steps=1, optimizer=params.Optimizer(learning_rate=other))
-        assert control_steps(settings, training) == 1
+        assert control_steps(settings, control.batch) == 1
         folder = tmp_path / f"{own}-{other}"
-        weights = train_control(base, store, entries, settings, training, HISTORY_INDEX, 0, folder, "digest")
+        weights = train_control(base, store, entries, settings, TRAINING, control, HISTORY_INDEX, 0, folder, "digest")
         found[own, other] = weights["action_encoder.action_encode.0.weight"]
     start = base.state_dict()["action_encoder.action_encode.0.weight"]
     assert torch.equal(found[1e-3, 1e-3], found[1e-3, 1e-2])
@@ -320,11 +339,11 @@ def test_the_controls_rate_is_its_own(base, store, entries, tmp_path):
 
 def test_a_killed_control_ends_with_the_same_bytes(base, store, entries, latent_folder, tmp_path):
     settings = dataclasses.replace(SETTINGS, steps=1)
-    steps = control_steps(settings, TRAINING)
+    steps = control_steps(settings, CONTROL.batch)
     assert steps == 4
 
     def run(folder, store, digest="digest"):
-        return train_control(base, store, entries, settings, TRAINING, HISTORY_INDEX, 0, folder, digest)
+        return train_control(base, store, entries, settings, TRAINING, CONTROL, HISTORY_INDEX, 0, folder, digest)
 
     whole = run(tmp_path / "whole", store)
     with pytest.raises(Killed):

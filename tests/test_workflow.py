@@ -384,7 +384,7 @@ def test_at_the_papers_scale_a_job_is_a_process_for_each_of_its_gpus(droid):
     assert "persistworld tables --threads 1" in found
     # Eight processes share the preset's groups and its control's batch evenly; torchrun leaves the stage its options.
     params = load_params(droid / "params.yaml")
-    assert params.post_training.groups % 8 == params.base_training.batch % 8 == 0
+    assert params.post_training.groups % 8 == params.control.batch % 8 == 0
     _, *options = launch.format(2, "post_training --run post_trained --threads 1").split()
     assert _run(droid, "torch.distributed.run", *options, "--help").count("usage: persistworld post_training") == 2
 

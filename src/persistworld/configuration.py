@@ -20,9 +20,10 @@ import yaml
 from persistworld.errors import UserError
 
 
-def digest(section: Any) -> str:
-    """A short hash of a section (or of all parameters), for checkpoints' manifests."""
-    return hashlib.sha256(json.dumps(dataclasses.asdict(section), sort_keys=True).encode()).hexdigest()[:16]
+def digest(*sections: Any) -> str:
+    """A short hash of sections (or of all parameters), for checkpoints' manifests."""
+    content = json.dumps([dataclasses.asdict(section) for section in sections], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def nearest(name: str, known: Collection[str]) -> str:

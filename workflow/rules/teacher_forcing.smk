@@ -8,7 +8,7 @@ rule teacher_forcing:
         checkpoint=directory("checkpoints/teacher_forced"),
         training="results/training/teacher_forced.csv",
     params:
-        **sections("base_training", "post_training", "rollout.history_index", "seed"),
+        **sections("base_training", "control", "post_training", "rollout.history_index", "seed"),
     log:
         "logs/teacher_forcing.log",
     benchmark:

@@ -125,10 +125,19 @@ def draw_batch(
 
 
 def accumulate_gradient(
-    model: WorldModel, batch: Batch, sentences: list[str], draws: Draws, training: params.BaseTraining, part: int
+    model: WorldModel,
+    batch: Batch,
+    sentences: list[str],
+    draws: Draws,
+    training: params.BaseTraining,
+    part: int,
+    key: str = "base_training.batch",
 ) -> Tensor:
-    """The loss of this process's share of a batch, without its graph; its gradient is added up, `part` windows a backward pass."""
-    rows = own_share(len(batch.future), "base_training.batch")
+    """The loss of this process's share of a batch, without its graph; its gradient is added up, `part` windows a backward pass.
+
+    key: the parameter that says how many windows there are.
+    """
+    rows = own_share(len(batch.future), key)
     total = torch.zeros((), device=model.device)
     for start in range(rows.start, rows.stop, part):
         own = slice(start, min(start + part, rows.stop))

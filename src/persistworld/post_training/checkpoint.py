@@ -5,11 +5,12 @@ manifest.json, whose parents pin the base's bytes.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from persistworld import params
 from persistworld.errors import UserError
 from persistworld.files import read_json, sha256, write_json
 from persistworld.post_training.policy import ADAPTER, lora_config, merge_into
@@ -23,9 +24,14 @@ PEFT_PREFIX = "base_model.model."
 
 
 def save_adapter(
-    weights: dict[str, Tensor], base: WorldModel, base_folder: Path, folder: Path, settings: params.PostTraining, seed: int
+    weights: dict[str, Tensor],
+    base: WorldModel,
+    base_folder: Path,
+    folder: Path,
+    sections: Sequence[Any],
+    seed: int,
 ) -> None:
-    """Write trained `weights` (names as in `Policy.theta`) into `folder`."""
+    """Write trained `weights` (names as in `Policy.theta`) into `folder`. sections: the parameters that made them, post_training first."""
     folder.mkdir(parents=True, exist_ok=True)
     adapter = {
         PEFT_PREFIX + name.removeprefix("unet.").replace(f".{ADAPTER}.weight", ".weight"): tensor
@@ -33,12 +39,12 @@ def save_adapter(
         if ".lora_" in name
     }
     write_tensors(adapter, folder / ADAPTER_WEIGHTS)
-    config = lora_config(base.unet, settings.lora).to_dict()
+    config = lora_config(base.unet, sections[0].lora).to_dict()
     config["target_modules"] = sorted(config["target_modules"])
     write_json(folder / ADAPTER_CONFIG, json.loads(json.dumps(config, default=lambda v: getattr(v, "value", str(v)))))
     encoder = {n: t for n, t in weights.items() if n.startswith("action_encoder.")}
     write_tensors(encoder, folder / ACTION_ENCODER)
-    write_manifest(folder, settings, seed, {"base": base_folder / WEIGHTS})
+    write_manifest(folder, sections, seed, {"base": base_folder / WEIGHTS})
 
 
 def load_world_model(folder: str | Path, base_folder: str | Path | None = None) -> WorldModel:

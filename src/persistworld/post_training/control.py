@@ -1,5 +1,6 @@
 """The control: teacher forcing goes on, with post-training's parameters and compute, but never on the model's own history."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,14 +30,19 @@ def post_training_cost(settings: params.PostTraining) -> float:
     kept = 2 * settings.keep or settings.candidates
     passes = settings.sampler.steps * (1 + (settings.sampler.guidance > 1))
     sampled = (mean_prefix + settings.candidates * settings.branch) * passes
-    reference = 1 + (settings.kl_weight > 0)
+    reference = (not settings.old_is_theta) + (settings.kl_weight > 0)
     updated = kept * settings.branch * (1 + BACKWARD + reference)
     return settings.steps * settings.groups * (sampled + updated)
 
 
-def control_steps(settings: params.PostTraining, training: params.BaseTraining) -> int:
-    """Teacher-forced steps for the same number of U-Net evaluations."""
-    return max(1, round(post_training_cost(settings) / (training.batch * (1 + BACKWARD))))
+def control_steps(settings: params.PostTraining, batch: int) -> int:
+    """Teacher-forced steps of `batch` windows for the same number of U-Net evaluations."""
+    return max(1, round(post_training_cost(settings) / (batch * (1 + BACKWARD))))
+
+
+def control_sections(whole: params.Params) -> tuple[params.PostTraining, params.BaseTraining, params.Control]:
+    """The parameters that make the control."""
+    return whole.post_training, whole.base_training, whole.control
 
 
 def train_control(
@@ -45,6 +51,7 @@ def train_control(
     episodes: Sequence[Entry],
     settings: params.PostTraining,
     training: params.BaseTraining,
+    control: params.Control,
     history_index: tuple[int, ...],
     seed: int,
     run_folder: Path,
@@ -52,14 +59,14 @@ def train_control(
 ) -> dict[str, Tensor]:
     """Teacher-forced training of the adapter and the action encoder; returns the trained weights, as `trainer.train`.
 
-    What is trained, and how long, is post-training's (`settings`); on what, base training's (`training`). The optimiser is its own:
-    a rate that suits one objective may hurt the other, and a control that is hurt is none.
+    What is trained, and how long, is post-training's (`settings`); on what, base training's (`training`). Batch and optimiser are its own
+    (`control`): a rate that suits one objective may hurt the other, and a control that is hurt is none.
     Several processes share every batch; the first one alone writes.
     """
-    steps = control_steps(settings, training)
+    steps, training = control_steps(settings, control.batch), dataclasses.replace(training, batch=control.batch)
     policy = Policy(base, settings.lora, settings.train_action_encoder, seed, settings.gradient_checkpointing)
     average = {n: p.detach().clone() for n, p in policy.theta.items()}
-    optimizer = MatrixOptimizer(policy.theta.values(), training.control_optimizer)
+    optimizer = MatrixOptimizer(policy.theta.values(), control.optimizer)
     start = 0
     if (state := load_state(run_folder, digest)) is not None:
         start = state["step"]
@@ -74,10 +81,10 @@ def train_control(
     materials = Materials(base, store, episodes, training, history_index, seed, "teacher_forcing")
     for step in track(range(start, steps), steps, "teacher forcing", start):
         batch, sentences, draws = materials[step]
-        loss = accumulate_gradient(policy.model, batch, sentences, draws, training, settings.train_batch)
+        loss = accumulate_gradient(policy.model, batch, sentences, draws, training, settings.train_batch, "control.batch")
         average_gradients(policy.theta.values())
         loss = mean_over_processes(loss).item()
-        share = learning_rate_share(step, steps, decay_from=training.control_optimizer.decay_from)
+        share = learning_rate_share(step, steps, decay_from=control.optimizer.decay_from)
         norm = optimizer.step(share)
         ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
         log.append({"step": step, "loss": loss, "gradient_norm": norm})

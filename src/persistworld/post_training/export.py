@@ -10,6 +10,7 @@ from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_base, read_adapter
+from persistworld.post_training.control import control_sections
 from persistworld.post_training.policy import merged_weights
 from persistworld.world_model.fetch import known_model
 from persistworld.world_model.interchange import flat_tensors
@@ -103,11 +104,13 @@ def export_adapter(folder: Path, output: Path, params: Params) -> None:
 
 def _card(folder: Path, name: str, params: Params) -> str:
     manifest, config = read_json(folder / MANIFEST), read_json(folder / ADAPTER_CONFIG)
-    current = manifest["params"] in {digest(params.for_run(run).post_training) for run in ("post_trained", *params.variants)}
+    control = folder.name == "teacher_forced"
+    runs = {digest(params.for_run(run).post_training) for run in ("post_trained", *params.variants)}
+    current = manifest["params"] in ({digest(*control_sections(params))} if control else runs)
     repository = _base_repository(params) if current else None
     return CARD.format(
         name=name,
-        method=CONTROL if folder.name == "teacher_forced" else POST_TRAINED,
+        method=CONTROL if control else POST_TRAINED,
         base_model=f"base_model: {repository}\nbase_model_relation: adapter\n" if repository else "",
         base=f"`{repository}` at `{params.base_checkpoint.revision}`" if repository else "a checkpoint that is not on the hub",
         data=_data(params) if current else OTHER_PARAMETERS,

@@ -1,16 +1,19 @@
 """The trainable part: LoRA on the U-Net (peft) and the whole action encoder; and plain copies of the model with it merged in.
 
-`theta` learns and `old` follows it (paper 3.2, Algorithm 1). Only theta's loss needs the adapter as layers of its own; sampling and the
-reference's predictions use a plain U-Net with the adapter merged, which is exact and costs nothing per step. The three models share
-every weight that stays the base's.
+`theta` learns and `old` follows it (paper 3.2, Algorithm 1). Sampling and the reference's predictions use a plain U-Net with the adapter
+merged, which is exact and costs nothing per step. Theta's loss has the adapter as layers of its own, peft's, or, where `lora.merged` says
+so, as a sum with the weight that it adapts. The three models share every weight that stays the base's.
 """
 
+import contextlib
 import copy
 from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from persistworld import params
 from persistworld.world_model.model import WorldModel
@@ -34,6 +37,8 @@ class Policy:
         if gradient_checkpointing:
             self.model.unet.enable_gradient_checkpointing()
         self.theta = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if lora.merged:
+            sum_into_weights(self.model.unet, self.scale)
         self.old = {n: p.detach().clone() for n, p in self.theta.items()}
         self._merged = _copy_sharing(base, own={n for n, _ in merged_weights(dict(base.named_parameters()), self.theta, self.scale)})
 
@@ -41,6 +46,36 @@ class Policy:
         """The plain world model with `weights` (of theta's names and shapes) merged in; valid until the next call."""
         merge_into(self._merged, self.base, weights, self.scale)
         return self._merged
+
+
+class AdaptedWeight(nn.Module):
+    """W + scale * B A as a layer's weight, computed anew whenever the layer looks at it; its gradient goes on to A and B."""
+
+    def __init__(self, down: nn.Parameter, up: nn.Parameter, scale: float) -> None:
+        super().__init__()
+        self.down, self.up, self.scale = down, up, scale
+
+    def forward(self, weight: Tensor) -> Tensor:
+        kind = weight.device.type  # which may be meta, where sizes alone are computed
+        exact = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
+        with exact:  # the layer rounds the sum as it would round W
+            return (weight + adapter_product(self.down, self.up, self.scale).reshape(weight.shape)).to(weight.dtype)
+
+
+def sum_into_weights(unet: nn.Module, scale: float) -> None:
+    """Put the adapted layers back in place of peft's, each with its adapter added to its weight: the same function of A and B, one product
+    where the layers had three."""
+    for name, layer in [(n, m) for n, m in unet.named_modules() if isinstance(m, BaseTunerLayer)]:
+        plain = layer.get_base_layer()
+        parametrize.register_parametrization(
+            plain, "weight", AdaptedWeight(layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight, scale)
+        )
+        unet.set_submodule(name, plain)
+
+
+def adapter_product(down: Tensor, up: Tensor, scale: float) -> Tensor:
+    """scale * B A in float32, (out, in * kernel). Linear layers and convolutions alike: A carries the kernel, B is 1 x 1."""
+    return scale * (up.float().flatten(1) @ down.float().flatten(1))
 
 
 def _copy_sharing(base: WorldModel, own: Collection[str]) -> WorldModel:
@@ -80,12 +115,12 @@ def merged_weights(origin: Mapping[str, Tensor], weights: Mapping[str, Tensor], 
     """Name and value of each weight of `origin` that `weights` changes: W + scale * B A in float32 where they hold an adapter
     (`<module>.lora_A.weight` and `lora_B`, with or without the adapter's name in between), else what they hold.
 
-    A negative scale takes a merged adapter out again. Linear layers and convolutions alike (A carries the kernel, B is 1 x 1).
+    A negative scale takes a merged adapter out again.
     """
     for name, down in weights.items():
         stem, adapter, rest = name.partition(".lora_A.")
         if adapter:
-            up, weight = weights[f"{stem}.lora_B.{rest}"].float(), origin[f"{stem}.weight"].float()
-            yield f"{stem}.weight", weight + scale * (up.flatten(1) @ down.float().flatten(1)).reshape(weight.shape)
+            up, weight = weights[f"{stem}.lora_B.{rest}"], origin[f"{stem}.weight"].float()
+            yield f"{stem}.weight", weight + adapter_product(down, up, scale).reshape(weight.shape)
         elif ".lora_B." not in name:
             yield name, down

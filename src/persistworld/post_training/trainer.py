@@ -196,7 +196,8 @@ def update(
     Means are over the samples of all processes, as each group keeps as many: their gradients and losses add up.
     """
     kept = keep_candidates(samples, rewards, settings, seed, step)
-    old, count = policy.merged(policy.old), len(kept.x0) // len(rewards) * settings.groups
+    old = None if settings.old_is_theta else policy.merged(policy.old)
+    count = len(kept.x0) // len(rewards) * settings.groups
     compared = count if settings.kl_weight > 0 else int(samples.first_group == 0)  # with the base
     totals = {"loss": 0.0, "drift_old": 0.0, "drift_base": 0.0}
     for rows in torch.arange(len(kept.x0)).split(settings.train_batch):
@@ -204,9 +205,9 @@ def update(
         x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]
         near = slice(0, int((rows < compared).sum()))
         with autocast(x0.device, settings.precision):
-            with torch.no_grad():
-                x0_old = old.predict_x0(x_sigma, sigma, old.context(condition))
             x0_theta = policy.model.predict_x0(x_sigma, sigma, policy.model.context(condition))
+            with torch.no_grad():
+                x0_old = x0_theta.detach() if old is None else old.predict_x0(x_sigma, sigma, old.context(condition))
         loss = nft_loss(x0_theta, x0_old, x0, kept.r[rows], settings.beta, settings.loss_weighting, sigma).sum() / count
         totals["drift_old"] += squared_distance(x0_theta, x0_old).sum().item() / count
         if near.stop:

@@ -115,7 +115,7 @@ def _leave_out_text(given: WorldModel) -> None:
         write_safetensors({name: tensor for name, tensor in tensors.items() if not name.startswith(TEXT)}, part / WEIGHTS)
         config = dataclasses.replace(given, use_text=False)
         write_json(part / CONFIG, read_json(FETCHED / CONFIG) | {"world_model": dataclasses.asdict(config)})
-        write_manifest(part, config, 0, {"with_text": FETCHED / WEIGHTS})
+        write_manifest(part, [config], 0, {"with_text": FETCHED / WEIGHTS})
 
 
 def _check_views(params: Params, trained: int) -> None:

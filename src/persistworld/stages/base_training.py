@@ -64,7 +64,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         save_world_model(model, folder, half=True)
         if perceptual.exists():
             shutil.copyfile(perceptual, folder / TABLETOP_FILE)
-        write_manifest(folder, params.base_training, params.seed, {"start_from": Path(start_from) / WEIGHTS} if start_from else {})
+        write_manifest(folder, [params.base_training], params.seed, {"start_from": Path(start_from) / WEIGHTS} if start_from else {})
     print(f"base checkpoint: {output}")
 
 

@@ -53,7 +53,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     if not processes().is_main_process:
         return
     with atomic_path(f"checkpoints/{args.run}") as folder:
-        save_adapter(weights, base, BASE, folder, settings, params.seed)
+        save_adapter(weights, base, BASE, folder, [settings], params.seed)
     publish_log(run_folder, args.run)
 
 

@@ -10,7 +10,7 @@ from persistworld.distributed import device, processes
 from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import save_adapter
-from persistworld.post_training.control import train_control
+from persistworld.post_training.control import control_sections, train_control
 from persistworld.stages.post_training import BASE, provenance, publish_log
 from persistworld.world_model.checkpoint import load_base_model
 
@@ -18,15 +18,15 @@ RUN = "teacher_forced"
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    settings, training = params.post_training, params.base_training
+    sections = control_sections(params)
     base = load_base_model(BASE).to(device())
     episodes = load_manifest("data/manifest.json").long_enough("train", base.config.future)
-    made_from = provenance(params, settings, training)
-    run_folder = Path("runs") / RUN / f"{digest(settings)}-{digest(training)}"
+    made_from = provenance(params, *sections)
+    run_folder = Path("runs") / RUN / digest(*sections)
     store, index = LatentStore("data/latents"), params.rollout.history_index
-    weights = train_control(base, store, episodes, settings, training, index, params.seed, run_folder, made_from)
+    weights = train_control(base, store, episodes, *sections, index, params.seed, run_folder, made_from)
     if not processes().is_main_process:
         return
     with atomic_path(f"checkpoints/{RUN}") as folder:
-        save_adapter(weights, base, BASE, folder, settings, params.seed)
+        save_adapter(weights, base, BASE, folder, sections, params.seed)
     publish_log(run_folder, RUN)

@@ -7,6 +7,7 @@ autoencoder.{safetensors,json}, and manifest.json. A post-trained one holds adap
 import dataclasses
 import importlib.metadata
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,12 @@ def load_base_model(folder: str | Path) -> WorldModel:
     return model.eval().requires_grad_(False)
 
 
-def write_manifest(folder: Path, section: Any, seed: int, parents: dict[str, Path]) -> None:
+def write_manifest(folder: Path, sections: Sequence[Any], seed: int, parents: dict[str, Path]) -> None:
     """What made the checkpoint: parameters' hash, parents' hashes, seed, git commit, versions, and its files' hashes."""
     write_json(
         folder / MANIFEST,
         {
-            "params": digest(section),
+            "params": digest(*sections),
             "seed": seed,
             "parents": {name: sha256(path) for name, path in parents.items()},
             "files": {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST and p.is_file()},

@@ -151,7 +151,7 @@ def import_checkpoint(
         if tokenizer is not None:
             save_tokenizer(tokenizer, part)
         parents = {"imported": origin} if origin.is_file() else {}
-        write_manifest(part, config, 0, parents | ({} if tokenizer is None else {"tokenizer": tokenizer_folder / "tokenizer.json"}))
+        write_manifest(part, [config], 0, parents | ({} if tokenizer is None else {"tokenizer": tokenizer_folder / "tokenizer.json"}))
 
 
 def flat_tensors(folder: Path, image_encoder: bool = True) -> Tensors:
