@@ -25,6 +25,7 @@ from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
 SETTINGS = params.PostTraining(lora=params.Lora(rank=4, alpha=4.0))
 MEASURE = """
+import os
 import sys
 from pathlib import Path
 from persistworld import params
@@ -48,11 +49,15 @@ def read(kind, folder):
 
 small, large = map(Path, sys.argv[1:])
 for kind in ("base", "post_trained", "flat"):
+    if os.fork():  # a process each: what the allocator keeps of one load must not hide the next
+        os.wait()
+        continue
     read(kind, small)  # whatever is imported on first use is imported now
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
     read(kind, large)
-    print(kind, status("VmHWM") - before)
+    print(kind, status("VmHWM") - before, flush=True)
+    os._exit(0)
 """
 
 
