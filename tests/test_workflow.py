@@ -358,6 +358,12 @@ def test_on_the_tabletop_a_job_is_one_process(repository):
     assert all(command.startswith("persistworld ") for command in found)
 
 
+def test_post_training_and_its_control_have_half_of_the_cores_each(repository):
+    found = commands(snakemake("--dry-run", "--printshellcmds", "--forceall", "--cores", "8", cwd=repository))
+    assert {"persistworld post_training --run post_trained --threads 4", "persistworld teacher_forcing --threads 4"} <= found
+    assert "persistworld episodes --threads 8" in found
+
+
 @pytest.fixture(scope="module")
 def droid(tmp_path_factory):
     """An empty clone with the preset droid, its 512 shards as one."""

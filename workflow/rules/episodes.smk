@@ -11,7 +11,7 @@ rule episodes:
         "results/benchmarks/episodes.tsv"
     conda:
         "../envs/persistworld.yml"
-    threads: 2
+    threads: workflow.cores or 2
     priority: 100
     resources:
         mem_mb=2000,

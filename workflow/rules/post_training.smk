@@ -18,7 +18,7 @@ rule post_training:
         "results/benchmarks/post_training-{run}.tsv"
     conda:
         "../envs/persistworld.yml"
-    threads: 1
+    threads: HALF_OF_CORES
     priority: 90
     resources:
         mem_mb=2500,

@@ -15,7 +15,7 @@ rule teacher_forcing:
         "results/benchmarks/teacher_forcing.tsv"
     conda:
         "../envs/persistworld.yml"
-    threads: 1
+    threads: HALF_OF_CORES
     priority: 80
     resources:
         mem_mb=2500,
