@@ -33,7 +33,7 @@ record: .venv/ready
 # Put this run's metrics and film strips beside those of other presets.
 keep:
 	mkdir -p results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
-	cp results/metrics/*.json results/figures/figure_3.png results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
+	cp $(addprefix results/metrics/,$(addsuffix .json,masks paired paired_details table_1 table_2)) results/figures/figure_3.png results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
 
 lint: .venv/ready
 	$(BIN)/ruff check

@@ -52,16 +52,13 @@ def table_blocks(cells: dict[CellKey, Cell], details: dict[str, Any], table: str
 
 
 def _page_wide(block: Block) -> list[Block]:
-    """The block in parts of two headings (six columns), which is what fits on a page."""
-    width = 2 * len(METRICS)
-    return [
-        Block(
-            block.caption,
-            block.groups[i : i + 2],
-            [(name, entries[width * i // 2 : width * i // 2 + width]) for name, entries in block.rows],
-        )
-        for i in range(0, len(block.groups), 2)
-    ]
+    """The block in parts of two headings (six columns), which is what fits on a page; of several, each caption names its own."""
+    width, parts = 2 * len(METRICS), []
+    for i in range(0, len(block.groups), 2):
+        groups = block.groups[i : i + 2]
+        caption = block.caption if len(block.groups) <= 2 else f"{block.caption} ({', '.join(groups)})"
+        parts.append(Block(caption, groups, [(name, entries[width * i // 2 : width * i // 2 + width]) for name, entries in block.rows]))
+    return parts
 
 
 def _run_block(cells: dict[CellKey, Cell], table: str, protocol: str, settings: Settings, headline: bool) -> Block:
