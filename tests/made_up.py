@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from conftest import HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES
 
 from persistworld.cli import main
+from persistworld.data.latents import encode_episodes, join_shard
 from persistworld.data.poses import PoseStatistics
 from persistworld.data.video import write_video
 from persistworld.metrics.perceptual import TABLETOP_FILE
@@ -88,3 +90,11 @@ def stages(*commands: str) -> None:
     """Run stages in the working directory, in this process."""
     for command in commands:
         assert main([*command.split(), "--threads", "1"]) == 0, command
+
+
+def encode_shard(source, indices, settings, latents, autoencoder, seed: int, path: Path) -> None:
+    """A whole shard in one go, as the stages make it of its episodes."""
+    parts = path.parent / f"{path.stem}.parts"
+    bad = encode_episodes(source, indices, settings, latents, autoencoder, seed, parts, path.stem)
+    join_shard(indices, bad, parts, path)
+    shutil.rmtree(parts, ignore_errors=True)

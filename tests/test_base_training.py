@@ -17,6 +17,7 @@ from persistworld.data.poses import pose_statistics
 from persistworld.errors import UserError
 from persistworld.randomness import generator
 from persistworld.stages.base_training import continued_model, make_autoencoder, run_name
+from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.checkpoint import save_world_model
 from persistworld.world_model.views import images_to_float
 
@@ -151,7 +152,7 @@ def test_other_parameters_are_not_resumed(store, entries, tmp_path):
         {"training": one, "entries": entries[:2]},
     )
     for changed in others:
-        with pytest.raises(UserError, match=r"made under other parameters; delete .* to start anew"):
+        with pytest.raises(UserError, match=r"made with other parameters, code, .*; delete .* to start anew"):
             train(**{"store": store, "entries": entries, "folder": tmp_path} | changed)
 
 
@@ -185,7 +186,7 @@ def test_neither_accumulation_nor_checkpointing_changes_the_gradient(store, entr
 
 
 def test_training_in_parts_takes_the_same_steps(store, entries, tmp_path):
-    """A window a backward pass, two of them a step. The difference is rounding; Muon, in bfloat16, would enlarge it."""
+    """A window a backward pass, two of them a step. The difference is rounding."""
     training = dataclasses.replace(TRAINING, optimizer=params.Optimizer(name="adamw", learning_rate=1e-3))
     model, sizes = make_model(3).requires_grad_(True), []
     model.action_encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
@@ -236,14 +237,14 @@ def other_robot(numbers: int, rotation: str) -> Manifest:
 
 
 @pytest.mark.parametrize(("numbers", "rotation", "kept"), [(7, "continuous", True), (7, "euler", False), (14, "euler", False)])
-def test_training_goes_on_from_a_checkpoint(tmp_path, numbers, rotation, kept):
+def test_training_goes_on_from_a_checkpoint(tmp_path, autoencoder, numbers, rotation, kept):
     """All weights are the checkpoint's; another width or rotation of poses gets an action encoder and statistics of its own."""
     base = make_model(3)
     save_world_model(base, tmp_path)
     sizes = dataclasses.replace(SIZES, rotation=rotation)
     settings = params.Params(world_model=sizes, episodes=params.Episodes(views=("left", "wrist")))
     manifest = other_robot(numbers, rotation)
-    model = continued_model(settings, manifest, tmp_path)
+    model = continued_model(settings, manifest, tmp_path, autoencoder)
     assert model.views == ("left", "wrist") and all(p.requires_grad for p in model.parameters())
     same = {n for n, w in model.state_dict().items() if n in base.state_dict() and torch.equal(w, base.state_dict()[n])}
     assert {n for n in base.state_dict() if not n.startswith("action_encoder.")} <= same
@@ -254,11 +255,22 @@ def test_training_goes_on_from_a_checkpoint(tmp_path, numbers, rotation, kept):
     assert model.action_encoder(torch.zeros(1, 11, width)).shape == (1, 11, 32)
 
 
-def test_training_goes_on_with_the_checkpoints_history(tmp_path):
+def test_training_goes_on_with_the_checkpoints_history(tmp_path, autoencoder):
     save_world_model(make_model(3), tmp_path)
     settings = params.Params(world_model=dataclasses.replace(SIZES, history=4))
     with pytest.raises(UserError, match=r"world_model.history = 4: the checkpoint .* was made for 6"):
-        continued_model(settings, other_robot(7, "continuous"), tmp_path)
+        continued_model(settings, other_robot(7, "continuous"), tmp_path, autoencoder)
+
+
+def test_training_goes_on_under_the_autoencoder_that_made_the_latents(tmp_path):
+    """A new one's scaling factor is not the checkpoint's; another number of channels does not fit its weights."""
+    save_world_model(make_model(3), tmp_path)
+    settings, manifest = params.Params(world_model=SIZES, episodes=params.Episodes(views=("left", "wrist"))), other_robot(7, "continuous")
+    scaled = dataclasses.replace(SIZES.autoencoder, scaling_factor=0.5)
+    model = continued_model(settings, manifest, tmp_path, Autoencoder(scaled))
+    assert model.scaling_factor == 0.5 and model.config.autoencoder == scaled
+    with pytest.raises(UserError, match=r"world_model\.autoencoder\.latent_channels = 8: the checkpoint .* was made for 4"):
+        continued_model(settings, manifest, tmp_path, Autoencoder(dataclasses.replace(scaled, latent_channels=8)))
 
 
 def test_runs_from_other_weights_share_nothing(tmp_path):
@@ -267,6 +279,8 @@ def test_runs_from_other_weights_share_nothing(tmp_path):
         save_world_model(make_model(seed), tmp_path)
         names.add(run_name(params.Params(base_training=dataclasses.replace(TRAINING, start_from=str(tmp_path))), "data"))
     assert len(names) == 2 and run_name(params.Params(), "data") not in names
+    (tmp_path / "autoencoder.safetensors").touch()  # its latents are what is trained on
+    assert run_name(params.Params(base_training=dataclasses.replace(TRAINING, start_from=str(tmp_path))), "data") not in names
     assert run_name(params.Params(), "more data") != run_name(params.Params(), "data")
 
 

@@ -12,7 +12,8 @@ from persistworld.cli import STAGES
 from persistworld.world_model.fetch import KNOWN
 
 SCRIPT = Path(sys.executable).parent / "persistworld"
-PARAMS = Path(__file__).parents[1] / "params.yaml"
+ROOT = Path(__file__).parents[1]
+PARAMS = ROOT / "presets/tabletop.yaml"
 
 
 def run(*args: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -104,5 +105,5 @@ def test_fetch_knows_the_models_by_name():
 
 
 def test_every_stage_has_its_module():
-    folder = PARAMS.parent / "src/persistworld/stages"
+    folder = ROOT / "src/persistworld/stages"
     assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(STAGES)

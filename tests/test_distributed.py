@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import distributed_worker as worker
@@ -80,11 +81,21 @@ def alone(latent_folder, tmp_path_factory):
     return folder, ended
 
 
+def ended(rank: subprocess.Popen) -> str:
+    """What a process had to say on its errors, when it has ended or 15 minutes are over."""
+    try:
+        return rank.communicate(timeout=900)[1]
+    except subprocess.TimeoutExpired:
+        rank.kill()
+        return "after 15 minutes: " + rank.communicate()[1]
+
+
 @pytest.fixture(scope="module")
 def two(ranks, alone):  # in this order: one trains while two do
     """The folder of the two processes, and what each of them found."""
     folder, started = ranks
-    errors = [rank.communicate(timeout=900)[1] for rank in started]
+    with ThreadPoolExecutor() as pool:  # at once: where one dies the other waits for it, and is not to hide why
+        errors = list(pool.map(ended, started))
     assert [rank.returncode for rank in started] == [0, 0], errors
     return folder, *(torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in (0, 1))
 

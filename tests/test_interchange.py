@@ -131,6 +131,13 @@ def run_export(
     export_checkpoint.main(tiny_params(), args)
 
 
+def test_a_flat_checkpoint_is_taken_without_its_text(flat: Flat, clip_folder: Path, tmp_path: Path) -> None:
+    silent, poses = dataclasses.replace(TINY, use_text=False), CTRL_WORLD_STATISTICS
+    import_tensors(flat, silent, params.Episodes().views, poses, clip_folder, tmp_path / "flat.pt", tmp_path / "base")
+    assert load_base_model(tmp_path / "base").encode_instructions(["push the cup"]) is None
+    assert not (tmp_path / "base/tokenizer.json").exists()
+
+
 @pytest.fixture
 def imported(flat: Flat, clip_folder: Path, tmp_path: Path) -> Path:
     write_pickle(flat, tmp_path / "checkpoint-1.pt")

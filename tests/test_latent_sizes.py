@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 from conftest import VIEWS
+from made_up import encode_shard
 
 from persistworld import params
-from persistworld.data.latents import LatentStore, encode_shard
+from persistworld.data.latents import LatentStore
 from persistworld.errors import UserError
 
 SETTINGS = params.Episodes(height=16, width=16, fps=5.0, views=VIEWS)

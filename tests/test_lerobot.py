@@ -122,6 +122,14 @@ def test_generate_makes_episodes_of_other_parameters_anew(tmp_path):
     assert not np.array_equal(open_episodes(tmp_path / "e").episode(2).pose, first)
 
 
+def test_generate_removes_episodes_that_are_not_wanted_any_more(tmp_path):
+    how = {"seed": 0, **SIZE, "workers": 1}
+    generate(tmp_path / "fewer", [0, 1], **how)
+    generate(tmp_path / "fewer", [1], **how)
+    generate(tmp_path / "whole", [1], **how)
+    assert _contents(tmp_path / "fewer") == _contents(tmp_path / "whole")
+
+
 def test_what_a_killed_stage_simulated_is_taken_up_though_its_output_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Snakemake has removed data/episodes
     episodes = Episodes(source="simulate", path="data/episodes", count=2, splits=("train",), **SIZE)
@@ -131,6 +139,7 @@ def test_what_a_killed_stage_simulated_is_taken_up_though_its_output_is_gone(tmp
     assert open_episodes("data/episodes").indices() == [0, 1] and not UNFINISHED.exists()
     first = Path("data/episodes/data/chunk-000/episode_000000.parquet")
     assert first.stat().st_mtime_ns == stamp
+    Path("runs").rmdir()
     episodes_stage(Params(episodes=episodes), argparse.Namespace(threads=1))  # called again, it keeps what is there
     assert first.stat().st_mtime_ns == stamp
 

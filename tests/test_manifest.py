@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from made_up import encode_shard
 
 from persistworld import params
 from persistworld.data.episodes import Episode
-from persistworld.data.latents import LatentStore, encode_episodes, encode_shard, join_shard, read_shard_indices, resized_frames
+from persistworld.data.latents import LatentStore, encode_episodes, join_shard, read_shard_indices, resized_frames
 from persistworld.data.manifest import (
     build_manifest,
     evaluation_episodes,

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from persistworld.errors import UserError
 from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share, orthogonalise
 from persistworld.params import Optimizer
 
@@ -87,6 +88,16 @@ def test_clipping_reports_the_norm_before_it():
     total = torch.cat([p.grad.flatten() for p in theirs.parameters()]).norm()
     assert norm == pytest.approx(total.item(), rel=1e-5) and norm > 0.5
     assert all(p.grad is None for p in ours.parameters())  # cleared for the next step
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_a_gradient_that_is_not_finite_stops_the_training_before_it_is_taken(name):
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    (loss(model, 0) * float("nan")).backward()
+    with pytest.raises(UserError, match=r"norm is nan: the training diverged; lower optimizer\.learning_rate \(it is 0\.01\)"):
+        MatrixOptimizer(model.parameters(), Optimizer(name=name, learning_rate=1e-2)).step()
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_a_share_of_the_rate_is_a_smaller_step():

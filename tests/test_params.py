@@ -16,7 +16,7 @@ from persistworld.configuration import build_section
 from persistworld.errors import UserError
 from persistworld.params import Params, load_params
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
+PARAMS = Path(__file__).parents[1] / "presets/tabletop.yaml"  # params.yaml is the user's
 COMMIT = "a" * 40
 
 
@@ -112,7 +112,7 @@ def test_a_value_that_cannot_work_is_one_line(tmp_path: Path, key: str, value: o
     with pytest.raises(UserError) as error:
         load_params(changed(tmp_path, {key: value}))
     line = str(error.value)
-    assert key.removeprefix("variants.paper_setting.") in line and said in line and "\n" not in line
+    assert key in line and said in line and "\n" not in line
 
 
 def test_weights_of_views_are_of_views_that_there_are_and_not_all_0(tmp_path: Path) -> None:
@@ -126,9 +126,14 @@ def test_weights_of_views_are_of_views_that_there_are_and_not_all_0(tmp_path: Pa
     with pytest.raises(UserError, match="all views weigh 0"):
         load_params(changed(tmp_path, credit | {"post_training.reward.view_weights": none}))
     parts = {f"post_training.reward.{name}": 0.0 for name in ("lpips", "ssim", "psnr")}
-    load_params(changed(tmp_path, parts | {"variants": {}}))  # the default's reward is of latents, its variant's is not
     with pytest.raises(UserError, match="nothing would be rewarded"):
         load_params(changed(tmp_path, credit | parts))
+
+
+@pytest.mark.parametrize(("key", "value"), [("lpips", 0.5), ("target", "decoded")])
+def test_what_a_reward_of_latents_does_not_look_at_is_refused(tmp_path: Path, key: str, value: object) -> None:
+    with pytest.raises(UserError, match=rf"post_training\.reward\.{key} = {value}: credit: latent looks at no image"):
+        load_params(changed(tmp_path, {f"post_training.reward.{key}": value}))
 
 
 def test_training_episodes_alone_need_no_split_to_evaluate(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from persistworld.post_training.groups import Samples, branch_candidates, group_
 from persistworld.post_training.objective import reward_weights
 from persistworld.post_training.policy import Policy
 from persistworld.post_training.rewards import RewardModel, Rewards
+from persistworld.post_training.run import provenance
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data, keep_candidates, score_groups, train, update
-from persistworld.stages.post_training import provenance
 from persistworld.training_state import load_state, save_state
 from persistworld.world_model.checkpoint import save_world_model
 from persistworld.world_model.model import WorldModel
@@ -154,7 +154,7 @@ def test_without_an_average_theta_itself_is_the_result(run, tmp_path):
 
 def test_other_parameters_are_not_resumed(run, tmp_path):
     save_state(tmp_path, 1, "another", {})
-    with pytest.raises(UserError, match=r"state-00000001\.pt: made under other parameters; delete"):
+    with pytest.raises(UserError, match=r"state-00000001\.pt: made with other parameters, code, base checkpoint or data; delete"):
         run(tmp_path)
 
 
@@ -354,5 +354,5 @@ def test_a_killed_control_ends_with_the_same_bytes(base, store, entries, latent_
     assert (tmp_path / "whole/log.csv").read_bytes() == (tmp_path / "killed/log.csv").read_bytes()
     log = pd.read_csv(tmp_path / "whole/log.csv")
     assert log["step"].tolist() == [0, 1, 2, 3] and all(map(math.isfinite, log["loss"]))
-    with pytest.raises(UserError, match="made under other parameters"):
+    with pytest.raises(UserError, match="made with other parameters"):
         run(tmp_path / "killed", store, "another")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parents[1] / "workflow/run.py"
+PATIENCE = 600  # seconds: Snakemake starts slowly on busy cores
 SNAKEFILE = """
 rule all:
     output: "done"
@@ -38,9 +39,9 @@ def start(folder: Path) -> subprocess.Popen:
 def waiting(folder: Path) -> subprocess.Popen:
     """A run whose job has begun, and waits."""
     (folder / "wait").touch()
-    run = start(folder)
+    run, began = start(folder), time.monotonic()
     while not (folder / "started").exists():
-        assert run.poll() is None
+        assert run.poll() is None and time.monotonic() < began + PATIENCE
         time.sleep(0.1)
     return run
 
@@ -48,19 +49,19 @@ def waiting(folder: Path) -> subprocess.Popen:
 def test_a_killed_run_is_taken_up_and_two_do_not_run_at_once(folder):
     first = waiting(folder)
     second = start(folder)
-    assert second.wait(60) == 2 and "another one is at work" in second.stderr.read()
+    assert second.wait(PATIENCE) == 2 and "another one is at work" in second.stderr.read()
     os.killpg(first.pid, signal.SIGKILL)
-    first.wait(60)
+    first.wait(PATIENCE)
     assert any((folder / ".snakemake/locks").iterdir())  # what would stop plain snakemake
     (folder / "wait").unlink()
     third = start(folder)
-    assert third.wait(60) == 0 and (folder / "done").exists(), third.stderr.read()
+    assert third.wait(PATIENCE) == 0 and (folder / "done").exists(), third.stderr.read()
 
 
 def test_ctrl_c_stops_snakemake_and_leaves_no_lock(folder):
     run = waiting(folder)
     os.killpg(run.pid, signal.SIGINT)
-    _, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode not in (0, -signal.SIGINT) and "Traceback" not in errors
     locks = folder / ".snakemake/locks"
     assert not locks.exists() or not any(locks.iterdir())
@@ -69,5 +70,5 @@ def test_ctrl_c_stops_snakemake_and_leaves_no_lock(folder):
 def test_the_reason_of_a_failure_comes_last(folder):
     (folder / "bad").touch()
     run = start(folder)
-    _, errors = run.communicate(timeout=60)
+    _, errors = run.communicate(timeout=PATIENCE)
     assert run.returncode != 0 and errors.splitlines()[-1] == "persistworld: error: key = 3: mend it"

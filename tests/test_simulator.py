@@ -9,7 +9,7 @@ from scipy.spatial.transform import Rotation
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, VIEWS, frame_stride, split_of
 from persistworld.data.simulator import simulate_episode
 from persistworld.data.tasks import COLOURS, INSTRUCTIONS, sample_task
-from persistworld.data.video import write_video
+from persistworld.data.video import OPTIONS, write_video
 from persistworld.errors import UserError
 from persistworld.params import Colour, load_params
 
@@ -120,6 +120,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path):
 
     On processors with AVX-512 x264 does so for these frames, unless its macroblock tree is off.
     """
+    assert "mbtree=0" in OPTIONS["x264-params"]
     frames = simulate_episode(9, 0, frames=61, height=32, width=48, fps=5.0, colours=("red",)).frames["exterior_1"]
     paths = [tmp_path / f"{k}.mp4" for k in range(6)]
     for path in paths:

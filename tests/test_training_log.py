@@ -34,6 +34,12 @@ def test_a_log_that_was_left_empty_gets_its_header(tmp_path):
     assert pd.read_csv(tmp_path / "log.csv")["step"].tolist() == [0, 1]
 
 
+def test_a_log_that_starts_anew_has_the_columns_of_today(tmp_path):
+    (tmp_path / "log.csv").write_text("step,old\n0,1\n")
+    write(tmp_path, 0, range(2), 1.0)
+    assert pd.read_csv(tmp_path / "log.csv").columns.tolist() == ["step", "loss", "gradient_norm"]
+
+
 def test_only_the_first_process_writes(tmp_path):
     write(tmp_path, 0, range(2), 1.0, writes=False)
     assert not list(tmp_path.iterdir())

@@ -1,14 +1,18 @@
 """From episodes to tables on other data than DROID's: any number of views, poses of any width, no training split."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from made_up import ALL_VIEWS, make_clone, stages
 from safetensors import safe_open
 
+from persistworld.cli import main
 from persistworld.data.manifest import load_manifest
 from persistworld.files import read_json
 from persistworld.params import load_params
 from persistworld.world_model.checkpoint import load_base_model
+from persistworld.world_model.tensor_files import read_tensors, write_tensors
 
 LATENTS = ("episodes", "base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "masks")
 
@@ -49,3 +53,22 @@ def test_evaluation_needs_the_validation_split_alone(tmp_path, monkeypatch):
     table = (clone / "results/tables/table_1.md").read_text()
     assert "| Copy first frame |" in table and "| Base |" in table and "nan" not in table
     assert set(read_json("results/metrics/table_1.json")["wrist"]) == set(models)
+
+
+def test_a_model_whose_rollouts_are_not_finite_gets_no_scores(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(make_clone(tmp_path, changes={"evaluation": {"models": ["base"]}}))
+    stages(*LATENTS)
+    weights = Path("checkpoints/base/world_model.safetensors")
+    write_tensors({name: tensor * float("nan") for name, tensor in read_tensors(weights).items()}, weights)
+    assert main(["rollouts", "--model", "base", "--seed", "0", "--threads", "1"]) != 0
+    assert "checkpoints/base: its rollouts are not finite numbers" in capsys.readouterr().err and not Path("data/rollouts").exists()
+
+
+def test_shards_of_a_run_in_more_of_them_are_removed_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(make_clone(tmp_path))
+    stages(*LATENTS[:4])
+    for name in ("shard-2.safetensors", "shard-2.json", "shard-0.safetensors.bak"):
+        Path("data/latents", name).touch()
+    stages("latents --shard 1")
+    left = {path.name for path in Path("data/latents").iterdir()}
+    assert left == {f"shard-{number}.{kind}" for number in (0, 1) for kind in ("safetensors", "json")} | {"shard-0.safetensors.bak"}

@@ -28,7 +28,7 @@ CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
 # Modules that change no result, and params.py with its reader and checks, whose values both engines compare by themselves.
 NEUTRAL = {
     f"src/persistworld/{name}.py"
-    for name in ("__init__", "cli", "configuration", "errors", "files", "params", "progress", "ranges")
+    for name in ("__init__", "cli", "configuration", "errors", "files", "params", "progress", "ranges", "sources")
 }
 # DVC's stages that share a rule, and the rule that cannot bear its stage's name, which is a function in Snakefiles.
 RULES = {"baseline_scores": "scores", "report": "report_page"}
@@ -93,6 +93,7 @@ def copy_of_repository(folder: Path) -> Path:
         if name and not name.startswith("results/") and name != "dvc.lock" and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
+    shutil.copy2(ROOT / "presets/tabletop.yaml", folder / "params.yaml")  # params.yaml is the user's
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     return folder
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from persistworld.errors import UserError
 from persistworld.params import Optimizer as Settings
 
 
@@ -82,8 +83,16 @@ class MatrixOptimizer:
             )
 
     def step(self, rate_share: float = 1.0) -> float:
-        """Clip, update at `rate_share` of the rate, clear the gradients; returns the norm before clipping."""
+        """Clip, update at `rate_share` of the rate, clear the gradients; returns the norm before clipping.
+
+        Raises UserError when it is not finite: weights that are lost would be saved, and score as black frames.
+        """
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm).item()
+        if not math.isfinite(norm):
+            raise UserError(
+                f"the gradient's norm is {norm}: the training diverged; lower optimizer.learning_rate (it is {self.rate:g}), or compute in "
+                "float32 (precision). The state that was last saved is kept"
+            )
         for parameter, view in self._views:
             view.grad = None if parameter.grad is None else parameter.grad.view_as(view)
         for part in self._parts:

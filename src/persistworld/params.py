@@ -288,7 +288,10 @@ class Reward:
     def check(self, where: str) -> None:
         at_least(0, self, where, "lpips", "ssim", "psnr")
         positive(self, where, "epsilon")
-        rewarded = self.credit == "latent" or self.lpips + self.ssim + self.psnr > 0
+        for key in ("lpips", "ssim", "psnr", "target"):
+            seen = self.credit != "latent" or getattr(self, key) == getattr(Reward, key)
+            require(seen, f"{where}.{key}", getattr(self, key), "credit: latent looks at no image: drop it, or set another credit")
+        rewarded = self.lpips + self.ssim + self.psnr > 0
         require(rewarded, f"{where}.ssim", self.ssim, "lpips, ssim and psnr are all 0: nothing would be rewarded")
         for view, weight in self.view_weights.items():
             require(weight >= 0, f"{where}.view_weights.{view}", weight, "must be at least 0")
@@ -530,7 +533,11 @@ class Params:
         require(mapping, f"variants.{run}", changes, "expected the keys of post_training that differ, such as steps, groups, candidates")
         merged = merge(dataclasses.asdict(self.post_training), changes)
         changed = dataclasses.replace(self, post_training=build_section(PostTraining, merged, f"variants.{run}"), variants={})
-        changed._check_run()
+        try:
+            changed._check_run()
+        except UserError as error:  # of a key that the variant overrides, or of one that what it overrides does not suit
+            name, here = str(error).removeprefix("post_training."), f"variants.{run}"
+            raise UserError(f"{here}: {name}" if name == str(error) else f"{here}.{name}") from None
         return changed
 
 

@@ -45,7 +45,9 @@ class TrainingLog:
 def _keep_rows(path: Path, steps: int) -> None:
     """Drop rows of step `steps` and later."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
+    if steps == 0:  # its header, too: columns may have changed
+        path.unlink(missing_ok=True)
+    elif path.exists():
         lines = path.read_text().splitlines(keepends=True)
         with atomic_path(path) as part:
             part.write_text("".join(lines[: steps + 1]))

@@ -1,4 +1,4 @@
-"""The state of a training run on disk: whole or not there, and never resumed under other parameters."""
+"""The state of a training run on disk: whole or not there, and never resumed with what it was not made from."""
 
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,15 @@ def drop_states(folder: Path, but: Path | None = None) -> None:
 def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
     """The newest state in `folder`, on the CPU, or None. All processes must ask.
 
-    Raises UserError when it was made under other parameters, or processes would not go on at the same step of the same run.
+    Raises UserError when it was made from anything else, or processes would not go on at the same step of the same run.
     """
     paths = sorted(folder.glob("state-*.pt"))
     state = torch.load(paths[-1], map_location="cpu", weights_only=True) if paths else None
     _check_alike(folder, digest, state)
     if state is not None and state["digest"] != digest:
         raise UserError(
-            f"{paths[-1]}: made under other parameters; delete {folder} to start anew, or restore the parameters to resume"
+            f"{paths[-1]}: made with other parameters, code, base checkpoint or data; delete {folder} to start anew, "
+            "or restore them to resume"
         )
     return state
 

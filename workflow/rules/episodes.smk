@@ -14,7 +14,7 @@ rule episodes:
     threads: workflow.cores or 2
     priority: 100
     resources:
-        mem_mb=2000,
+        mem_mb=lambda wildcards, threads: 500 + 500 * threads,
         runtime=60,
     shell:
         "persistworld episodes --threads {threads} 2>&1 | tee {log}"

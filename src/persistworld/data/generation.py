@@ -47,7 +47,7 @@ def generate(
         "simulator": SIMULATOR_VERSION, "seed": seed, "frames": frames, "height": height, "width": width, "fps": fps,
         "colours": list(colours),
     }  # fmt: skip
-    _prepare(root, made_with)
+    _prepare(root, made_with, wanted)
     job = partial(_make, root, seed=seed, frames=frames, height=height, width=width, fps=fps, colours=colours)
     statistics = []
     spawn = multiprocessing.get_context("spawn")
@@ -62,7 +62,8 @@ def generate(
     write_meta(root, statistics, fps)
 
 
-def _prepare(root: Path, made_with: dict) -> None:
+def _prepare(root: Path, made_with: dict, wanted: Sequence[int]) -> None:
+    """Remove what was made with anything else, and episodes that are not wanted any more."""
     refuse_foreign(root)
     record = root / RECORD
     try:
@@ -73,6 +74,11 @@ def _prepare(root: Path, made_with: dict) -> None:
         for folder in _content(root):
             shutil.rmtree(folder)
         write_json(record, made_with)
+    kept = {file for index in wanted for file in _files(root, index)}
+    for folder in ("data", "videos", "masks"):
+        for file in (root / folder).rglob("*.*"):
+            if file.is_file() and file not in kept:
+                file.unlink()
 
 
 def refuse_foreign(root: Path) -> None:
@@ -102,11 +108,15 @@ class _one_thread:
                 os.environ[name] = value
 
 
+def _files(root: Path, index: int) -> list[Path]:
+    """What there is of one episode."""
+    films = [file_path(root, VIDEO_PATH, index, view) for view in VIEWS]
+    return [*films, file_path(root, MASK_PATH, index), file_path(root, DATA_PATH, index)]
+
+
 def _make(root: Path, index: int, **how) -> dict:
     """Simulate and write one episode unless it is there; its line of statistics either way."""
-    files = [file_path(root, VIDEO_PATH, index, view) for view in VIEWS]
-    files += [file_path(root, MASK_PATH, index), file_path(root, DATA_PATH, index)]
-    if all(file.is_file() for file in files):
+    if all(file.is_file() for file in _files(root, index)):
         with contextlib.suppress(BadEpisode):  # damaged since: made again
             found = episode_statistics(root, index)
             if found["length"] == how["frames"]:

@@ -3,7 +3,6 @@
 A shard holds, for each episode i, tensor "i" (T, C, V * h, w), the scaled and stacked latents, and "i.poses" (T, 7), both float32.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -87,25 +86,6 @@ def encode_episode(
     if len({len(v) for v in views}) != 1:
         raise BadEpisode(index, f"views differ in length: {[len(v) for v in views]}")
     return stack_views(torch.stack(views, dim=1)).contiguous()  # of a single view it would be a transposed one
-
-
-def encode_shard(
-    source: EpisodeSource,
-    indices: Sequence[int],
-    settings: params.Episodes,
-    latents: params.Latents,
-    autoencoder: "Autoencoder",
-    seed: int,
-    path: Path,
-) -> None:
-    """Encode `indices` into `path`, in this process alone; beside it a .json, as `join_shard` writes both.
-
-    Nothing is kept of a killed call.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as name:
-        bad = encode_episodes(source, indices, settings, latents, autoencoder, seed, Path(name), path.stem)
-        join_shard(indices, bad, Path(name), path)
 
 
 def encode_episodes(

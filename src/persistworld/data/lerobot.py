@@ -172,7 +172,7 @@ class LeRobotEpisodes:
             return {int(row["episode_index"]): row for row in rows}
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; the data set is not whole") from None
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}: not a list of episodes, one JSON object a line with an episode_index") from None
 
     def indices(self) -> list[int]:

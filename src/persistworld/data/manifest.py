@@ -55,6 +55,11 @@ class Manifest:
     def long_enough(self, split: str, frames: int) -> tuple[Entry, ...]:
         """The split's episodes with at least `frames` frames. Raises UserError when there are none."""
         chosen = tuple(e for e in self.split(split) if e.frames >= frames)
+        if not self.split(split):
+            raise UserError(
+                f"data/manifest.json: no episode of split '{split}'; name it in episodes.splits, raise episodes.count, or change "
+                "episodes.modulus, .validation and .tuning, which share episodes out"
+            )
         if not chosen:
             raise UserError(
                 f"data/manifest.json: no episode of split '{split}' has {frames} frames; "

@@ -69,7 +69,7 @@ class ProcessedEpisodes:
         if length != len(pose):
             raise BadEpisode(index, f"{path} has {len(pose)} states for {length} frames")
         notes: list[str] = []
-        instruction = _instruction(raw, notes)
+        instruction = _instruction(index, raw, notes)
         joints = _joints(index, raw, len(pose), notes)
         action = _thinned(index, raw, ("action.cartesian_position", "action.gripper_position"), len(pose))
         if str(raw.get("episode_id")) != path.stem:
@@ -79,7 +79,9 @@ class ProcessedEpisodes:
         for view in self.views:
             notes += self._video_notes(index, raw, view)
         success = raw.get("success")
-        success = None if success is None else bool(int(success))
+        if success not in (None, 0, 1):
+            raise BadEpisode(index, f"{path}: success is {success!r}, not 0 or 1")
+        success = None if success is None else bool(success)
         return Episode(index, instruction, FPS, pose, joints, action, success, tuple(notes))
 
     def frames(self, index: int, view: str) -> np.ndarray:
@@ -131,6 +133,8 @@ class ProcessedEpisodes:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
         number, folder = self.views.index(view), f"{kind}s"
         listed = raw.get(folder) or []
+        if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+            raise BadEpisode(index, f"{self._path(index)}: {folder} is not a list with a {kind}_path each")
         if number < len(listed) and listed[number].get(f"{kind}_path"):
             return self.root / listed[number][f"{kind}_path"]
         path, suffix = self._path(index), "mp4" if kind == "video" else "pt"
@@ -176,8 +180,11 @@ def _read(index: int, path: Path) -> dict[str, Any]:
     return raw
 
 
-def _instruction(raw: dict[str, Any], notes: list[str]) -> str:
-    words = str((raw.get("texts") or [""])[0] or "").strip()
+def _instruction(index: int, raw: dict[str, Any], notes: list[str]) -> str:
+    texts = raw.get("texts") or [""]
+    if not isinstance(texts, list):
+        raise BadEpisode(index, f"texts is {type(texts).__name__}, not a list of sentences")
+    words = str(texts[0] or "").strip()
     if not words:
         notes.append(NO_INSTRUCTION)
     return words

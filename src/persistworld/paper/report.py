@@ -3,7 +3,6 @@
 import base64
 import importlib.metadata
 import platform
-import subprocess
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from persistworld.paper.cells import Claim, label
 from persistworld.paper.overlays import CLASSES
 from persistworld.paper.scores_table import METRICS
 from persistworld.paper.style import COLOURS
+from persistworld.sources import git_commit
 
 PACKAGES = (
     "persistworld", "torch", "torchvision", "diffusers", "transformers", "peft", "lpips", "numpy", "scipy", "pandas",
@@ -118,9 +118,8 @@ def stage_rows(times: pd.DataFrame) -> list[dict[str, str | float]]:
 def environment_facts() -> dict[str, str]:
     """Versions of Python, the packages that matter and the machine, and the git commit where there is one."""
     facts = {"Python": platform.python_version(), "Machine": f"{platform.system()} {platform.machine()}"}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    if commit.returncode == 0:
-        facts["Commit"] = commit.stdout.strip()
+    if (commit := git_commit()) is not None:
+        facts["Commit"] = commit
     for name in PACKAGES:
         try:
             facts[name] = importlib.metadata.version(name)

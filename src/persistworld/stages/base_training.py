@@ -19,7 +19,7 @@ from persistworld.base_training.trainer import train_world_model
 from persistworld.configuration import digest
 from persistworld.data.elsewhere import fingerprint
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, BadEpisode, EpisodeSource, open_episodes
-from persistworld.data.latents import LatentStore, encode_shard, read_shard_indices, resized_frames
+from persistworld.data.latents import LatentStore, encode_episodes, join_shard, read_shard_indices, resized_frames
 from persistworld.data.manifest import Manifest, build_manifest, check_bad_share, wanted_indices
 from persistworld.distributed import device, own_part, processes
 from persistworld.errors import UserError
@@ -27,6 +27,7 @@ from persistworld.files import atomic_path, sha256, write_json
 from persistworld.metrics.perceptual import TABLETOP_FILE
 from persistworld.params import Params
 from persistworld.segmentation.simulator import SimulatorMasks
+from persistworld.sources import code_digest
 from persistworld.world_model import autoencoder as ae
 from persistworld.world_model.action_encoder import ActionEncoder
 from persistworld.world_model.checkpoint import load_base_model, save_world_model, write_manifest
@@ -34,6 +35,8 @@ from persistworld.world_model.layout import WEIGHTS
 from persistworld.world_model.model import WorldModel
 from persistworld.world_model.tensor_files import write_tensors
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
+
+CODE = ("base_training", "data", "metrics", "optimizers.py", "randomness.py", "segmentation", "world_model")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -47,7 +50,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     manifest, store = _latents(params, source, training, autoencoder, run_folder / "latents")
     start_from = params.base_training.start_from
     model = train_world_model(
-        continued_model(params, manifest, Path(start_from)) if start_from else _new_model(params, autoencoder, manifest),
+        continued_model(params, manifest, Path(start_from), autoencoder) if start_from else _new_model(params, autoencoder, manifest),
         store,
         manifest.long_enough("train", params.world_model.future),
         params.base_training,
@@ -69,13 +72,15 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def run_name(params: Params, data: str) -> str:
-    """A name for what the training is made from: parameters, the data set's fingerprint and, where it goes on from another checkpoint, that
-    one's weights.
+    """A name for what the training is made from: parameters, code, the data set's fingerprint and, where it goes on from another
+    checkpoint, that one's networks.
     """
     sections = (params.base_training, params.episodes, params.latents, params.world_model)
     start_from = params.base_training.start_from
-    given = [sha256(Path(start_from) / WEIGHTS)] if start_from else []
-    made_from = [*map(digest, sections), repr(params.rollout.history_index), str(params.seed), data, *given]
+    networks = [Path(start_from) / name for name in (WEIGHTS, ae.WEIGHTS, TABLETOP_FILE)] if start_from else []
+    given = [sha256(file) for file in networks if file.exists()]
+    history = repr(params.rollout.history_index)
+    made_from = [*map(digest, sections), history, str(params.seed), data, code_digest(*CODE), *given]
     return hashlib.sha256("-".join(made_from).encode()).hexdigest()[:16]
 
 
@@ -116,7 +121,10 @@ def _latents(
     for number in range(shards)[own_part(shards)]:
         shard = folder / f"shard-{number}.safetensors"
         if not shard.with_suffix(".json").exists():
-            encode_shard(source, training[number::shards], params.episodes, params.latents, autoencoder, params.seed, shard)
+            indices, parts, settings = training[number::shards], folder / str(number), (params.episodes, params.latents)
+            bad = encode_episodes(source, indices, *settings, autoencoder, params.seed, parts, shard.stem)
+            join_shard(indices, bad, parts, shard)
+            shutil.rmtree(parts, ignore_errors=True)  # not there when no episode could be used
     processes().wait_for_everyone()
     store, (frames, bad) = LatentStore(folder), read_shard_indices(folder, shards)
     return build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation, params.world_model.future), store
@@ -144,15 +152,20 @@ def training_labels(params: Params, source: EpisodeSource, indices: list[int]) -
     return torch.cat(labels)
 
 
-def continued_model(params: Params, manifest: Manifest, folder: Path) -> WorldModel:
-    """The model in `folder`, to be trained on: its sizes and words, this run's views. Where poses are of another width or another
-    rotation, they get an action encoder of their own and statistics of this run's episodes; else both are the checkpoint's.
+def continued_model(params: Params, manifest: Manifest, folder: Path, autoencoder: ae.Autoencoder) -> WorldModel:
+    """The model in `folder`, to be trained on: its sizes and words, this run's autoencoder and views. Where poses are of another width or
+    another rotation, they get an action encoder of their own and statistics of this run's episodes; else both are the checkpoint's.
     """
     model = load_base_model(folder)
     for name in ("history", "future"):
         given, wanted = getattr(model.config, name), getattr(params.world_model, name)
         if given != wanted:
             raise UserError(f"world_model.{name} = {wanted}: the checkpoint {folder} was made for {given}")
+    given, wanted = model.config.autoencoder.latent_channels, autoencoder.sizes.latent_channels
+    if given != wanted:
+        raise UserError(f"world_model.autoencoder.latent_channels = {wanted}: the checkpoint {folder} was made for {given}")
+    model.config = dataclasses.replace(model.config, autoencoder=autoencoder.sizes)
+    model.scaling_factor = autoencoder.sizes.scaling_factor
     model.views = params.episodes.views
     known, found = model.statistics, manifest.statistics
     if (known.rotation, len(known.low)) != (found.rotation, len(found.low)):

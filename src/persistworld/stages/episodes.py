@@ -31,14 +31,18 @@ def main(params: Params, args: argparse.Namespace) -> None:
     refuse_foreign(folder)
     # Snakemake removes what a killed job left of its output; what was simulated so far stays here, and is taken up.
     unfinished = UNFINISHED if folder == EPISODES else folder
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and not unfinished.exists():
-        folder.rename(unfinished)  # whole episodes in it are kept
+        shutil.move(folder, unfinished)  # whole episodes in it are kept; runs/ may be on another disk
+    wanted = wanted_indices(settings)
+    if not wanted:
+        raise UserError(f"episodes.count = {settings.count}: none of them is in episodes.splits, {', '.join(settings.splits)}; raise it")
     generate(
-        unfinished, wanted_indices(settings), params.seed, settings.frames, settings.height, settings.width, settings.fps, args.threads,
+        unfinished, wanted, params.seed, settings.frames, settings.height, settings.width, settings.fps, args.threads,
         settings.colours,
     )  # fmt: skip
     if unfinished != folder:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.rename(folder)
+        shutil.move(unfinished, folder)
     print(f"{settings.path}: {len(open_episodes(settings.path).indices())} episodes")

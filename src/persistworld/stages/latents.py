@@ -5,6 +5,7 @@ Several processes encode a part of the shard's episodes each; the first one join
 
 import argparse
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -17,9 +18,11 @@ from persistworld.distributed import collected, device, own_part, processes
 from persistworld.files import sha256
 from persistworld.params import Params
 from persistworld.ranges import require
+from persistworld.sources import code_digest
 from persistworld.world_model.autoencoder import WEIGHTS, load_autoencoder
 
 BASE, LATENTS, RUNS = Path("checkpoints/base"), Path("data/latents"), Path("runs/latents")
+CODE = ("data", "randomness.py", "world_model/autoencoder.py", "world_model/views.py")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -36,13 +39,15 @@ def main(params: Params, args: argparse.Namespace) -> None:
     if not processes().is_main_process:
         return
     join_shard(indices, bad, resume, path)
+    for file in LATENTS.iterdir():  # of a run in more shards: they would be read
+        number = re.fullmatch(r"shard-(\d+)\.(safetensors|json)", file.name)
+        if number and int(number[1]) >= params.latents.shards:
+            file.unlink(missing_ok=True)  # another shard's job may have been faster
     shutil.rmtree(resume, ignore_errors=True)  # not there when no episode could be used
-    for stale in LATENTS.glob("shard-*"):  # of a run in more shards: they would be read
-        if int(stale.stem.removeprefix("shard-")) >= params.latents.shards:
-            stale.unlink()
 
 
 def _identity(params: Params, source: EpisodeSource) -> str:
-    """A hash of all that an episode's latents depend on: parameters, the data set's index, the autoencoder's weights."""
-    parts = (digest(params.episodes), digest(params.latents), params.seed, fingerprint(source.root), sha256(BASE / WEIGHTS))
+    """A hash of all that an episode's latents depend on: parameters, code, the data set's index, the autoencoder's weights."""
+    sections, files = (params.episodes, params.latents), (fingerprint(source.root), sha256(BASE / WEIGHTS))
+    parts = (*map(digest, sections), params.seed, code_digest(*CODE), *files)
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]

@@ -1,7 +1,6 @@
 """Stage post_training: Algorithm 1 for one run, the preset's own (`post_trained`) or a variant."""
 
 import argparse
-import shutil
 from pathlib import Path
 
 from persistworld.configuration import digest
@@ -9,21 +8,16 @@ from persistworld.data.episodes import EPISODES, open_episodes
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
 from persistworld.distributed import device, processes
-from persistworld.files import atomic_path, sha256
-from persistworld.metrics.perceptual import TABLETOP_FILE, load_perceptual
+from persistworld.files import atomic_path
+from persistworld.metrics.perceptual import load_perceptual
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.rewards import RewardModel
+from persistworld.post_training.run import BASE, provenance, publish_log
 from persistworld.post_training.targets import decoded_images, raw_images
 from persistworld.post_training.trainer import Data, train
-from persistworld.training_log import CSV
-from persistworld.training_state import drop_states
-from persistworld.world_model.autoencoder import WEIGHTS as AUTOENCODER
 from persistworld.world_model.autoencoder import load_autoencoder
 from persistworld.world_model.checkpoint import load_base_model
-from persistworld.world_model.layout import WEIGHTS
-
-BASE = Path("checkpoints/base")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -55,23 +49,3 @@ def main(params: Params, args: argparse.Namespace) -> None:
     with atomic_path(f"checkpoints/{args.run}") as folder:
         save_adapter(weights, base, BASE, folder, [settings], params.seed)
     publish_log(run_folder, args.run)
-
-
-def provenance(params: Params, *sections: object) -> str:
-    """What a run is made from, in one line: a state made from anything else is never resumed.
-
-    `sections` are those that the run reads beside the ones that make its data. Latents follow from episodes (the manifest), their
-    sections and the autoencoder.
-    """
-    sections = (*sections, params.episodes, params.latents)
-    files = [file for file in (BASE / WEIGHTS, BASE / AUTOENCODER, BASE / TABLETOP_FILE, Path("data/manifest.json")) if file.exists()]
-    history = ",".join(map(str, params.rollout.history_index))  # of rollouts, what the trained model is used with; not how they are batched
-    return "-".join([*map(digest, sections), history, str(params.seed), *(sha256(file)[:12] for file in files)])
-
-
-def publish_log(run_folder: Path, run: str) -> None:
-    """Copy the run's log to results/ and drop its states: the checkpoint is out. Its TensorBoard events stay."""
-    with atomic_path(f"results/training/{run}.csv") as part:
-        shutil.copyfile(run_folder / CSV, part)
-    drop_states(run_folder)
-    (run_folder / CSV).unlink()

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.distributed import collected, device, own_part, processes
+from persistworld.errors import UserError
 from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import load_world_model
@@ -38,6 +39,9 @@ def main(params: Params, args: argparse.Namespace) -> None:
     latents = collected(latents)
     if not processes().is_main_process:
         return
+    latents = torch.cat(latents)
+    if not latents.isfinite().all():  # they would be black frames, with scores
+        raise UserError(f"checkpoints/{args.model}: its rollouts are not finite numbers; train it again, at a lower rate or in float32")
     with atomic_path(Path(f"data/rollouts/{args.model}/seed-{args.seed}.safetensors")) as path:
-        tensors = {"latents": torch.cat(latents), "episodes": torch.tensor([e.index for e in episodes])}
+        tensors = {"latents": latents, "episodes": torch.tensor([e.index for e in episodes])}
         save_file(tensors, path, metadata={"rollout": f"{args.model}, seed {args.seed}"})

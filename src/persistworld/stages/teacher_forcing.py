@@ -11,7 +11,7 @@ from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.control import control_sections, train_control
-from persistworld.stages.post_training import BASE, provenance, publish_log
+from persistworld.post_training.run import BASE, provenance, publish_log
 from persistworld.world_model.checkpoint import load_base_model
 
 RUN = "teacher_forced"

@@ -6,7 +6,6 @@ autoencoder.{safetensors,json}, and manifest.json. A post-trained one holds adap
 
 import dataclasses
 import importlib.metadata
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from persistworld.configuration import build_section, digest
 from persistworld.data.poses import PoseStatistics
 from persistworld.errors import UserError
 from persistworld.files import read_json, sha256, write_json
+from persistworld.sources import git_commit
 from persistworld.world_model.layout import CONFIG, MANIFEST, WEIGHTS
 from persistworld.world_model.model import WorldModel
 from persistworld.world_model.tensor_files import load_weights, write_tensors
@@ -85,9 +85,3 @@ def write_manifest(folder: Path, sections: Sequence[Any], seed: int, parents: di
             "git_commit": git_commit(),
         },
     )
-
-
-def git_commit() -> str | None:
-    """The commit of the working directory, or None outside a repository."""
-    result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    return result.stdout.strip() or None

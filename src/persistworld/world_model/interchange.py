@@ -129,6 +129,8 @@ def import_checkpoint(
             f"{tokenizer_folder}/tokenizer.json: no such file; it comes with CLIP (openai/clip-vit-base-patch32)"
         )
     tokenizer = load_tokenizer(tokenizer_folder) if config.use_text else None
+    if not config.use_text:
+        tensors = {name: tensor for name, tensor in tensors.items() if not _unwrapped(name).startswith(FLAT_TEXT)}
     wanted = flat_shapes(config, statistics, tokenizer) | image_encoder_shapes(
         {_unwrapped(n): t for n, t in tensors.items()}
     )
