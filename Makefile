@@ -27,7 +27,7 @@ sync: .venv/ready
 # After a direct run of snakemake: tell DVC. (`make run` does it by itself.)
 # DVC links what it keeps anew, so Snakemake is told afterwards that nothing is newer than what was made from it.
 record: .venv/ready
-	$(BIN)/dvc commit --force --quiet
+	$(BIN)/python workflow/record.py
 	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
 
 # Put this run's metrics and film strips beside those of other presets.

@@ -118,8 +118,24 @@ def finished(repository):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}" if path.suffix == ".json" else row["output_file"])
     snakemake("--touch", "--forceall", cwd=repository)
-    dvc("commit", "--force", "--quiet", cwd=repository)
+    record(repository)
     return repository
+
+
+def record(repository: Path) -> str:
+    """What `make record` has DVC do; returns what it says."""
+    done = subprocess.run([sys.executable, "workflow/record.py"], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_what_was_not_made_is_not_recorded_and_said(finished):
+    """As a shorter evaluation.models leaves it."""
+    scores, away = finished / "results/scores/teacher_forced.parquet", finished / "away"
+    scores.rename(away)
+    assert {*record(finished).rpartition(": ")[2].strip().split(", ")} == {"scores@teacher_forced", "tables", "figures", "report"}
+    away.rename(scores)
+    assert record(finished) == "" and "up to date" in dvc("status", cwd=finished)
 
 
 @pytest.fixture
@@ -192,7 +208,7 @@ def test_the_schema_asks_for_what_dvc_compares():
 
 
 def test_the_models_of_dvc_are_those_of_the_parameters():
-    models = yaml.safe_load((ROOT / "params.yaml").read_text())["evaluation"].get("models", Params().evaluation.models)
+    models = yaml.safe_load((ROOT / "presets/tabletop.yaml").read_text())["evaluation"].get("models", Params().evaluation.models)
     assert set(models) == {*DVC["scores"]["foreach"], *DVC["baseline_scores"]["foreach"]}
 
 
