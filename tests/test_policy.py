@@ -61,7 +61,7 @@ def test_weights_that_stay_the_bases_are_in_memory_once(base):
     origin, merged = dict(base.named_parameters()), dict(policy.merged(policy.theta).named_parameters())
     own = {n for n, p in merged.items() if p is not origin[n]}
     encoder = {n for n in origin if n.startswith("action_encoder.")}
-    assert own == encoder | {f"unet.{n}.weight" for n in target_modules(base.unet, "attention")}
+    assert own == encoder | {f"unet.{n}.weight" for n in target_modules(base.unet, params.Lora(targets="attention"))}
     shared = {id(p) for p in policy.model.parameters()} & {id(p) for p in origin.values()}
     assert len(shared) == len(origin) - len(encoder)
 
@@ -115,7 +115,7 @@ def test_what_is_trained(base):
     adapters = {n for n in policy.theta if n.startswith("unet.") and ".lora_" in n}
     encoder = {f"action_encoder.{n}" for n, _ in base.action_encoder.named_parameters()}
     assert policy.theta.keys() == adapters | encoder
-    assert len(adapters) == 2 * len(target_modules(base.unet, "linear_and_convolution"))
+    assert len(adapters) == 2 * len(target_modules(base.unet, SETTINGS.lora))
     assert not any(p.requires_grad for p in base.parameters())
     frozen = Policy(base, SETTINGS.lora, False, seed=0)
     assert frozen.theta.keys() == adapters
@@ -125,10 +125,25 @@ def test_target_modules(base):
     """Attention's four projections, without query and key of the cross-attention, which has one token to look at."""
     kinds = {n: m for n, m in base.unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)}
     blind = {n for n in kinds if n.endswith(("attn2.to_q", "attn2.to_k"))}
-    attention, linear, every = (set(target_modules(base.unet, t)) for t in TARGETS)
+    attention, linear, every = (set(target_modules(base.unet, params.Lora(targets=t))) for t in TARGETS)
     assert blind and every == kinds.keys() - blind
     assert linear == {n for n in every if isinstance(kinds[n], nn.Linear)}
     assert attention == {n for n in linear if ".attn" in n} and attention < linear < every
+
+
+def test_excluded_modules_stay_as_they_are(base):
+    """Parts of names: `.transformer_blocks.0.attn2` is the spatial cross-attention, not the temporal one."""
+    every = target_modules(base.unet, SETTINGS.lora)
+    lora = dataclasses.replace(SETTINGS.lora, exclude=("conv_out", ".transformer_blocks.0.attn2"))
+    gone = {*every} - {*target_modules(base.unet, lora)}
+    assert "conv_out" in gone and any("attn2" in name for name in gone) and not any("temporal" in name for name in gone)
+    policy = Policy(base, lora, True, seed=0)
+    assert not any(name.startswith("unet.conv_out.") for name in policy.theta)
+    with pytest.raises(UserError, match=r"post_training\.lora\.exclude = conv_uot: no adapted module's name has it in it"):
+        target_modules(base.unet, dataclasses.replace(lora, exclude=("conv_out", "conv_uot")))
+    with pytest.raises(UserError, match="leaves no module to adapt"):
+        target_modules(base.unet, dataclasses.replace(lora, exclude=("",)))
+
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """`make record`: DVC takes what Snakemake made into dvc.lock and its cache, stage by stage where all of it is there.
 
-A shorter `evaluation.models` leaves rollouts and scores of the other models unmade. `dvc commit` refuses a stage that lacks an output or, as
-the tables then do, an input that dvc.yaml names.
+A shorter `evaluation.models` leaves rollouts and scores of the other models unmade. `dvc commit` refuses a stage that lacks an output, or
+an input that dvc.yaml names, as the tables then do.
 """
 
 import subprocess

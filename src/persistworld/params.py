@@ -302,6 +302,7 @@ class Lora:
     rank: int = 64
     alpha: float = 64.0
     targets: Literal["attention", "linear", "linear_and_convolution"] = "attention"
+    exclude: tuple[str, ...] = ()  # modules whose names have one of these in them get no adapter
     merged: bool = False  # train through W + B A instead of layers of A and B: a quarter faster where layers are narrow, dear where wide
 
     def check(self, where: str) -> None:

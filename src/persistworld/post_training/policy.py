@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from persistworld import params
+from persistworld.ranges import require
 from persistworld.world_model.model import WorldModel
 
 ADAPTER = "default"  # peft's own name for a sole adapter, so that saved keys are the usual ones
@@ -84,22 +85,28 @@ def _copy_sharing(base: WorldModel, own: Collection[str]) -> WorldModel:
 
 
 def lora_config(unet: nn.Module, lora: params.Lora) -> LoraConfig:
-    """peft's configuration for the modules that `lora.targets` names."""
+    """peft's configuration for the modules that `lora.targets` and `.exclude` name."""
     return LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, init_lora_weights=True, target_modules=target_modules(unet, lora.targets)
+        r=lora.rank, lora_alpha=lora.alpha, init_lora_weights=True, target_modules=target_modules(unet, lora)
     )
 
 
-def target_modules(unet: nn.Module, targets: str) -> list[str]:
-    """Names of the U-Net's modules that get an adapter."""
+def target_modules(unet: nn.Module, lora: params.Lora) -> list[str]:
+    """Names of the U-Net's modules that get an adapter. Raises UserError where `lora.exclude` names none of them, or all."""
     kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
-    if targets == "linear_and_convolution":
+    if lora.targets == "linear_and_convolution":
         kinds = (nn.Linear, nn.Conv2d, nn.Conv3d)
     names = [n for n, m in unet.named_modules() if isinstance(m, kinds)]
-    if targets == "attention":
+    if lora.targets == "attention":
         names = [n for n in names if n.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v") or n.endswith("to_out.0")]
     # A one-token cross-attention never looks at its query and key.
-    return [n for n in names if not ("attn2.to_q" in n or "attn2.to_k" in n)]
+    names = [n for n in names if not ("attn2.to_q" in n or "attn2.to_k" in n)]
+    for part in lora.exclude:
+        mend = f"no adapted module's name has it in it, such as {names[len(names) // 2]}"
+        require(any(part in n for n in names), "post_training.lora.exclude", part, mend)
+    chosen = [n for n in names if not any(part in n for part in lora.exclude)]
+    require(len(chosen) > 0, "post_training.lora.exclude", ", ".join(lora.exclude), "leaves no module to adapt: name fewer")
+    return chosen
 
 
 @torch.no_grad()
