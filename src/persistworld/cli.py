@@ -50,6 +50,13 @@ STAGES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "report": ("one page with everything in it", {}),
     "variant": ("metrics of one variant", {"--model": {"required": True, "help": "a name in variants"}}),
     "defaults": ("print every parameter with its default", {}),
+    "agreement": (
+        "print which weights' gradients episodes have in common: lora.exclude is for the others",
+        {
+            "--groups": {"type": int, "default": 64, "metavar": "N", "help": "of candidates, of different episodes (default: %(default)s)"},
+            "--depth": {"type": int, "default": 5, "metavar": "N", "help": "parts of a name that make a row (default: %(default)s)"},
+        },
+    ),
     "fetch": (
         "download SVD, CLIP, Ctrl-World or PersistWorld at a pinned commit",
         {

@@ -1,0 +1,97 @@
+"""Which weights can be taught: how much the gradients of different episodes have in common, matrix by matrix.
+
+Muon turns every matrix by equally much, also one whose gradient is noise. `lora.exclude` leaves such modules as they are: docs/objective.md
+("Which weights learn") has what this finds on the tabletop, and what it is worth.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from persistworld import params
+from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
+from persistworld.post_training.objective import nft_loss
+from persistworld.post_training.rewards import RewardModel
+from persistworld.post_training.trainer import Data, Kept, keep_candidates, score_groups
+from persistworld.progress import track
+from persistworld.world_model.model import WorldModel
+
+DRAWS = 3  # of sigma and noise for each group
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of one matrix or of several. common: the mean inner product of the gradients of two groups of different episodes; squared: of a
+    group's with itself. Their ratio is 1 where all episodes agree, and about 0 where a gradient is noise or its episode's own.
+    """
+
+    name: str
+    common: float
+    squared: float
+    weights: int
+
+    @property
+    def share(self) -> float:
+        return self.common / self.squared if self.squared > 0 else 0.0
+
+
+def agreements(
+    base: WorldModel,
+    reward_model: RewardModel,
+    data: Data,
+    settings: params.PostTraining,
+    history_index: tuple[int, ...],
+    seed: int,
+    groups: int,
+) -> list[Agreement]:
+    """For each matrix of the U-Net and the action encoder, at the base, from `groups` groups with prefixes of their own.
+
+    Holds all groups' gradients of a matrix at once: `groups` times the model's weights in float32.
+    """
+    settings = replace(settings, streams=False, precision="float32", kl_weight=0.0)
+    plan = plan_groups(data.episodes, settings, base.config.future, seed, 0, groups)
+    starts = group_starts(base, data.store, plan, settings.branch)
+    entries = roll_prefixes(base, starts, plan, settings, history_index, seed, 0)
+    samples = branch_candidates(base, starts, entries, plan, settings, history_index, seed, 0)
+    rewards = score_groups(reward_model, data, plan, samples)
+    draws = [keep_candidates(samples, rewards, settings, seed, number) for number in range(DRAWS)]
+    named = {n: p for n, p in base.named_parameters() if p.ndim >= 2 and n.startswith(("unet.", "action_encoder."))}
+    for parameter in named.values():
+        parameter.requires_grad_(True)
+    found: dict[str, list[Tensor]] = {name: [] for name in named}
+    rows = torch.arange(len(draws[0].x0)).chunk(groups)
+    for group in track(range(groups), groups, "gradients"):
+        sum(group_loss(base, kept, rows[group], settings) for kept in draws).backward()
+        for name, parameter in named.items():
+            if parameter.grad is not None:  # a one-token cross-attention never looks at its query and key
+                found[name].append(parameter.grad.flatten().clone())
+                parameter.grad = None
+    base.requires_grad_(False)
+    episodes = torch.tensor([entry.index for entry in plan.episodes])
+    others = episodes[:, None] != episodes
+    return [agreement(name, torch.stack(gradients), others) for name, gradients in found.items() if gradients]
+
+
+def group_loss(base: WorldModel, kept: Kept, rows: Tensor, settings: params.PostTraining) -> Tensor:
+    """Eq. 2 of one group's `rows`, where theta and the reference are the base."""
+    x0, sigma = kept.x0[rows], kept.sigma[rows]
+    x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]
+    found = base.predict_x0(x_sigma, sigma, base.context(kept.condition.take(rows)))
+    return nft_loss(found, found.detach(), x0, kept.r[rows], settings.beta, settings.loss_weighting, sigma).mean()
+
+
+def agreement(name: str, gradients: Tensor, others: Tensor) -> Agreement:
+    """gradients: (G, n), a group's in each row; others: (G, G), whether two groups are of different episodes."""
+    products = gradients @ gradients.T
+    return Agreement(name, products[others].mean().item(), products.diagonal().mean().item(), gradients.shape[1])
+
+
+def joined(found: list[Agreement], depth: int) -> list[Agreement]:
+    """Matrices whose names begin with the same `depth` parts as one, in the order of the first of them."""
+    parts: dict[str, list[Agreement]] = {}
+    for each in found:
+        parts.setdefault(".".join(each.name.split(".")[:depth]), []).append(each)
+    return [
+        Agreement(name, sum(m.common for m in of), sum(m.squared for m in of), sum(m.weights for m in of)) for name, of in parts.items()
+    ]
