@@ -35,7 +35,7 @@ def full_frames(view: str) -> str:
     own, long = (read_json(folder / "table_1.json")[view] for folder in (RESULTS, LONG))
     variant = read_json(RESULTS / f"{VARIANT}.json")["table_1"][view][VARIANT]
     models = [(f"`{model}`", own[model]) for model in ("copy_frame", "base", "teacher_forced", "post_trained")]
-    models.append((f"`{VARIANT}`: the paper's own reward and K", variant))
+    models.append((f"`{VARIANT}`: the paper's reward, K and N", variant))
     models.append(("`post_trained` of the preset tabletop_long", long["post_trained"]))
     rows = [(f"{view}, full frame", "SSIM", "PSNR", "LPIPS"), *((name, *scores(values, (4, 2, 4))) for name, values in models)]
     name = "episodes that `post_trained` wins over `{}` (p)"
