@@ -115,6 +115,7 @@ def test_oddities_are_dealt_with_and_said(tmp_path, change, more, note):
         ({"states": [[0.0] * 7] * 3 + [[0.0] * 6]}, "states is not equally many numbers"),
         ({"states": [[0.0] * 7] * 2 + [[float("nan")] * 7] * 2}, "not finite at frame 2"),
         ({"success": "true"}, "success is 'true', not 0 or 1"),
+        ({"success": [1]}, r"success is \[1\], not 0 or 1"),
         ({"texts": {"en": "push"}}, "texts is dict, not a list of sentences"),
     ],
 )

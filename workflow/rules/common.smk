@@ -46,9 +46,9 @@ ROLLED_OUT = [model for model in (*RESERVED_MODELS, *PARAMS.variants) if model n
 CHECKPOINTS = [model for model in MODELS if model in ROLLED_OUT]
 # One GPU a job at the paper's scale, none on the tabletop. More: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = 0 if PARAMS.paper.scale == "tabletop" else 1
-# Post-training, the longest stage, and its control run side by side; a small model has no use for more than four threads. (A cluster has no
-# number of cores; its profile sets threads.)
-HALF_OF_CORES = min(4, max(1, (workflow.cores or 1) // 2))
+# Post-training, the longest stage, and its control run side by side, each on half of the cores; a small model has no use for more than four.
+# (A cluster has no number of cores; its profile sets threads.)
+TRAINING_THREADS = min(4, max(1, (workflow.cores or 1) // 2))
 CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
 SECTIONS = [name for name in SETTINGS if name != "preset"]
 FIGURES = [3, 4, 5, 11]

@@ -18,7 +18,7 @@ rule post_training:
         "results/benchmarks/post_training-{run}.tsv"
     conda:
         "../envs/persistworld.yml"
-    threads: HALF_OF_CORES
+    threads: TRAINING_THREADS
     priority: 90
     resources:
         mem_mb=2500,

@@ -15,7 +15,7 @@ rule teacher_forcing:
         "results/benchmarks/teacher_forcing.tsv"
     conda:
         "../envs/persistworld.yml"
-    threads: HALF_OF_CORES
+    threads: TRAINING_THREADS
     priority: 80
     resources:
         mem_mb=2500,

@@ -15,8 +15,8 @@ from persistworld.world_model.layout import WEIGHTS
 
 BASE = Path("checkpoints/base")
 CODE = (
-    "base_training", "data/latents.py", "data/poses.py", "data/windows.py", "metrics", "optimizers.py", "post_training", "randomness.py",
-    "rollouts", "world_model",
+    "base_training", "data/latents.py", "data/poses.py", "data/windows.py", "metrics/frame.py", "metrics/perceptual.py",
+    "metrics/segmentation_backbone.py", "optimizers.py", "post_training", "randomness.py", "rollouts", "world_model",
 )  # fmt: skip
 
 

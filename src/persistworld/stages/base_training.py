@@ -36,7 +36,7 @@ from persistworld.world_model.model import WorldModel
 from persistworld.world_model.tensor_files import write_tensors
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
-CODE = ("base_training", "data", "metrics", "optimizers.py", "randomness.py", "segmentation", "world_model")
+CODE = ("base_training", "data", "metrics/segmentation_backbone.py", "optimizers.py", "randomness.py", "segmentation", "world_model")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
