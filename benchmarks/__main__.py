@@ -40,8 +40,10 @@ def main() -> int:
     from benchmarks.materials import load_materials
     from benchmarks.table import markdown
     from persistworld.errors import UserError
+    from persistworld.memory import keep_freed_memory
     from persistworld.params import load_params
 
+    keep_freed_memory()  # as every stage does
     torch.set_num_threads(args.threads)
     try:
         params = load_params(args.params)

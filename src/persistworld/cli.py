@@ -13,6 +13,7 @@ import sys
 from typing import Any, NoReturn
 
 from persistworld.errors import UserError
+from persistworld.memory import keep_freed_memory
 from persistworld.params import load_params
 
 # stage or tool -> (what it does, its options: name -> keywords of argparse)
@@ -132,6 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     args.threads = max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's processes share a machine's cores
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(args.threads)
+    keep_freed_memory()
     # A polite kill unwinds the stack, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
