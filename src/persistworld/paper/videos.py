@@ -21,7 +21,7 @@ def comparison_video(media: Media, models: list[str], fps: float) -> bytes:
     canvas, places = _canvas(media, list(films))
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "21", "preset": "medium"})
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000), options={"crf": "21", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = canvas.width, canvas.height, "yuv420p"
         stream.thread_count = 1
         for t in range(len(media.truth)):
