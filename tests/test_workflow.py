@@ -28,7 +28,7 @@ CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
 # Modules that change no result, and params.py with its reader and checks, whose values both engines compare by themselves.
 NEUTRAL = {
     f"src/persistworld/{name}.py"
-    for name in ("__init__", "cli", "configuration", "errors", "files", "params", "progress", "ranges", "sources")
+    for name in ("__init__", "cli", "configuration", "errors", "files", "memory", "params", "progress", "ranges", "sources", "workspace")
 }
 # DVC's stages that share a rule, and the rule that cannot bear its stage's name, which is a function in Snakefiles.
 RULES = {"baseline_scores": "scores", "report": "report_page"}

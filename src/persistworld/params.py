@@ -16,6 +16,7 @@ from typing import Any, Literal
 from persistworld.configuration import build_section, merge, nearest, read_yaml
 from persistworld.errors import UserError
 from persistworld.ranges import a_decay, at_least, distinct, positive, require, within_unit
+from persistworld.workspace import EPISODES
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -55,7 +56,7 @@ class Episodes:
     bad_share: float = 0.05  # a larger share of unusable episodes fails the stage
 
     def check(self) -> None:
-        own = Path(self.path).resolve() == Path("data/episodes").resolve()
+        own = Path(self.path).resolve() == EPISODES.resolve()
         require(self.source == "simulate" or not own, "episodes.path", self.path, "the workflow replaces it: keep your data set elsewhere")
         at_least(1, self, "episodes", "count", "modulus", "frames", "height", "width")
         require(1 <= len(self.views) <= 4, "episodes.views", self.views, "name one to four views")

@@ -11,9 +11,9 @@ from snakemake.utils import min_version, validate
 
 ROOT = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
-from persistworld.data.episodes import EPISODES
 from persistworld.errors import UserError
 from persistworld.params import BASELINES, RESERVED_MODELS, load_params
+from persistworld.workspace import EPISODES
 
 min_version("9.0")
 

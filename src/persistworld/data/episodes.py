@@ -11,8 +11,6 @@ from persistworld.data.elsewhere import RECORD, follow
 from persistworld.errors import UserError
 from persistworld.files import read_json
 
-EPISODES = Path("data/episodes")  # what the stage `episodes` makes and the other stages open
-
 VIEWS = ("exterior_1", "exterior_2", "wrist")
 NO_INSTRUCTION = "no instruction"  # a note, see Episode
 BACKGROUND, ROBOT, MANIPULATED_OBJECT = 0, 1, 2  # the classes of a mask

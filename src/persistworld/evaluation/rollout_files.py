@@ -1,18 +1,15 @@
 """Rollouts as the stage `rollouts` leaves them: a file a model and seed, of all evaluation episodes."""
 
-from pathlib import Path
-
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from persistworld.errors import UserError
-
-ROLLOUTS = Path("data/rollouts")
+from persistworld.workspace import rollout_path
 
 
 def read_rollout(model: str, seed: int, episode: int) -> Tensor:
     """One episode's stacked latents (T, C, V * h, w) float32. Raises UserError when it is not there."""
-    path = ROLLOUTS / model / f"seed-{seed}.safetensors"
+    path = rollout_path(model, seed)
     try:
         with safe_open(path, "pt") as file:
             episodes = file.get_tensor("episodes").tolist()

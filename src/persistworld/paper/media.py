@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from persistworld.data.episodes import EPISODES, EpisodeSource, open_episodes
+from persistworld.data.episodes import EpisodeSource, open_episodes
 from persistworld.data.latents import resized_frames
 from persistworld.distributed import device
 from persistworld.evaluation.rollout_files import read_rollout
@@ -16,9 +15,9 @@ from persistworld.metrics.statistics import LOWER_IS_BETTER
 from persistworld.paper.scores_table import Scores, cell_values, episode_cells, view_group
 from persistworld.params import Params
 from persistworld.segmentation.masks import MaskStore
+from persistworld.workspace import BASE, EPISODES
 from persistworld.world_model.autoencoder import decode_views, load_autoencoder
 
-BASE_CHECKPOINT = Path("checkpoints/base")
 DECODED = 32  # images at once: a fifth of a film, 8 GB at 192x320
 VISIBLE = 0.8  # a region is shown only in episodes where it is in view in this share of the frames
 
@@ -85,7 +84,7 @@ class MediaReader:
     def __init__(self, params: Params, models: Sequence[str], seed: int, masks: MaskStore | None = None) -> None:
         self.params, self.models, self.seed, self.masks = params, tuple(models), seed, masks
         self.source: EpisodeSource = open_episodes(EPISODES)
-        self.autoencoder = load_autoencoder(BASE_CHECKPOINT).to(device())
+        self.autoencoder = load_autoencoder(BASE).to(device())
         self.known: dict[int, Media] = {}
 
     def read(self, episode: int) -> Media:

@@ -12,6 +12,7 @@ from persistworld.params import Params
 from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_base, read_adapter
 from persistworld.post_training.control import control_sections
 from persistworld.post_training.policy import merged_weights
+from persistworld.workspace import METRICS
 from persistworld.world_model.fetch import known_model
 from persistworld.world_model.interchange import flat_tensors
 from persistworld.world_model.layout import MANIFEST
@@ -64,7 +65,6 @@ recording of a robot.
 
 CONTROL = "It was trained by teacher forcing, on recorded windows: the control that post-training is held against."
 POST_TRAINED = "It was post-trained on the model's own rollouts (PersistWorld, arXiv 2603.25685, Algorithm 1)."
-METRICS = Path("results/metrics")
 OTHER_PARAMETERS = "not stated: it was exported beside other parameters than those that it was trained with"
 
 

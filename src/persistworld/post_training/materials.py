@@ -1,15 +1,15 @@
 """What post-training works with, read from where the stages before it left it."""
 
-from persistworld.data.episodes import EPISODES, open_episodes
+from persistworld.data.episodes import open_episodes
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
 from persistworld.distributed import device
 from persistworld.metrics.perceptual import load_perceptual
 from persistworld.params import Params
 from persistworld.post_training.rewards import RewardModel
-from persistworld.post_training.run import BASE
 from persistworld.post_training.targets import decoded_images, raw_images
 from persistworld.post_training.trainer import Data
+from persistworld.workspace import BASE, EPISODES, LATENTS, MANIFEST
 from persistworld.world_model.autoencoder import load_autoencoder
 from persistworld.world_model.checkpoint import load_base_model
 from persistworld.world_model.model import WorldModel
@@ -18,7 +18,7 @@ from persistworld.world_model.model import WorldModel
 def load_materials(params: Params) -> tuple[WorldModel, RewardModel, Data]:
     """The base, the reward, and the training episodes that are long enough. Raises UserError when something is missing or does not fit."""
     settings = params.post_training
-    base, store = load_base_model(BASE).to(device()), LatentStore("data/latents", params.episodes)
+    base, store = load_base_model(BASE).to(device()), LatentStore(LATENTS, params.episodes)
     reward_model = RewardModel(
         load_autoencoder(BASE).to(device()),
         load_perceptual(params.metrics.lpips, BASE).to(device()),
@@ -32,4 +32,4 @@ def load_materials(params: Params) -> tuple[WorldModel, RewardModel, Data]:
     else:
         images = decoded_images(store, reward_model.decode)
     longest = (settings.prefix[1] + settings.branch) * (base.config.future - 1) + 1
-    return base, reward_model, Data(store, load_manifest("data/manifest.json").long_enough("train", longest), images)
+    return base, reward_model, Data(store, load_manifest(MANIFEST).long_enough("train", longest), images)

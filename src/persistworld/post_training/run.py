@@ -10,10 +10,10 @@ from persistworld.params import Params
 from persistworld.sources import code_digest
 from persistworld.training_log import CSV
 from persistworld.training_state import drop_states
+from persistworld.workspace import BASE, MANIFEST, TRAINING
 from persistworld.world_model.autoencoder import WEIGHTS as AUTOENCODER
 from persistworld.world_model.layout import WEIGHTS
 
-BASE = Path("checkpoints/base")
 CODE = (
     "base_training", "data/latents.py", "data/poses.py", "data/windows.py", "metrics/frame.py", "metrics/perceptual.py",
     "metrics/segmentation_backbone.py", "optimizers.py", "post_training", "randomness.py", "rollouts", "world_model",
@@ -27,14 +27,14 @@ def provenance(params: Params, *sections: object) -> str:
     sections and the autoencoder.
     """
     sections = (*sections, params.episodes, params.latents)
-    files = [file for file in (BASE / WEIGHTS, BASE / AUTOENCODER, BASE / TABLETOP_FILE, Path("data/manifest.json")) if file.exists()]
+    files = [file for file in (BASE / WEIGHTS, BASE / AUTOENCODER, BASE / TABLETOP_FILE, MANIFEST) if file.exists()]
     history = ",".join(map(str, params.rollout.history_index))  # of rollouts, what the trained model is used with; not how they are batched
     return "-".join([*map(digest, sections), history, str(params.seed), code_digest(*CODE), *(sha256(file)[:12] for file in files)])
 
 
 def publish_log(run_folder: Path, run: str) -> None:
     """Copy the run's log to results/ and drop its states: the checkpoint is out. Its TensorBoard events stay."""
-    with atomic_path(f"results/training/{run}.csv") as part:
+    with atomic_path(TRAINING / f"{run}.csv") as part:
         shutil.copyfile(run_folder / CSV, part)
     drop_states(run_folder)
     (run_folder / CSV).unlink()

@@ -22,9 +22,10 @@ from persistworld.data.latents import resized_frames
 from persistworld.errors import UserError
 from persistworld.files import atomic_path
 from persistworld.segmentation.masks import ObjectStatus, ViewMasks
+from persistworld.workspace import RUNS
 
 ENGINE = "robo_engine.infer_engine"
-CACHE = Path("runs/masks")
+CACHE = RUNS / "masks"
 NO_NOUN = "No noun"  # how RoboEngine's ValueError begins when the instruction names no object
 
 

@@ -12,10 +12,11 @@ from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json, write_json
 from persistworld.params import BaseCheckpoint, Params, WorldModel
 from persistworld.ranges import require
+from persistworld.workspace import BASE
 from persistworld.world_model.fetch import KNOWN, PARTS, RECORDS, TOKENIZER, HubModel, fetch, fetch_model, fetched_model, known_model
 from persistworld.world_model.layout import CONFIG, MANIFEST, WEIGHTS
 
-OUTPUT, FETCHED, FETCHED_TOKENIZER = Path("checkpoints/base"), RECORDS / "base", RECORDS / "tokenizer"
+FETCHED, FETCHED_TOKENIZER = RECORDS / "base", RECORDS / "tokenizer"
 CTRL_WORLD_VIEWS = 3  # what Ctrl-World and PersistWorld were trained on, stacked
 TOKENIZER_FILE, TEXT = "tokenizer.json", "text_encoder."  # what a checkpoint without text lacks: a file, and weights of this prefix
 # Sizes that params.yaml can state, section by section. The autoencoder's scaling factor is measured when it is trained.
@@ -45,13 +46,13 @@ def main(params: Params, args: argparse.Namespace) -> None:
             if given.use_text and not params.world_model.use_text:
                 _leave_out_text(given)
             else:
-                if OUTPUT.exists():
-                    shutil.rmtree(OUTPUT)
-                FETCHED.rename(OUTPUT)
+                if BASE.exists():
+                    shutil.rmtree(BASE)
+                FETCHED.rename(BASE)
     finally:
         for folder in (FETCHED, FETCHED_TOKENIZER):
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"base checkpoint: {source.location} -> {OUTPUT}")
+    print(f"base checkpoint: {source.location} -> {BASE}")
 
 
 def _known(source: BaseCheckpoint) -> HubModel | None:
@@ -104,12 +105,12 @@ def _check_world_model(wanted: WorldModel, given: WorldModel, location: str) -> 
 
 
 def _leave_out_text(given: WorldModel) -> None:
-    """Write OUTPUT as what was fetched without its text encoder: its action encoder then adds no text to the poses."""
+    """Write BASE as what was fetched without its text encoder: its action encoder then adds no text to the poses."""
     # Imported here for the reason below.
     from persistworld.world_model.checkpoint import write_manifest
     from persistworld.world_model.tensor_files import map_tensors, write_safetensors
 
-    with atomic_path(OUTPUT) as part:
+    with atomic_path(BASE) as part:
         shutil.copytree(FETCHED, part, ignore=shutil.ignore_patterns(WEIGHTS, TOKENIZER_FILE, MANIFEST))
         tensors = map_tensors(FETCHED / WEIGHTS)
         write_safetensors({name: tensor for name, tensor in tensors.items() if not name.startswith(TEXT)}, part / WEIGHTS)
@@ -152,7 +153,7 @@ def _import(params: Params, model: HubModel | None) -> None:
     if params.world_model.use_text and not (FETCHED / TOKENIZER_FILE).exists():
         tokenizer = _tokenizer(flat[0].name)
     import_checkpoint(
-        map_tensors(flat[0]), params.world_model, params.episodes.views, statistics, tokenizer, flat[0], OUTPUT
+        map_tensors(flat[0]), params.world_model, params.episodes.views, statistics, tokenizer, flat[0], BASE
     )
 
 

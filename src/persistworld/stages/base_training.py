@@ -28,6 +28,7 @@ from persistworld.metrics.perceptual import TABLETOP_FILE
 from persistworld.params import Params
 from persistworld.segmentation.simulator import SimulatorMasks
 from persistworld.sources import code_digest
+from persistworld.workspace import RUNS
 from persistworld.world_model import autoencoder as ae
 from persistworld.world_model.action_encoder import ActionEncoder
 from persistworld.world_model.checkpoint import load_base_model, save_world_model, write_manifest
@@ -41,7 +42,7 @@ CODE = ("base_training", "data", "metrics/segmentation_backbone.py", "optimizers
 
 def main(params: Params, args: argparse.Namespace) -> None:
     output, source = Path(args.output), open_episodes(params.episodes.path)
-    run_folder = Path("runs/base_training") / run_name(params, fingerprint(source.root))
+    run_folder = RUNS / "base_training" / run_name(params, fingerprint(source.root))
     run_folder.mkdir(parents=True, exist_ok=True)
     training = wanted_indices(params.episodes, source)
     with processes().main_process_first():  # the others find what it made

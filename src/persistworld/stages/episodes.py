@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 
 from persistworld.data.elsewhere import RECORD, write_record
-from persistworld.data.episodes import EPISODES, open_episodes
+from persistworld.data.episodes import open_episodes
 from persistworld.data.generation import generate, refuse_foreign
 from persistworld.data.manifest import wanted_indices
 from persistworld.errors import UserError
 from persistworld.params import Params
+from persistworld.workspace import EPISODES, RUNS
 
-UNFINISHED = Path("runs/episodes")
+UNFINISHED = RUNS / "episodes"
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -1,7 +1,6 @@
 """Stage figures: Figures 3, 4, 5 and 11."""
 
 import argparse
-from pathlib import Path
 
 from persistworld.paper.figures import OVER_TIME, figure_4, figure_over_time
 from persistworld.paper.media import MediaReader, ranked_by_object, ranked_episodes, spread_over
@@ -10,8 +9,8 @@ from persistworld.paper.scores_table import Scores, closest_group, load_scores, 
 from persistworld.paper.strips import Strip, figure_3
 from persistworld.params import Params
 from persistworld.segmentation.masks import MaskStore
+from persistworld.workspace import FIGURES, MASKS, SCORES
 
-SCORES, FIGURES = Path("results/scores"), Path("results/figures")
 SHOWN = ("base", "post_trained")
 
 
@@ -24,7 +23,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     figure_4(scores, settings, FIGURES)
     for name in OVER_TIME:
         figure_over_time(scores, settings, FIGURES, name, params.episodes.fps)
-    masks = None if params.masks.source == "none" else MaskStore("data/masks.safetensors")
+    masks = None if params.masks.source == "none" else MaskStore(MASKS)
     reader = MediaReader(params, SHOWN, params.evaluation.seeds[0], masks)
     note = f"{short_note(scores, settings)}  ·  strips: seed {reader.seed}"
     group = closest_group(scores.groups)

@@ -7,11 +7,10 @@ import argparse
 import hashlib
 import re
 import shutil
-from pathlib import Path
 
 from persistworld.configuration import digest
 from persistworld.data.elsewhere import fingerprint
-from persistworld.data.episodes import EPISODES, EpisodeSource, open_episodes
+from persistworld.data.episodes import EpisodeSource, open_episodes
 from persistworld.data.latents import encode_episodes, join_shard
 from persistworld.data.manifest import wanted_indices
 from persistworld.distributed import collected, device, own_part, processes
@@ -19,9 +18,9 @@ from persistworld.files import sha256
 from persistworld.params import Params
 from persistworld.ranges import require
 from persistworld.sources import code_digest
+from persistworld.workspace import BASE, EPISODES, LATENTS, RUNS
 from persistworld.world_model.autoencoder import WEIGHTS, load_autoencoder
 
-BASE, LATENTS, RUNS = Path("checkpoints/base"), Path("data/latents"), Path("runs/latents")
 CODE = ("data", "randomness.py", "world_model/autoencoder.py", "world_model/views.py")
 
 
@@ -31,7 +30,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     require(0 <= args.shard <= last, "--shard", args.shard, f"with latents.shards = {last + 1} choose from 0 to {last}")
     source = open_episodes(EPISODES)
     indices = wanted_indices(params.episodes, source)[args.shard :: params.latents.shards]
-    path, resume = LATENTS / f"shard-{args.shard}.safetensors", RUNS / _identity(params, source) / str(args.shard)
+    path, resume = LATENTS / f"shard-{args.shard}.safetensors", RUNS / "latents" / _identity(params, source) / str(args.shard)
     autoencoder = load_autoencoder(BASE).to(device())
     own, settings = indices[own_part(len(indices))], (params.episodes, params.latents)
     bad = encode_episodes(source, own, *settings, autoencoder, params.seed, resume, path.stem)

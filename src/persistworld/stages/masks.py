@@ -5,20 +5,18 @@ Several processes mask a part of the episodes each; the first one writes the fil
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from persistworld.data.episodes import EPISODES, MANIPULATED_OBJECT, ROBOT, open_episodes
+from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, open_episodes
 from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.distributed import collected, own_part, processes
 from persistworld.files import atomic_path, write_json
 from persistworld.params import Params
 from persistworld.progress import track
 from persistworld.segmentation.masks import ABOUT, empty_frames, labels_of, open_mask_source
-
-MASKS, METRICS = Path("data/masks.safetensors"), Path("results/metrics/masks.json")
+from persistworld.workspace import EPISODES, MANIFEST, MASKS, METRICS
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -27,7 +25,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     episodes = open_episodes(EPISODES)
     count = params.rollout.chunks * (params.world_model.future - 1) + 1
     source = open_mask_source(params, episodes, count)
-    chosen = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, count) if source else ()
+    chosen = evaluation_episodes(load_manifest(MANIFEST), params.evaluation, count) if source else ()
     own, made = chosen[own_part(len(chosen))], []
     for entry in track(own, len(own), "masks"):
         found = [source.masks(entry.index, view) for view in views]
@@ -50,4 +48,4 @@ def main(params: Params, args: argparse.Namespace) -> None:
         counts = {key: value for key, value in metrics.items() if key.startswith("episodes")}
         about = {"source": params.masks.source, "views": views, **counts}
         save_file(tensors, part, metadata={ABOUT: json.dumps(about, sort_keys=True)})
-    write_json(METRICS, metrics)
+    write_json(METRICS / "masks.json", metrics)

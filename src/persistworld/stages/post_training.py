@@ -1,7 +1,6 @@
 """Stage post_training: Algorithm 1 for one run, the preset's own (`post_trained`) or a variant."""
 
 import argparse
-from pathlib import Path
 
 from persistworld.configuration import digest
 from persistworld.distributed import processes
@@ -9,8 +8,9 @@ from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.materials import load_materials
-from persistworld.post_training.run import BASE, provenance, publish_log
+from persistworld.post_training.run import provenance, publish_log
 from persistworld.post_training.trainer import train
+from persistworld.workspace import BASE, CHECKPOINTS, RUNS
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -18,10 +18,10 @@ def main(params: Params, args: argparse.Namespace) -> None:
     settings = params.post_training
     base, reward_model, data = load_materials(params)
     made_from = provenance(params, settings, params.metrics)
-    run_folder = Path("runs") / args.run / digest(settings)
+    run_folder = RUNS / args.run / digest(settings)
     weights = train(base, reward_model, data, settings, params.rollout.history_index, params.seed, run_folder, made_from)
     if not processes().is_main_process:
         return
-    with atomic_path(f"checkpoints/{args.run}") as folder:
+    with atomic_path(CHECKPOINTS / args.run) as folder:
         save_adapter(weights, base, BASE, folder, [settings], params.seed)
     publish_log(run_folder, args.run)

@@ -25,24 +25,23 @@ from persistworld.paper.training_plot import read_training, training_figure
 from persistworld.paper.videos import comparison_video
 from persistworld.params import Params
 from persistworld.segmentation.masks import MaskStore
+from persistworld.workspace import BENCHMARKS, CHECKPOINTS, FIGURES, MANIFEST, MASKS, REPORT, SCORES, TRAINING
 
-RESULTS, CHECKPOINTS = Path("results"), Path("checkpoints")
 SHOWN = ("base", "post_trained")
 MASK_FRAMES = 6  # columns of a sheet of masks, at most
-FIGURES = {
+CAPTIONS = {
     3: "Film strips of one view: recorded, base and post-trained; the episodes that gain most, the median and least on the object.",
     4: "Every episode is one bar: how much better the post-trained model is than the base on the same episode.",
     5: "How fidelity falls over the rollout, and the difference from the base: {} view.",
     11: "The same: {} view.",
 }
-MASKS, MANIFEST = Path("data/masks.safetensors"), Path("data/manifest.json")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
     """Write results/report.html from all that the other stages left."""
     models = params.evaluation.models
     params.evaluation.require_models(SHOWN, "the report and its figures")
-    scores = load_scores([RESULTS / f"scores/{model}.parquet" for model in models], models)
+    scores = load_scores([SCORES / f"{model}.parquet" for model in models], models)
     settings = settings_of(params)
     options = (settings.bootstrap, settings.confidence, settings.seed)
     cells = make_cells(scores, *options)
@@ -63,18 +62,18 @@ def main(params: Params, args: argparse.Namespace) -> None:
         sheets=[sheet(reader, episode) for episode, _ in shown if reader.masks is not None],
         odd=data_notes(load_manifest(MANIFEST), params),
         training=training(trained, settings),
-        times=read_times(RESULTS / "benchmarks"),
+        times=read_times(BENCHMARKS),
         facts=_facts(params, scores),
         parameters=yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(params))), sort_keys=False),
         manifests={model: _text(CHECKPOINTS / model / "manifest.json") for model in trained},
     )
-    write_report(RESULTS / "report.html", page)
+    write_report(REPORT, page)
 
 
 def pictures(scores: Scores) -> list[Picture]:
     """The figures of the paper, each with a sentence."""
     views = over_time(scores.groups)
-    return [_picture(number, text.format(views.get(f"figure_{number}"))) for number, text in FIGURES.items()]
+    return [_picture(number, text.format(views.get(f"figure_{number}"))) for number, text in CAPTIONS.items()]
 
 
 def video(reader: MediaReader, episode: int, rank: int, ranked: pd.Series, cell: str) -> Video:
@@ -99,7 +98,7 @@ def _name(media: Media) -> str:
 
 def training(models: list[str], settings: Settings) -> Picture | None:
     """The training curves of every run that left a log."""
-    logs = {model: RESULTS / f"training/{model}.csv" for model in models}
+    logs = {model: TRAINING / f"{model}.csv" for model in models}
     found = {model: read_training(path) for model, path in logs.items() if path.is_file()}
     if not found:
         return None
@@ -110,7 +109,7 @@ def training(models: list[str], settings: Settings) -> Picture | None:
 
 
 def _picture(number: int, text: str) -> Picture:
-    path = RESULTS / f"figures/figure_{number}.png"
+    path = FIGURES / f"figure_{number}.png"
     if not path.is_file():
         raise UserError(f"{path}: no such file; run the stage figures first")
     return Picture(f"Figure {number}", text, path.read_bytes())

@@ -4,7 +4,6 @@ Several processes roll out a part of the episodes each; the first one writes the
 """
 
 import argparse
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
@@ -21,16 +20,17 @@ from persistworld.ranges import require
 from persistworld.rollouts.compilation import compile_unet
 from persistworld.rollouts.engine import rollout
 from persistworld.rollouts.starts import starts_of
+from persistworld.workspace import CHECKPOINTS, LATENTS, MANIFEST, rollout_path
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
     settings, seeds = params.rollout, params.evaluation.seeds
     require(args.seed in seeds, "--seed", args.seed, f"not among evaluation.seeds, {', '.join(map(str, seeds))}; choose one of them")
-    model, store = load_world_model(f"checkpoints/{args.model}").to(device()), LatentStore("data/latents")
+    model, store = load_world_model(CHECKPOINTS / args.model).to(device()), LatentStore(LATENTS)
     if settings.torch_compile:
         compile_unet(model, settings.precision)
     frames = settings.chunks * (model.config.future - 1) + 1
-    episodes = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, frames)
+    episodes = evaluation_episodes(load_manifest(MANIFEST), params.evaluation, frames)
     parts = [episodes[i : i + settings.batch] for i in range(0, len(episodes), settings.batch)]
     own, latents = parts[own_part(len(parts))], []
     for part in track(own, len(own), f"rollouts of {args.model}, seed {args.seed}"):
@@ -41,7 +41,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         return
     latents = torch.cat(latents)
     if not latents.isfinite().all():  # they would be black frames, with scores
-        raise UserError(f"checkpoints/{args.model}: its rollouts are not finite numbers; train it again, at a lower rate or in float32")
-    with atomic_path(Path(f"data/rollouts/{args.model}/seed-{args.seed}.safetensors")) as path:
+        raise UserError(f"{CHECKPOINTS / args.model}: its rollouts are not finite numbers; train it again, at a lower rate or in float32")
+    with atomic_path(rollout_path(args.model, args.seed)) as path:
         tensors = {"latents": latents, "episodes": torch.tensor([e.index for e in episodes])}
         save_file(tensors, path, metadata={"rollout": f"{args.model}, seed {args.seed}"})

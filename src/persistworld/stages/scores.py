@@ -6,13 +6,12 @@ Several processes score a part of the episodes each; the first one writes the ta
 import argparse
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from persistworld.data.episodes import EPISODES, open_episodes
+from persistworld.data.episodes import open_episodes
 from persistworld.data.latents import LatentStore, resized_frames
 from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.distributed import collected, device, own_part, processes
@@ -23,21 +22,21 @@ from persistworld.paper.scores_table import write_scores
 from persistworld.params import Params
 from persistworld.progress import track
 from persistworld.segmentation.masks import MaskStore
+from persistworld.workspace import BASE, EPISODES, LATENTS, MANIFEST, MASKS, SCORES
 from persistworld.world_model.autoencoder import Autoencoder, decode_views, load_autoencoder
 
-BASE = Path("checkpoints/base")
 NO_SEED = -1  # baselines do not depend on it
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
     views = params.episodes.views
-    autoencoder, store = load_autoencoder(BASE).to(device()), LatentStore("data/latents", params.episodes)
+    autoencoder, store = load_autoencoder(BASE).to(device()), LatentStore(LATENTS, params.episodes)
     scorer = Scorer(load_perceptual(params.metrics.lpips, BASE).to(device()), params.metrics, views)
     count = params.rollout.chunks * (params.world_model.future - 1) + 1
-    manifest = load_manifest("data/manifest.json")
+    manifest = load_manifest(MANIFEST)
     episodes = evaluation_episodes(manifest, params.evaluation, count)
     source = open_episodes(EPISODES)
-    masks = None if params.masks.source == "none" else MaskStore("data/masks.safetensors")
+    masks = None if params.masks.source == "none" else MaskStore(MASKS)
     own, parts = episodes[own_part(len(episodes))], []
     for entry in track(own, len(own), f"scores of {args.model}"):
         raw = [resized_frames(source, entry.index, params.episodes, v)[:count] for v in views]
@@ -54,7 +53,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     if not processes().is_main_process:
         return
     write_scores(
-        f"results/scores/{args.model}.parquet",
+        SCORES / f"{args.model}.parquet",
         pd.concat(parts, ignore_index=True),
         {
             "lpips_backbone": params.metrics.lpips,

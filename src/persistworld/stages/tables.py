@@ -1,20 +1,18 @@
 """Stage tables: Tables 1 and 2, their metrics and the paired comparisons, from the score tables."""
 
 import argparse
-from pathlib import Path
 
 from persistworld.paper.notes import settings_of
 from persistworld.paper.scores_table import load_scores
 from persistworld.paper.tables import write_tables
 from persistworld.params import Params
-
-SCORES = Path("results/scores")
+from persistworld.workspace import METRICS, SCORES, TABLES
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
     """Write results/tables/table_{1,2}.* and results/metrics/{table_1,table_2,paired,paired_details}.json."""
     models = params.evaluation.models
     scores = load_scores([SCORES / f"{model}.parquet" for model in models], models)
-    write_tables(scores, settings_of(params), Path("results/tables"), Path("results/metrics"))
-    print(Path("results/tables/table_1.md").read_text())
-    print(Path("results/tables/table_2.md").read_text())
+    write_tables(scores, settings_of(params), TABLES, METRICS)
+    print((TABLES / "table_1.md").read_text())
+    print((TABLES / "table_2.md").read_text())

@@ -1,7 +1,6 @@
 """Stage teacher_forcing: the control, post-training's compute spent on more teacher forcing."""
 
 import argparse
-from pathlib import Path
 
 from persistworld.configuration import digest
 from persistworld.data.latents import LatentStore
@@ -11,7 +10,8 @@ from persistworld.files import atomic_path
 from persistworld.params import Params
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.control import control_sections, train_control
-from persistworld.post_training.run import BASE, provenance, publish_log
+from persistworld.post_training.run import provenance, publish_log
+from persistworld.workspace import BASE, CHECKPOINTS, LATENTS, MANIFEST, RUNS
 from persistworld.world_model.checkpoint import load_base_model
 
 RUN = "teacher_forced"
@@ -20,13 +20,13 @@ RUN = "teacher_forced"
 def main(params: Params, args: argparse.Namespace) -> None:
     sections = control_sections(params)
     base = load_base_model(BASE).to(device())
-    episodes = load_manifest("data/manifest.json").long_enough("train", base.config.future)
+    episodes = load_manifest(MANIFEST).long_enough("train", base.config.future)
     made_from = provenance(params, *sections)
-    run_folder = Path("runs") / RUN / digest(*sections)
-    store, index = LatentStore("data/latents"), params.rollout.history_index
+    run_folder = RUNS / RUN / digest(*sections)
+    store, index = LatentStore(LATENTS), params.rollout.history_index
     weights = train_control(base, store, episodes, *sections, index, params.seed, run_folder, made_from)
     if not processes().is_main_process:
         return
-    with atomic_path(f"checkpoints/{RUN}") as folder:
+    with atomic_path(CHECKPOINTS / RUN) as folder:
         save_adapter(weights, base, BASE, folder, sections, params.seed)
     publish_log(run_folder, RUN)

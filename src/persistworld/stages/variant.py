@@ -1,15 +1,13 @@
 """Stage variant: the numbers of one post-training variant, such as the paper's own setting, in one JSON file."""
 
 import argparse
-from pathlib import Path
 
 from persistworld.files import write_json
 from persistworld.paper.notes import settings_of
 from persistworld.paper.scores_table import load_scores
 from persistworld.paper.tables import variant_json
 from persistworld.params import Params
-
-SCORES = Path("results/scores")
+from persistworld.workspace import METRICS, SCORES
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -17,4 +15,4 @@ def main(params: Params, args: argparse.Namespace) -> None:
     params.for_run(args.model)  # refuses a name that is no variant
     models = ("base", "teacher_forced", args.model)
     scores = load_scores([SCORES / f"{model}.parquet" for model in models], models)
-    write_json(Path("results/metrics") / f"{args.model}.json", variant_json(scores, settings_of(params), args.model))
+    write_json(METRICS / f"{args.model}.json", variant_json(scores, settings_of(params), args.model))

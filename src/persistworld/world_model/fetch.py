@@ -23,10 +23,11 @@ from typing import IO
 from persistworld.errors import UserError
 from persistworld.files import atomic_path, read_json, sha256, write_json
 from persistworld.params import COMMIT, BaseCheckpoint
+from persistworld.workspace import CHECKPOINTS
 from persistworld.world_model.layout import MANIFEST
 
 RECORD = "fetched.json"
-RECORDS = Path("checkpoints/fetched")
+RECORDS = CHECKPOINTS / "fetched"
 WANTED = "params.yaml, base_checkpoint.sha256"
 UrlOpener = Callable[[str], http.client.HTTPResponse]
 
