@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from persistworld.data.elsewhere import RECORD, follow
 from persistworld.errors import UserError
 from persistworld.files import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VIEWS = ("exterior_1", "exterior_2", "wrist")
 NO_INSTRUCTION = "no instruction"  # a note, see Episode
@@ -51,6 +54,7 @@ class BadEpisode(UserError):
 class EpisodeSource(Protocol):
     """A folder of episodes, whatever its layout."""
 
+    root: Path
     views: tuple[str, ...]
     fps: float
 
@@ -74,6 +78,14 @@ class EpisodeSource(Protocol):
 
     def masks(self, index: int) -> np.ndarray | None:
         """(T, V, H, W) uint8 in 0 background, 1 robot, 2 manipulated object; None when there are none."""
+
+
+@runtime_checkable
+class LatentSource(Protocol):
+    """What a source has beside that where its layout has a place for latents."""
+
+    def latents(self, index: int, view: str) -> "Tensor | None":
+        """The recorded, scaled latents of one view, (T, C, h, w) float32; None where there are none. Raises BadEpisode."""
 
 
 def open_episodes(path: str | Path) -> EpisodeSource:

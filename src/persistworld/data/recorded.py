@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from persistworld import params
-from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
+from persistworld.data.episodes import BadEpisode, EpisodeSource, LatentSource, frame_stride
 from persistworld.data.latents import resized_frames
 from persistworld.errors import UserError
 from persistworld.world_model.views import images_to_float, stack_views
@@ -23,7 +23,7 @@ class RecordedLatents:
 
     def __init__(self, source: EpisodeSource, settings: params.Episodes, autoencoder: "Autoencoder") -> None:
         """Raises UserError when the layout of `source` has no latents."""
-        if not hasattr(source, "latents"):
+        if not isinstance(source, LatentSource):
             raise UserError(f"latents.source = recorded: the layout of {settings.path} has no latents; {ENCODE}")
         self._source, self._settings, self._autoencoder, self._checked = source, settings, autoencoder, False
 
