@@ -116,6 +116,8 @@ def test_oddities_are_dealt_with_and_said(tmp_path, change, more, note):
         ({"states": [[0.0] * 7] * 2 + [[float("nan")] * 7] * 2}, "not finite at frame 2"),
         ({"success": "true"}, "success is 'true', not 0 or 1"),
         ({"success": [1]}, r"success is \[1\], not 0 or 1"),
+        ({"success": 2}, "success is 2, not 0 or 1"),
+        ({"success": 0.7}, "success is 0.7, not 0 or 1"),
         ({"texts": {"en": "push"}}, "texts is dict, not a list of sentences"),
     ],
 )

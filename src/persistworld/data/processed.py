@@ -79,10 +79,9 @@ class ProcessedEpisodes:
         for view in self.views:
             notes += self._video_notes(index, raw, view)
         success = raw.get("success")
-        try:
-            success = None if success is None else bool(int(success))
-        except (TypeError, ValueError):
-            raise BadEpisode(index, f"{path}: success is {success!r}, not 0 or 1") from None
+        if success not in (None, 0, 1, "0", "1"):
+            raise BadEpisode(index, f"{path}: success is {success!r}, not 0 or 1")
+        success = None if success is None else bool(int(success))
         return Episode(index, instruction, FPS, pose, joints, action, success, tuple(notes))
 
     def frames(self, index: int, view: str) -> np.ndarray:
