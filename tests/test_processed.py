@@ -107,6 +107,11 @@ def test_oddities_are_dealt_with_and_said(tmp_path, change, more, note):
         np.testing.assert_allclose(episode.joints, annotation("5")["observation.state.joint_position"][::3], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("recorded", "success"), [(0, False), ("0", False), ("1", True), (True, True), (None, None)])
+def test_a_success_is_zero_or_one_as_number_or_text(tmp_path, recorded, success):
+    assert open_episodes(write(tmp_path, "5", change={"success": recorded})).episode(5).success is success
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
