@@ -50,7 +50,8 @@ def moved(base: WorldModel, targets: str = "linear_and_convolution", train_actio
 
 def test_a_policy_starts_as_the_base(base):
     policy = Policy(base, SETTINGS.lora, True, seed=0)
-    assert torch.equal(predict(policy.model), predict(base))
+    assert torch.allclose(predict(policy.model), predict(base), atol=1e-5)  # products in another order where peft's layers are
+    assert torch.equal(predict(Policy(base, dataclasses.replace(SETTINGS.lora, merged=True), True, seed=0).model), predict(base))
     assert torch.equal(predict(policy.merged(policy.theta)), predict(base))
     assert all(torch.equal(policy.old[n], w) and policy.old[n] is not w for n, w in policy.theta.items())
 

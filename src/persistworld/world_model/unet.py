@@ -2,7 +2,9 @@
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
+from diffusers.models.activations import GEGLU
 from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers.models.resnet import AlphaBlender
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -75,6 +77,28 @@ class TemporalConvolution(nn.Conv3d):
         return rows.unflatten(3, video.shape[3:])
 
 
+class Blend(AlphaBlender):
+    """Spatial and temporal features in the learned proportion, in one pass over memory; every frame is a video's."""
+
+    def forward(self, x_spatial: Tensor, x_temporal: Tensor, image_only_indicator: Tensor | None = None) -> Tensor:
+        """Both of any one shape, which is the result's."""
+        return torch.lerp(x_temporal, x_spatial, torch.sigmoid(self.mix_factor).to(x_spatial.dtype))
+
+
+class GatedFeatures(GEGLU):
+    """GELU-gated features, by a product for the features and another for the gate: halves of one product are not contiguous, and their
+    gradients have to be put together again."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(..., D) to (..., D')."""
+        if not isinstance(self.proj, nn.Linear):  # but peft's layer around it
+            return super().forward(hidden_states)
+        halves = zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True)
+        features, gate = (functional.linear(hidden_states, *half) for half in halves)
+        gate = functional.gelu(gate)
+        return gate * features if torch.is_grad_enabled() else gate.mul_(features)
+
+
 def build_unet(sizes: UNet, latent_channels: int, frames: int) -> FrameConditionedUNet:
     """A U-Net of `sizes` with random weights: input 2 * latent_channels (noised latent, current frame), output latent_channels."""
     levels = len(sizes.channels)
@@ -95,9 +119,12 @@ def build_unet(sizes: UNet, latent_channels: int, frames: int) -> FrameCondition
     return unet
 
 
+FAST_ON_CPU = {nn.Conv3d: TemporalConvolution, AlphaBlender: Blend, GEGLU: GatedFeatures}
+
+
 def use_fast_layers(unet: nn.Module) -> None:
     """Skip the softmax where there is one token; on a CPU, plain matrix products in place of the fused attention, which loses on short
-    sequences, and temporal convolutions in two dimensions."""
+    sequences, temporal convolutions in two dimensions, and fewer passes over memory."""
     short, on_cpu = AttnProcessor(), not torch.cuda.is_available()
     for name, module in unet.named_modules():
         if isinstance(module, Attention):
@@ -105,5 +132,5 @@ def use_fast_layers(unet: nn.Module) -> None:
                 module.set_processor(SingleTokenProcessor())
             elif on_cpu:
                 module.set_processor(short)
-        elif isinstance(module, nn.Conv3d) and on_cpu:
-            module.__class__ = TemporalConvolution  # the same parameters under the same names
+        elif on_cpu and type(module) in FAST_ON_CPU:
+            module.__class__ = FAST_ON_CPU[type(module)]  # the same parameters under the same names
