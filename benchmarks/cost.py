@@ -86,7 +86,8 @@ def _flops(models: _Models, params: Params) -> list[Row]:
     prefixes = 0 if settings.streams else settings.groups * sum(settings.prefix) / 2
     sampled = (prefixes + candidates) * settings.sampler.steps * forward
     # theta forward and backward (2, and forward again when checkpointing), old where it is not theta, and base with a KL term
-    updated = kept * (4 - settings.old_is_theta + settings.gradient_checkpointing + (settings.kl_weight > 0)) * forward
+    compared = (settings.kl_weight > 0) / settings.kl_every
+    updated = kept * (4 - settings.old_is_theta + settings.gradient_checkpointing + compared) * forward
     scored = candidates * len(size.views) * decode  # every view of every candidate
     step = sampled + updated + scored
     per_step, days = f"{settings.groups} groups of {settings.candidates}", settings.steps * step / H200 / 8 / 86400

@@ -230,6 +230,27 @@ def test_the_gradient_does_not_depend_on_the_size_of_a_part(candidates):
     torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-4 * scale)
 
 
+def test_the_base_is_compared_with_every_so_manieth_candidate(candidates, monkeypatch):
+    """Of 8 candidates in parts of 3, two (the first and the fifth): their mean distance by hand, and as many forward passes of the base."""
+    policy, samples, rewards = candidates
+    with torch.no_grad():
+        for weight in policy.theta.values():
+            weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    settings = dataclasses.replace(SETTINGS, keep=0, kl_weight=0.5, train_batch=3)
+    kept = keep_candidates(samples, rewards, settings, 0, 0)
+    x_sigma = kept.x0 + kept.sigma.reshape(-1, 1, 1, 1, 1) * kept.noise
+    with torch.no_grad():
+        theta, origin = (m.predict_x0(x_sigma, kept.sigma, m.context(kept.condition)) for m in (policy.model, policy.base))
+    distances = (theta - origin).square().flatten(1).mean(dim=1)
+    seen, predict = [], WorldModel.predict_x0
+    monkeypatch.setattr(WorldModel, "predict_x0", lambda model, x, *rest: seen.append((model, len(x))) or predict(model, x, *rest))
+    found = update(policy, samples, rewards, dataclasses.replace(settings, kl_every=4), seed=0, step=0)
+    without = update(policy, samples, rewards, dataclasses.replace(settings, kl_weight=0.0), seed=0, step=0)
+    assert found.drift_base == pytest.approx(distances[[0, 4]].mean().item(), rel=1e-3)
+    assert found.loss - without.loss == pytest.approx(0.5 * found.drift_base, rel=1e-3)
+    assert sum(count for model, count in seen if model is policy.base) == 2 + 1
+
+
 def test_checkpointing_changes_no_gradient(base, candidates):
     """Activations are computed a second time instead of being kept."""
     policy, samples, rewards = candidates
@@ -286,6 +307,7 @@ def test_the_control_spends_what_post_training_spends():
     everything = dataclasses.replace(SETTINGS, keep=0, branch=2, kl_weight=0.0)
     assert post_training_cost(everything) == 3 * 2 * ((0.5 + 8) * 2 + 8 * (1 + 2 + 1))
     assert post_training_cost(dataclasses.replace(everything, old_ema_slope=0.0)) == 3 * 2 * ((0.5 + 8) * 2 + 8 * (1 + 2))
+    assert post_training_cost(dataclasses.replace(SETTINGS, kl_every=4)) == 3 * 2 * ((0.5 + 4) * 2 + 2 * (1 + 2 + 1.25))
 
 
 def test_the_control_counts_guidance_and_the_curriculum():

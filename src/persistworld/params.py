@@ -326,6 +326,7 @@ class PostTraining:
     sampling_policy: Literal["theta", "old"] = "theta"  # Algorithm 1 samples from theta; the theory assumes old
     beta: float = 1.0
     kl_weight: float = 1e-4
+    kl_every: int = 1  # every so manieth kept candidate is compared with the base, which takes a forward pass; the term is their mean
     loss_weighting: Literal["plain", "edm", "self_normalised"] = "plain"
     shared_noise: bool = False  # one sigma and noise draw for a group
     sigma_mean: float = 0.7  # ln sigma ~ N(mean, std^2)
@@ -364,7 +365,7 @@ class PostTraining:
         require(self.branch >= 1, "post_training.branch", self.branch, "F must be at least 1")
         require(self.beta > 0, "post_training.beta", self.beta, "must be positive: beta = 0 gives no gradient")
         where = "post_training"
-        at_least(1, self, where, "steps", "groups", "train_batch", "save_every")
+        at_least(1, self, where, "steps", "groups", "kl_every", "train_batch", "save_every")
         at_least(0, self, where, "kl_weight", "sigma_std", "old_ema_slope")
         within_unit(self, where, "old_ema_max")
         a_decay(self, where, "weight_ema")

@@ -30,7 +30,7 @@ def post_training_cost(settings: params.PostTraining) -> float:
     kept = 2 * settings.keep or settings.candidates
     passes = settings.sampler.steps * (1 + (settings.sampler.guidance > 1))
     sampled = (mean_prefix + settings.candidates * settings.branch) * passes
-    reference = (not settings.old_is_theta) + (settings.kl_weight > 0)
+    reference = (not settings.old_is_theta) + (settings.kl_weight > 0) / settings.kl_every
     updated = kept * settings.branch * (1 + BACKWARD + reference)
     return settings.steps * settings.groups * (sampled + updated)
 

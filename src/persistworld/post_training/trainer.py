@@ -141,7 +141,7 @@ def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Sam
 class Losses:
     """Means over the step's kept samples: the objective with its KL term, and squared drift of theta's predictions from old and base.
 
-    Without a KL term the drift from the base is taken on the first sample alone: it costs a forward pass. Of several
+    The drift from the base is taken on every `kl_every`th sample, without a KL term on the first alone: it costs a forward pass. Of several
     processes, each has its samples' part of the means.
     """
 
@@ -197,20 +197,22 @@ def update(
     """
     kept = keep_candidates(samples, rewards, settings, seed, step)
     old = None if settings.old_is_theta else policy.merged(policy.old)
-    count = len(kept.x0) // len(rewards) * settings.groups
-    compared = count if settings.kl_weight > 0 else int(samples.first_group == 0)  # with the base
+    share = len(kept.x0) // len(rewards)
+    count, first = share * settings.groups, share * samples.first_group
+    every = settings.kl_every if settings.kl_weight > 0 else count
+    compared = len(range(0, count, every))  # with the base
     totals = {"loss": 0.0, "drift_old": 0.0, "drift_base": 0.0}
     for rows in torch.arange(len(kept.x0)).split(settings.train_batch):
         x0, sigma, condition = kept.x0[rows], kept.sigma[rows], kept.condition.take(rows)
         x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]
-        near = slice(0, int((rows < compared).sum()))
+        near = (first + rows) % every == 0
         with autocast(x0.device, settings.precision):
             x0_theta = policy.model.predict_x0(x_sigma, sigma, policy.model.context(condition))
             with torch.no_grad():
                 x0_old = x0_theta.detach() if old is None else old.predict_x0(x_sigma, sigma, old.context(condition))
         loss = nft_loss(x0_theta, x0_old, x0, kept.r[rows], settings.beta, settings.loss_weighting, sigma).sum() / count
         totals["drift_old"] += squared_distance(x0_theta, x0_old).sum().item() / count
-        if near.stop:
+        if near.any():
             with torch.no_grad(), autocast(x0.device, settings.precision):
                 context = policy.base.context(condition.take(near))
                 x0_base = policy.base.predict_x0(x_sigma[near], sigma[near], context)
