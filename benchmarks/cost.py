@@ -81,13 +81,12 @@ def _flops(models: _Models, params: Params) -> list[Row]:
     decode = flops(lambda: models.autoencoder.decode(_empty(*view)))
     encode = flops(lambda: models.autoencoder.encode(_empty(config.future, 3, size.height, size.width)))
     chunk, steps = forward * params.rollout.sampler.steps, params.rollout.sampler.steps
-    kept = settings.groups * (2 * settings.keep or settings.candidates) * settings.branch
+    kept = settings.groups * settings.kept * settings.branch
     candidates = settings.groups * settings.candidates * settings.branch
     prefixes = 0 if settings.streams else settings.groups * sum(settings.prefix) / 2
     sampled = (prefixes + candidates) * settings.sampler.steps * forward
     # theta forward and backward (2, and forward again when checkpointing), old where it is not theta, and base with a KL term
-    compared = (settings.kl_weight > 0) / settings.kl_every
-    updated = kept * (4 - settings.old_is_theta + settings.gradient_checkpointing + compared) * forward
+    updated = kept * (4 - settings.old_is_theta + settings.gradient_checkpointing + settings.compared_share) * forward
     scored = candidates * len(size.views) * decode  # every view of every candidate
     step = sampled + updated + scored
     per_step, days = f"{settings.groups} groups of {settings.candidates}", settings.steps * step / H200 / 8 / 86400

@@ -45,11 +45,10 @@ def rows(materials: Materials) -> list[Row]:
         with open(folder / "run" / "log.csv", newline="") as file:
             log = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)][1:]
     phases = [name for name in log[0] if name.startswith("seconds_")]
-    kept = 2 * settings.keep or settings.candidates
     note = {
         "seconds_prefix": f"mean P {mean(row['prefix_mean'] for row in log):.1f}",
         "seconds_branch": f"{settings.groups} x {settings.candidates} candidates of {settings.branch}",
-        "seconds_update": f"{settings.groups * kept} samples, {settings.train_batch} a pass",
+        "seconds_update": f"{settings.groups * settings.kept} samples, {settings.train_batch} a pass",
     }
     parts = [Row(name.removeprefix("seconds_"), mean(row[name] for row in log), "s", note.get(name, "")) for name in phases]
     note = f"{settings.groups} of {params.post_training.groups} groups; {settings.precision}, {materials.weights} weights"

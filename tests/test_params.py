@@ -71,6 +71,10 @@ def changed(folder: Path, changes: dict[str, object]) -> Path:
         ("post_training.groups", 0, "must be at least 1"),
         ("post_training.save_every", 0, "must be at least 1"),
         ("post_training.kl_weight", -1.0, "must be at least 0"),
+        ("post_training.kl_every", 0, "must be at least 1"),
+        ("post_training.kl_every", 1000, "samples: choose no more"),
+        ("seed", -1, "choose a whole number from 0"),
+        ("seed", 1 << 63, "choose a whole number from 0"),
         ("post_training.sigma_std", -0.9, "must be at least 0"),
         ("post_training.old_ema_max", 1.5, "must lie in 0..1"),
         ("post_training.weight_ema", 1.0, "below 1"),
@@ -215,4 +219,4 @@ def test_whatever_stands_at_a_key_is_taken_or_refused_in_one_line() -> None:
                 # What stages compare, hash and write down must be numbers.
                 json.dumps(dataclasses.asdict(params), allow_nan=False)
         place[path[-1]] = usual
-    assert ("seed", -1) in taken and ("post_training.candidates", -1) not in taken
+    assert ("seed", 0) in taken and ("post_training.candidates", -1) not in taken

@@ -20,7 +20,7 @@ from persistworld.post_training.policy import Policy
 from persistworld.post_training.rewards import RewardModel, Rewards
 from persistworld.post_training.run import provenance
 from persistworld.post_training.targets import decoded_images
-from persistworld.post_training.trainer import Data, keep_candidates, score_groups, train, update
+from persistworld.post_training.trainer import Data, compared_with_base, keep_candidates, score_groups, train, update
 from persistworld.training_state import load_state, save_state
 from persistworld.world_model.checkpoint import save_world_model
 from persistworld.world_model.model import WorldModel
@@ -230,25 +230,29 @@ def test_the_gradient_does_not_depend_on_the_size_of_a_part(candidates):
     torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-4 * scale)
 
 
-def test_the_base_is_compared_with_every_so_manieth_candidate(candidates, monkeypatch):
-    """Of 8 candidates in parts of 3, two (the first and the fifth): their mean distance by hand, and as many forward passes of the base."""
+def test_the_base_is_compared_with_one_candidate_in_so_many(candidates, monkeypatch):
+    """Of 8 candidates in parts of 3, two (at step 1 the fourth and the last): their mean distance by hand, and as many forward passes of
+    the base. Four steps have asked about each once; without a KL term about the first."""
     policy, samples, rewards = candidates
     with torch.no_grad():
         for weight in policy.theta.values():
             weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     settings = dataclasses.replace(SETTINGS, keep=0, kl_weight=0.5, train_batch=3)
-    kept = keep_candidates(samples, rewards, settings, 0, 0)
+    kept = keep_candidates(samples, rewards, settings, 0, 1)
     x_sigma = kept.x0 + kept.sigma.reshape(-1, 1, 1, 1, 1) * kept.noise
     with torch.no_grad():
         theta, origin = (m.predict_x0(x_sigma, kept.sigma, m.context(kept.condition)) for m in (policy.model, policy.base))
     distances = (theta - origin).square().flatten(1).mean(dim=1)
     seen, predict = [], WorldModel.predict_x0
     monkeypatch.setattr(WorldModel, "predict_x0", lambda model, x, *rest: seen.append((model, len(x))) or predict(model, x, *rest))
-    found = update(policy, samples, rewards, dataclasses.replace(settings, kl_every=4), seed=0, step=0)
-    without = update(policy, samples, rewards, dataclasses.replace(settings, kl_weight=0.0), seed=0, step=0)
-    assert found.drift_base == pytest.approx(distances[[0, 4]].mean().item(), rel=1e-3)
+    found = update(policy, samples, rewards, dataclasses.replace(settings, kl_every=4), seed=0, step=1)
+    without = update(policy, samples, rewards, dataclasses.replace(settings, kl_weight=0.0), seed=0, step=1)
+    assert found.drift_base == pytest.approx(distances[[3, 7]].mean().item(), rel=1e-3)
+    assert without.drift_base == pytest.approx(distances[0].item(), rel=1e-3)
     assert found.loss - without.loss == pytest.approx(0.5 * found.drift_base, rel=1e-3)
     assert sum(count for model, count in seen if model is policy.base) == 2 + 1
+    turns = sum(compared_with_base(8, dataclasses.replace(settings, kl_every=4), step).int() for step in range(4))
+    assert turns.tolist() == [1] * 8
 
 
 def test_checkpointing_changes_no_gradient(base, candidates):

@@ -326,7 +326,7 @@ class PostTraining:
     sampling_policy: Literal["theta", "old"] = "theta"  # Algorithm 1 samples from theta; the theory assumes old
     beta: float = 1.0
     kl_weight: float = 1e-4
-    kl_every: int = 1  # every so manieth kept candidate is compared with the base, which takes a forward pass; the term is their mean
+    kl_every: int = 1  # one kept sample in so many, others at each step, is compared with the base: a forward pass; the term is their mean
     loss_weighting: Literal["plain", "edm", "self_normalised"] = "plain"
     shared_noise: bool = False  # one sigma and noise draw for a group
     sigma_mean: float = 0.7  # ln sigma ~ N(mean, std^2)
@@ -344,6 +344,16 @@ class PostTraining:
     train_batch: int = 16  # candidates per backward pass; the gradient is accumulated over them
     gradient_checkpointing: bool = False  # the update computes activations twice instead of keeping them
     save_every: int = 100
+
+    @property
+    def kept(self) -> int:
+        """Candidates of a group that are trained on."""
+        return 2 * self.keep or self.candidates
+
+    @property
+    def compared_share(self) -> float:
+        """The part of the kept samples (candidates' chunks) for which the base is asked, too."""
+        return 1 / self.kl_every if self.kl_weight > 0 else 0.0
 
     @property
     def old_is_theta(self) -> bool:
@@ -367,6 +377,8 @@ class PostTraining:
         where = "post_training"
         at_least(1, self, where, "steps", "groups", "kl_every", "train_batch", "save_every")
         at_least(0, self, where, "kl_weight", "sigma_std", "old_ema_slope")
+        samples = self.groups * self.kept * self.branch
+        require(self.kl_every <= samples, f"{where}.kl_every", self.kl_every, f"a step keeps {samples} samples: choose no more")
         within_unit(self, where, "old_ema_max")
         a_decay(self, where, "weight_ema")
         self.reward.check(f"{where}.reward")
@@ -490,6 +502,7 @@ class Params:
             require(name in known, "evaluation.models", name, f"no such model or variant; {nearest(name, known)}")
 
     def _check_run(self) -> None:
+        require(0 <= self.seed < 1 << 63, "seed", self.seed, "choose a whole number from 0 to 2^63 - 1")
         for section in dataclasses.fields(self):
             value = getattr(self, section.name)
             if hasattr(value, "check"):
@@ -512,7 +525,7 @@ class Params:
         longest = self.post_training.prefix[1] + self.post_training.branch
         chunk = self.world_model.future - 1
         if self.episodes.source == "simulate":
-            needed = max(longest, self.rollout.chunks) * chunk + 1
+            needed = max(longest * chunk + 1, self.rollout_frames)
             require(
                 needed <= self.episodes.frames, "episodes.frames", self.episodes.frames,
                 f"post_training.prefix + branch and rollout.chunks need {needed} frames: shorten them or simulate more",
@@ -524,6 +537,11 @@ class Params:
         for view in weights:
             require(view in views, key, view, f"no such view; {nearest(view, views)}")
         require(any(weights.get(view, 1.0) > 0 for view in views), key, weights, "all views weigh 0: nothing would be rewarded")
+
+    @property
+    def rollout_frames(self) -> int:
+        """Distinct frames of an evaluation's rollout, the first one included."""
+        return self.rollout.chunks * (self.world_model.future - 1) + 1
 
     def for_run(self, run: str) -> "Params":
         """The parameters of one post-training run: `post_trained`, or a variant with its overrides of `post_training` applied."""

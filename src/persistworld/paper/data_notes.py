@@ -14,7 +14,7 @@ def data_notes(manifest: Manifest, params: Params) -> list[str]:
     found += [f"Left out, episode {index}: {reason}." for index, reason in sorted(manifest.bad.items())[:LISTED]]
     if len(manifest.bad) > LISTED:
         found.append(f"Left out besides: {len(manifest.bad) - LISTED} (bad, in data/manifest.json).")
-    frames = params.rollout.chunks * (params.world_model.future - 1) + 1
+    frames = params.rollout_frames
     short = manifest.too_short(params.evaluation.split, frames)
     if short:
         which = ", ".join(str(entry.index) for entry in short[:LISTED]) + (", ..." if len(short) > LISTED else "")

@@ -27,11 +27,10 @@ def post_training_cost(settings: params.PostTraining) -> float:
     """U-Net evaluations (forward passes of one chunk) that the whole post-training spends: prefix, branches, update."""
     longest = [longest_prefix(settings, step) for step in range(settings.steps)]
     mean_prefix = 0.0 if settings.streams else (settings.prefix[0] + sum(longest) / len(longest)) / 2  # streams go on from candidates
-    kept = 2 * settings.keep or settings.candidates
     passes = settings.sampler.steps * (1 + (settings.sampler.guidance > 1))
     sampled = (mean_prefix + settings.candidates * settings.branch) * passes
-    reference = (not settings.old_is_theta) + (settings.kl_weight > 0) / settings.kl_every
-    updated = kept * settings.branch * (1 + BACKWARD + reference)
+    reference = (not settings.old_is_theta) + settings.compared_share
+    updated = settings.kept * settings.branch * (1 + BACKWARD + reference)
     return settings.steps * settings.groups * (sampled + updated)
 
 

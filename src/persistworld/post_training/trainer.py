@@ -141,8 +141,8 @@ def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Sam
 class Losses:
     """Means over the step's kept samples: the objective with its KL term, and squared drift of theta's predictions from old and base.
 
-    The drift from the base is taken on every `kl_every`th sample, without a KL term on the first alone: it costs a forward pass. Of several
-    processes, each has its samples' part of the means.
+    The drift from the base is taken on some of them alone (`compared_with_base`): it costs a forward pass. Of several processes, each has
+    its samples' part of the means.
     """
 
     loss: float
@@ -197,31 +197,37 @@ def update(
     """
     kept = keep_candidates(samples, rewards, settings, seed, step)
     old = None if settings.old_is_theta else policy.merged(policy.old)
-    share = len(kept.x0) // len(rewards)
-    count, first = share * settings.groups, share * samples.first_group
-    every = settings.kl_every if settings.kl_weight > 0 else count
-    compared = len(range(0, count, every))  # with the base
+    per_group = len(kept.x0) // len(rewards)
+    count, first = per_group * settings.groups, per_group * samples.first_group
+    compared = compared_with_base(count, settings, step)
     totals = {"loss": 0.0, "drift_old": 0.0, "drift_base": 0.0}
     for rows in torch.arange(len(kept.x0)).split(settings.train_batch):
         x0, sigma, condition = kept.x0[rows], kept.sigma[rows], kept.condition.take(rows)
         x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]
-        near = (first + rows) % every == 0
+        asked = compared[first + rows]
         with autocast(x0.device, settings.precision):
             x0_theta = policy.model.predict_x0(x_sigma, sigma, policy.model.context(condition))
             with torch.no_grad():
                 x0_old = x0_theta.detach() if old is None else old.predict_x0(x_sigma, sigma, old.context(condition))
         loss = nft_loss(x0_theta, x0_old, x0, kept.r[rows], settings.beta, settings.loss_weighting, sigma).sum() / count
         totals["drift_old"] += squared_distance(x0_theta, x0_old).sum().item() / count
-        if near.any():
+        if asked.any():
             with torch.no_grad(), autocast(x0.device, settings.precision):
-                context = policy.base.context(condition.take(near))
-                x0_base = policy.base.predict_x0(x_sigma[near], sigma[near], context)
-            from_base = squared_distance(x0_theta[near], x0_base).sum() / compared
+                context = policy.base.context(condition.take(asked))
+                x0_base = policy.base.predict_x0(x_sigma[asked], sigma[asked], context)
+            from_base = squared_distance(x0_theta[asked], x0_base).sum() / compared.sum()
             loss = loss + settings.kl_weight * from_base
             totals["drift_base"] += from_base.item()
         loss.backward()
         totals["loss"] += loss.item()
     return Losses(**totals)
+
+
+def compared_with_base(count: int, settings: params.PostTraining, step: int) -> Tensor:
+    """Which of a step's `count` kept samples the base is asked about, too, bool (count,): one in `kl_every`, so that in as many steps each
+    place has its turn (a stream keeps its place, and its episode, for a whole rollout); without a KL term the first, for the log."""
+    numbers = torch.arange(count)
+    return (numbers + step) % settings.kl_every == 0 if settings.kl_weight > 0 else numbers == 0
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:

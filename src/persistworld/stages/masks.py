@@ -23,7 +23,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     """Write data/masks.safetensors and results/metrics/masks.json (flat counts, for Table 2's footnote)."""
     views = params.episodes.views
     episodes = open_episodes(EPISODES)
-    count = params.rollout.chunks * (params.world_model.future - 1) + 1
+    count = params.rollout_frames
     source = open_mask_source(params, episodes, count)
     chosen = evaluation_episodes(load_manifest(MANIFEST), params.evaluation, count) if source else ()
     own, made = chosen[own_part(len(chosen))], []

@@ -29,7 +29,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     model, store = load_world_model(CHECKPOINTS / args.model).to(device()), LatentStore(LATENTS)
     if settings.torch_compile:
         compile_unet(model, settings.precision)
-    frames = settings.chunks * (model.config.future - 1) + 1
+    frames = params.rollout_frames
     episodes = evaluation_episodes(load_manifest(MANIFEST), params.evaluation, frames)
     parts = [episodes[i : i + settings.batch] for i in range(0, len(episodes), settings.batch)]
     own, latents = parts[own_part(len(parts))], []

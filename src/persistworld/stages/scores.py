@@ -32,7 +32,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     views = params.episodes.views
     autoencoder, store = load_autoencoder(BASE).to(device()), LatentStore(LATENTS, params.episodes)
     scorer = Scorer(load_perceptual(params.metrics.lpips, BASE).to(device()), params.metrics, views)
-    count = params.rollout.chunks * (params.world_model.future - 1) + 1
+    count = params.rollout_frames
     manifest = load_manifest(MANIFEST)
     episodes = evaluation_episodes(manifest, params.evaluation, count)
     source = open_episodes(EPISODES)
