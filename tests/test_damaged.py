@@ -2,14 +2,17 @@
 
 import argparse
 import dataclasses
+import errno
 import json
 import os
 import platform
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -24,10 +27,12 @@ from persistworld.data.episodes import BadEpisode
 from persistworld.data.latents import LatentStore, read_shard_indices
 from persistworld.data.lerobot_columns import episode_of, read_info
 from persistworld.errors import UserError
-from persistworld.files import ABANDONED, atomic_path, read_json, write_json
+from persistworld.files import ABANDONED, atomic_path, read_json, system_error, write_json
 from persistworld.params import BaseCheckpoint, Evaluation, Params, WorldModel
 from persistworld.stages import base_checkpoint, figures, latents, report, rollouts
+from persistworld.training_state import save_state
 from persistworld.world_model.checkpoint import load_base_model, save_world_model, write_manifest
+from persistworld.world_model.tensor_files import write_pickle
 from persistworld.world_model.text import load_tokenizer
 
 VIEWS = ("exterior_1", "exterior_2", "wrist")
@@ -320,6 +325,20 @@ def test_a_polite_kill_says_so_and_leaves_nothing(tmp_path: Path, number: int, s
         _, said = stage.communicate(timeout=30)
     assert (stage.returncode, said) == (status, f"persistworld: {word}; call the same command again\n")
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("write", [lambda path, t: save_state(path, 1, "", t), lambda path, t: write_pickle(t, path / "a.pt")])
+def test_a_disk_that_takes_no_more_is_the_systems_error(tmp_path: Path, write: Callable[[Path, dict], None]) -> None:
+    """A limit on the size of files stands in for a full disk. (Where torch opens the file itself, nothing of either is to be found.)"""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises((OSError, RuntimeError)) as caught:
+            write(tmp_path, {"weight": torch.zeros(10_000)})
+        assert system_error(caught.value).errno == errno.EFBIG
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

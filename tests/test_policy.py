@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shutil
 
 import peft
 import pytest
@@ -12,12 +13,13 @@ from torch import nn
 from persistworld import load_world_model, params
 from persistworld.configuration import digest
 from persistworld.errors import UserError
-from persistworld.files import read_json, sha256
+from persistworld.files import read_json, sha256, write_json
 from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
 from persistworld.post_training.policy import Policy, target_modules
 from persistworld.world_model.checkpoint import save_world_model
-from persistworld.world_model.layout import WEIGHTS
+from persistworld.world_model.layout import MANIFEST, WEIGHTS
 from persistworld.world_model.model import Condition, WorldModel
+from persistworld.world_model.tensor_files import read_tensors, write_tensors
 
 TARGETS = ["attention", "linear", "linear_and_convolution"]
 SETTINGS = params.PostTraining(lora=params.Lora(rank=3, alpha=6.0, targets="linear_and_convolution"))
@@ -197,6 +199,35 @@ def test_another_base_is_refused(folders, tmp_path):
 def test_a_missing_base_is_one_line(folders, tmp_path):
     with pytest.raises(UserError, match=r"no such file"):
         load_world_model(folders[0] / "post_trained", tmp_path / "nowhere")
+
+
+def _without(name: str):
+    return lambda tensors: tensors.pop(name)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        (ADAPTER_WEIGHTS, _without("base_model.model.conv_in.lora_B.weight"), r"1 keys missing, e\.g\. unet\.conv_in\.lora_B\.weight"),
+        (ADAPTER_WEIGHTS, dict.clear, r"keys missing"),
+        (ADAPTER_WEIGHTS, lambda t: t.update(extra=torch.zeros(1)), r"1 keys not known to this model, e\.g\. unet\.extra"),
+        (ADAPTER_WEIGHTS, lambda t: t.update({"base_model.model.conv_in.lora_A.weight": torch.zeros(2)}), r"1 keys of another shape"),
+        (ACTION_ENCODER, lambda t: t.popitem(), r"1 keys missing, e\.g\. action_encoder\."),
+        (ADAPTER_CONFIG, _without("r"), r"no key r; make or fetch"),
+        (ADAPTER_CONFIG, lambda c: c["target_modules"].append("conv_inn"), r"adapts conv_inn, which the base does not have"),
+        (MANIFEST, _without("parents"), r"no key parents"),
+    ],
+)
+def test_an_adapter_that_is_not_whole_or_another_models_is_refused(folders, tmp_path, file, change, said):
+    """Without this a missing pair would be no adaptation, and the base be scored as the post-trained model."""
+    root, _ = folders
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "post_trained" / file
+    content = read_tensors(path) if path.suffix == ".safetensors" else read_json(path)
+    change(content)
+    (write_tensors if path.suffix == ".safetensors" else lambda c, p: write_json(p, c))(content, path)
+    with pytest.raises(UserError, match=rf"{file}: .*{said}"):
+        load_world_model(tmp_path / "post_trained")
 
 
 def test_peft_itself_loads_the_adapter(base, folders):

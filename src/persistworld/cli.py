@@ -13,6 +13,7 @@ import sys
 from typing import Any, NoReturn
 
 from persistworld.errors import UserError
+from persistworld.files import system_error
 from persistworld.memory import keep_freed_memory
 from persistworld.params import load_params
 
@@ -164,8 +165,8 @@ def _fail(message: str) -> int:
 
 def _refusal(error: Exception) -> int | None:
     """Which of `REFUSALS` the system answered, if one."""
-    code = getattr(error, "errno", None)
-    # safetensors and torch wrap the system's error in exceptions of their own, which keep only its text.
+    code = getattr(system_error(error), "errno", None)
+    # safetensors wraps the system's error in an exception of its own, which keeps only its text.
     return code if code in REFUSALS else next((known for known in REFUSALS if os.strerror(known) in str(error)), None)
 
 

@@ -6,6 +6,7 @@ gone goes at once; of another host's nothing is known, so it goes when it has no
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -43,12 +44,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(path)
         os.replace(part, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        if error.errno == 28:
+    except Exception as error:
+        if (found := system_error(error)) and found.errno == errno.ENOSPC:
             raise UserError(f"{path}: no space left on the disk; free some and run the same command again") from None
         raise
     finally:
         _remove(part)
+
+
+def system_error(error: BaseException | None) -> OSError | None:
+    """The system's own error: `error`, or the one in whose handling it arose. (torch fails again when it closes a file that it could not
+    write.)"""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -13,8 +13,9 @@ from persistworld.files import atomic_path
 def save_state(folder: Path, step: int, digest: str, state: dict[str, Any]) -> None:
     """Write the state after `step` steps, then drop the one before it."""
     path = folder / f"state-{step:08d}.pt"
-    with atomic_path(path) as part:
-        torch.save({"digest": digest, "step": step, **state}, part)
+    # A file of Python's: where torch opens one itself, a full disk is an error that does not say so.
+    with atomic_path(path) as part, part.open("wb") as file:
+        torch.save({"digest": digest, "step": step, **state}, file)
     drop_states(folder, but=path)
 
 

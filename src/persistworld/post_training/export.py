@@ -80,7 +80,8 @@ def merged_tensors(folder: Path, base_folder: Path, image_encoder: bool = True) 
     Raises UserError when the adapter belongs to another base.
     """
     check_base(folder, base_folder)
-    return apply_adapter(flat_tensors(base_folder, image_encoder), *read_adapter(folder))
+    tensors = flat_tensors(base_folder, image_encoder)
+    return apply_adapter(tensors, *read_adapter(folder, tensors))
 
 
 def apply_adapter(tensors: Tensors, adapter: Tensors, scale: float) -> Tensors:

@@ -82,16 +82,21 @@ def load_weights(module: nn.Module, path: Path) -> None:
     """
     with _open(path) as file:
         entries, _ = _header(file, path)
-    found, own = {n: torch.Size(e["shape"]) for n, e in entries.items()}, module.state_dict()
+    own = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    require_shapes(path, {name: torch.Size(entry["shape"]) for name, entry in entries.items()}, own)
+    module.load_state_dict(read_tensors(path), assign=True)
+
+
+def require_shapes(path: Path, found: Mapping[str, torch.Size], own: Mapping[str, torch.Size]) -> None:
+    """Raise UserError unless a file's tensors have the names and shapes of a model's own."""
     for problem, names in (
         ("missing", own.keys() - found.keys()),
         ("not known to this model", found.keys() - own.keys()),
-        ("of another shape", {n for n in own.keys() & found.keys() if own[n].shape != found[n]}),
+        ("of another shape", {n for n in own.keys() & found.keys() if own[n] != found[n]}),
     ):
         if names:
             some = ", ".join(sorted(names)[:3])
             raise UserError(f"{path}: {len(names)} keys {problem}, e.g. {some}; is this the checkpoint of another model?")
-    module.load_state_dict(read_tensors(path), assign=True)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -156,5 +161,5 @@ def write_safetensors(tensors: Tensors, path: Path) -> None:
 
 def write_pickle(tensors: Tensors, path: Path) -> None:
     """Write `tensors` as one flat state dict with torch.save, as the reference does."""
-    with atomic_path(path) as part:
-        torch.save({name: tensor.detach() for name, tensor in tensors.items()}, part)
+    with atomic_path(path) as part, part.open("wb") as file:  # Python's own: see training_state.save_state
+        torch.save({name: tensor.detach() for name, tensor in tensors.items()}, file)
