@@ -173,6 +173,7 @@ def _nan(values):
         (_without("observation.state.cartesian_position"), "no column observation.state.cartesian_position"),
         (_replace("observation.state.cartesian_position", _nan), "pose is not finite at frame 3"),
         (_replace("observation.state.cartesian_position", lambda v: v[:, :3]), "is not 6 numbers a frame"),
+        (_replace("is_episode_successful", lambda v: v + 0.7), "success is .*, not 0 or 1"),
         (lambda table: table.slice(0, 4), "holds 4 frames, meta/episodes.jsonl says 6"),
     ],
 )
@@ -189,6 +190,16 @@ def test_columns_that_need_not_be_there(copy):
     pq.write_table(pq.read_table(copy / PARQUET).drop_columns(list(names)), copy / PARQUET)
     episode = open_episodes(copy).episode(2)
     assert episode.joints is None and episode.action is None and episode.success is None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "success"), [(0, False), ("False", False), ("0", False), (1, True), ("true", True), ([False], False), (None, None)]
+)
+def test_a_success_may_be_a_number_text_or_a_list_of_one(copy, recorded, success):
+    table = pq.read_table(copy / PARQUET)
+    place = table.column_names.index("is_episode_successful")
+    pq.write_table(table.set_column(place, "is_episode_successful", pa.array([recorded] * len(table))), copy / PARQUET)
+    assert open_episodes(copy).episode(2).success is success
 
 
 def test_gripper_as_a_list_of_one(copy):

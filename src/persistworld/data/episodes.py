@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VIEWS = ("exterior_1", "exterior_2", "wrist")
 NO_INSTRUCTION = "no instruction"  # a note, see Episode
+SUCCESSES = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 BACKGROUND, ROBOT, MANIPULATED_OBJECT = 0, 1, 2  # the classes of a mask
 
 
@@ -49,6 +50,19 @@ class BadEpisode(UserError):
 
     def __reduce__(self):
         return type(self), (self.index, self.reason)
+
+
+def recorded_success(index: int, value: object) -> bool | None:
+    """Whether an episode succeeded, as a data set says it: true or false, 0 or 1, also as text or in a list; None when it says nothing.
+
+    Raises BadEpisode on anything else.
+    """
+    only = value[0] if isinstance(value, list) and len(value) == 1 else value
+    if only is None:
+        return None
+    if str(only).lower() not in SUCCESSES:
+        raise BadEpisode(index, f"success is {value!r}, not 0 or 1")
+    return SUCCESSES[str(only).lower()]
 
 
 class EpisodeSource(Protocol):

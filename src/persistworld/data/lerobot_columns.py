@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from persistworld.data.episodes import NO_INSTRUCTION, VIEWS, BadEpisode, Episode
+from persistworld.data.episodes import NO_INSTRUCTION, VIEWS, BadEpisode, Episode, recorded_success
 from persistworld.errors import UserError
 from persistworld.files import read_json
 
@@ -90,7 +90,7 @@ def _episode_of(index: int, table: pa.Table, fps: float, task: str) -> Episode:
         pose=pose,
         joints=_floats(index, table, joint, 7) if joint in names else None,
         action=_pose(index, table, "action"),
-        success=bool(table["is_episode_successful"][0].as_py()) if "is_episode_successful" in names else None,
+        success=recorded_success(index, table["is_episode_successful"][0].as_py()) if "is_episode_successful" in names else None,
         notes=() if words.strip() else (NO_INSTRUCTION,),
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from persistworld.data.episodes import NO_INSTRUCTION, VIEWS, BadEpisode, Episode
+from persistworld.data.episodes import NO_INSTRUCTION, VIEWS, BadEpisode, Episode, recorded_success
 from persistworld.data.video import BrokenVideo, video_batches
 from persistworld.errors import UserError
 
@@ -78,10 +78,7 @@ class ProcessedEpisodes:
             notes.append("episode_id is not a number")
         for view in self.views:
             notes += self._video_notes(index, raw, view)
-        success = raw.get("success")
-        if success not in (None, 0, 1, "0", "1"):
-            raise BadEpisode(index, f"{path}: success is {success!r}, not 0 or 1")
-        success = None if success is None else bool(int(success))
+        success = recorded_success(index, raw.get("success"))
         return Episode(index, instruction, FPS, pose, joints, action, success, tuple(notes))
 
     def frames(self, index: int, view: str) -> np.ndarray:
