@@ -15,7 +15,7 @@ from persistworld.metrics.perceptual import (
     load_perceptual,
     package_heads,
 )
-from persistworld.metrics.segmentation_backbone import SegmentationBackbone, count_parameters, segmentation_accuracy
+from persistworld.metrics.segmentation_backbone import CLASSES, SegmentationBackbone
 
 
 @pytest.fixture(scope="module", params=["alex", "squeeze"])
@@ -66,9 +66,11 @@ def test_training_learns_to_tell_robot_and_object_apart_and_is_deterministic():
     again = train_segmentation_backbone(frames, labels, steps=60, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     images = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
-    scores = segmentation_accuracy(network, images, torch.from_numpy(labels).long())
-    assert scores["robot"] > 0.5 and scores["object"] > 0.4
-    assert count_parameters(network) < 300_000
+    with torch.no_grad():
+        guess, truth = network.logits(images).argmax(dim=1), torch.from_numpy(labels).long()
+    overlap = {name: ((guess == i) & (truth == i)).sum() / ((guess == i) | (truth == i)).sum() for i, name in enumerate(CLASSES)}
+    assert overlap["robot"] > 0.5 and overlap["object"] > 0.4
+    assert sum(parameter.numel() for parameter in network.parameters()) < 300_000
 
 
 def squares(count: int) -> tuple[np.ndarray, np.ndarray]:

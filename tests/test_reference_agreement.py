@@ -164,6 +164,25 @@ def test_frame_condition_is_the_stock_unet_when_all_frames_share_a_token() -> No
     assert relative(ours, theirs) < 1e-5
 
 
+def test_gradients_are_the_stock_unets() -> None:
+    """Through the layers that stand in for stock ones: their parameters keep their names, so gradients can be held side by side."""
+    unet = randomised(build_unet(SIZES, 4, HISTORY + FUTURE))
+    stock = UNetSpatioTemporalConditionModel(**{k: v for k, v in unet.config.items() if not k.startswith("_")}).eval()
+    stock.load_state_dict(unet.state_dict())
+    generator = torch.Generator().manual_seed(2)
+    sample, token = torch.randn(1, 11, 8, 6, 10, generator=generator), torch.randn(1, 1, SIZES.cross_attention_dim, generator=generator)
+    ids = torch.tensor([[FPS, BUCKET, NOISE_AUG]])
+    unet(sample, torch.tensor([0.4]), token.expand(-1, 11, -1), ids).square().sum().backward()
+    stock(sample, torch.tensor(0.4), token, ids).sample.square().sum().backward()
+    ours = {n: p.grad for n, p in unet.named_parameters() if p.grad is not None}
+    theirs = {n: p.grad for n, p in stock.named_parameters() if p.grad is not None}
+    largest = max(gradient.abs().max() for gradient in theirs.values())
+    for name in theirs.keys() - ours.keys():  # what only the query or the key of a softmax over one token sees
+        assert (".attn2.to_" in name or ".norm2." in name) and theirs[name].abs().max() < 1e-5 * largest
+    for name, gradient in ours.items():  # some are zero but for rounding, such as a bias's before a normalisation
+        assert (gradient - theirs[name]).norm() < 1e-4 * theirs[name].norm() + 1e-6 * largest, name
+
+
 def test_frames_see_their_own_token_in_space_and_the_first_one_in_time() -> None:
     """The temporal cross-attention of SVD's blocks reads the first frame's token only."""
     unet = randomised(build_unet(SIZES, 4, 4))

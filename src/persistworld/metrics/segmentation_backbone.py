@@ -5,7 +5,6 @@ background, robot and object apart, and to name local colour, gives features tha
 to a changed colour.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -66,22 +65,3 @@ class SegmentationBackbone(nn.Module):
 def local_colours(images: Tensor, features: list[Tensor]) -> list[Tensor]:
     """The images (N, 3, H, W) averaged down to each feature map's size: the targets of `colours_of`."""
     return [F.adaptive_avg_pool2d(images, feature.shape[-2:]) for feature in features]
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of learned values."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-@torch.no_grad()
-def segmentation_accuracy(network: SegmentationBackbone, images: Tensor, labels: Tensor) -> dict[str, float]:
-    """Intersection over union per class. images: (N, 3, H, W) in [-1, 1]; labels: (N, H, W) with 0 background, 1 robot,
-    2 object.
-    """
-    guess = network.logits(images).argmax(dim=1)
-    scores = {}
-    for index, name in enumerate(CLASSES):
-        both = ((guess == index) & (labels == index)).sum().item()
-        either = ((guess == index) | (labels == index)).sum().item()
-        scores[name] = both / max(either, 1)
-    return scores

@@ -18,6 +18,7 @@ from persistworld.segmentation.masks import MaskStore
 from persistworld.workspace import BASE, EPISODES
 from persistworld.world_model.autoencoder import decode_views, load_autoencoder
 
+SHOWN = ("base", "post_trained")  # the models that film strips and videos hold side by side
 DECODED = 32  # images at once: a fifth of a film, 8 GB at 192x320
 VISIBLE = 0.8  # a region is shown only in episodes where it is in view in this share of the frames
 

@@ -15,7 +15,7 @@ from persistworld.paper.blocks import table_blocks
 from persistworld.paper.cells import claims, make_cells, paired_details
 from persistworld.paper.data_notes import data_notes
 from persistworld.paper.figures import over_time
-from persistworld.paper.media import Media, MediaReader, ranked_by_object, spread_over
+from persistworld.paper.media import SHOWN, Media, MediaReader, ranked_by_object, spread_over
 from persistworld.paper.notes import Settings, footnotes, settings_of
 from persistworld.paper.overlays import empty_text, mask_sheet
 from persistworld.paper.report import Page, Picture, Sheet, Video, environment_facts, read_times, write_report
@@ -27,7 +27,6 @@ from persistworld.params import Params
 from persistworld.segmentation.masks import MaskStore
 from persistworld.workspace import BENCHMARKS, CHECKPOINTS, FIGURES, MANIFEST, MASKS, REPORT, SCORES, TRAINING
 
-SHOWN = ("base", "post_trained")
 MASK_FRAMES = 6  # columns of a sheet of masks, at most
 CAPTIONS = {
     3: "Film strips of one view: recorded, base and post-trained; the episodes that gain most, the median and least on the object.",

@@ -78,10 +78,11 @@ class TemporalConvolution(nn.Conv3d):
 
 
 class Blend(AlphaBlender):
-    """Spatial and temporal features in the learned proportion, in one pass over memory; every frame is a video's."""
+    """Spatial and temporal features in the learned proportion, in one pass over memory. As in SVD's U-Net, which has no other kind: the
+    proportion is the spatial part's (not so in the autoencoder's decoder), and every frame is a video's."""
 
     def forward(self, x_spatial: Tensor, x_temporal: Tensor, image_only_indicator: Tensor | None = None) -> Tensor:
-        """Both of any one shape, which is the result's."""
+        """Features of one shape to features of that shape."""
         return torch.lerp(x_temporal, x_spatial, torch.sigmoid(self.mix_factor).to(x_spatial.dtype))
 
 
@@ -91,7 +92,7 @@ class GatedFeatures(GEGLU):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(..., D) to (..., D')."""
-        if not isinstance(self.proj, nn.Linear):  # but peft's layer around it
+        if not isinstance(self.proj, nn.Linear):  # peft has put its own layer there
             return super().forward(hidden_states)
         halves = zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True)
         features, gate = (functional.linear(hidden_states, *half) for half in halves)
