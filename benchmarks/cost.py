@@ -16,6 +16,7 @@ from benchmarks.footprint import flops, peak_bytes
 from benchmarks.materials import random_model
 from benchmarks.table import Row
 from persistworld.params import Params, PostTraining
+from persistworld.post_training.groups import compared_share
 from persistworld.post_training.policy import Policy
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import Context, WorldModel
@@ -86,7 +87,7 @@ def _flops(models: _Models, params: Params) -> list[Row]:
     prefixes = 0 if settings.streams else settings.groups * sum(settings.prefix) / 2
     sampled = (prefixes + candidates) * settings.sampler.steps * forward
     # theta forward and backward (2, and forward again when checkpointing), old where it is not theta, and base with a KL term
-    updated = kept * (4 - settings.old_is_theta + settings.gradient_checkpointing + settings.compared_share) * forward
+    updated = kept * (4 - settings.old_is_theta + settings.gradient_checkpointing + compared_share(settings)) * forward
     scored = candidates * len(size.views) * decode  # every view of every candidate
     step = sampled + updated + scored
     per_step, days = f"{settings.groups} groups of {settings.candidates}", settings.steps * step / H200 / 8 / 86400

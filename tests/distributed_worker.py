@@ -56,7 +56,7 @@ POST_TRAINING = params.PostTraining(
 )
 
 
-RUNS = {"post_training": POST_TRAINING, "streams": dataclasses.replace(POST_TRAINING, streams=True, kl_every=4)}
+RUNS = {"post_training": POST_TRAINING, "streams": dataclasses.replace(POST_TRAINING, streams=True, kl_prefix=0)}
 CONTROLLED = dataclasses.replace(POST_TRAINING, steps=1)  # four steps, of four windows each
 CONTROL = params.Control(batch=TRAINING.batch)
 READS = 2 * TRAINING.batch  # of latents in a step of base training or of the control: a history and a future each

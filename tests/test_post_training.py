@@ -14,13 +14,13 @@ from persistworld.errors import UserError
 from persistworld.optimizers import MatrixOptimizer
 from persistworld.post_training.checkpoint import save_adapter
 from persistworld.post_training.control import control_steps, post_training_cost, train_control
-from persistworld.post_training.groups import Samples, branch_candidates, group_starts, plan_groups, roll_prefixes
+from persistworld.post_training.groups import Samples, branch_candidates, compared_share, group_starts, plan_groups, roll_prefixes
 from persistworld.post_training.objective import reward_weights
 from persistworld.post_training.policy import Policy
 from persistworld.post_training.rewards import RewardModel, Rewards
 from persistworld.post_training.run import provenance
 from persistworld.post_training.targets import decoded_images
-from persistworld.post_training.trainer import Data, compared_with_base, keep_candidates, score_groups, train, update
+from persistworld.post_training.trainer import Data, keep_candidates, score_groups, train, update
 from persistworld.training_state import load_state, save_state
 from persistworld.world_model.checkpoint import save_world_model
 from persistworld.world_model.model import WorldModel
@@ -42,6 +42,7 @@ SETTINGS = params.PostTraining(
     train_batch=3,
     save_every=1,
 )
+PREFIXES = (0, 1)  # of a step's two groups: the KL term counts all
 CONTROL = params.Control(batch=3, optimizer=params.Optimizer(learning_rate=1e-3))
 TRAINING = params.BaseTraining(
     frame_skips=(1,),
@@ -213,7 +214,7 @@ def test_a_clip_reward_reaches_every_chunk_of_the_candidate(candidates):
 def gradients(policy: Policy, samples, rewards, settings) -> torch.Tensor:
     for weight in policy.theta.values():
         weight.grad = None
-    update(policy, samples, rewards, settings, seed=0, step=0)
+    update(policy, samples, rewards, PREFIXES, settings, seed=0, step=0)
     return torch.cat([w.grad.flatten() for w in policy.theta.values()])
 
 
@@ -230,9 +231,9 @@ def test_the_gradient_does_not_depend_on_the_size_of_a_part(candidates):
     torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-4 * scale)
 
 
-def test_the_base_is_compared_with_one_candidate_in_so_many(candidates, monkeypatch):
-    """Of 8 candidates in parts of 3, two (at step 1 the fourth and the last): their mean distance by hand, and as many forward passes of
-    the base. Four steps have asked about each once; without a KL term about the first."""
+def test_the_kl_term_is_of_short_prefixes(candidates, monkeypatch):
+    """Of two groups of 4, in parts of 3, the second, with its prefix of 0: the mean distance by hand, and as many forward passes of the
+    base. Without a KL term, and where both prefixes are longer, the first candidate's distance is logged, and nothing added."""
     policy, samples, rewards = candidates
     with torch.no_grad():
         for weight in policy.theta.values():
@@ -245,14 +246,14 @@ def test_the_base_is_compared_with_one_candidate_in_so_many(candidates, monkeypa
     distances = (theta - origin).square().flatten(1).mean(dim=1)
     seen, predict = [], WorldModel.predict_x0
     monkeypatch.setattr(WorldModel, "predict_x0", lambda model, x, *rest: seen.append((model, len(x))) or predict(model, x, *rest))
-    found = update(policy, samples, rewards, dataclasses.replace(settings, kl_every=4), seed=0, step=1)
-    without = update(policy, samples, rewards, dataclasses.replace(settings, kl_weight=0.0), seed=0, step=1)
-    assert found.drift_base == pytest.approx(distances[[3, 7]].mean().item(), rel=1e-3)
-    assert without.drift_base == pytest.approx(distances[0].item(), rel=1e-3)
+    settings = dataclasses.replace(settings, kl_prefix=0)
+    found = update(policy, samples, rewards, (1, 0), settings, seed=0, step=1)
+    without = update(policy, samples, rewards, (1, 0), dataclasses.replace(settings, kl_weight=0.0), seed=0, step=1)
+    assert found.drift_base == pytest.approx(distances[4:].mean().item(), rel=1e-3)
     assert found.loss - without.loss == pytest.approx(0.5 * found.drift_base, rel=1e-3)
-    assert sum(count for model, count in seen if model is policy.base) == 2 + 1
-    turns = sum(compared_with_base(8, dataclasses.replace(settings, kl_every=4), step).int() for step in range(4))
-    assert turns.tolist() == [1] * 8
+    assert without.drift_base == pytest.approx(distances[0].item(), rel=1e-3)
+    assert update(policy, samples, rewards, (1, 1), settings, seed=0, step=1) == without
+    assert sum(count for model, count in seen if model is policy.base) == 4 + 1 + 1
 
 
 def test_checkpointing_changes_no_gradient(base, candidates):
@@ -297,7 +298,7 @@ def test_steps_on_one_batch_lower_its_loss(candidates):
     optimizer = MatrixOptimizer(policy.theta.values(), params.Optimizer(learning_rate=3e-3))
     losses = []
     for _ in range(3):
-        losses.append(update(policy, samples, rewards, SETTINGS, seed=0, step=0).loss)
+        losses.append(update(policy, samples, rewards, PREFIXES, SETTINGS, seed=0, step=0).loss)
         optimizer.step()
     assert losses[2] < losses[1] < losses[0]
 
@@ -311,7 +312,10 @@ def test_the_control_spends_what_post_training_spends():
     everything = dataclasses.replace(SETTINGS, keep=0, branch=2, kl_weight=0.0)
     assert post_training_cost(everything) == 3 * 2 * ((0.5 + 8) * 2 + 8 * (1 + 2 + 1))
     assert post_training_cost(dataclasses.replace(everything, old_ema_slope=0.0)) == 3 * 2 * ((0.5 + 8) * 2 + 8 * (1 + 2))
-    assert post_training_cost(dataclasses.replace(SETTINGS, kl_every=4)) == 3 * 2 * ((0.5 + 4) * 2 + 2 * (1 + 2 + 1.25))
+    # Prefixes are 0 or 1: half of the samples are compared with the base. Under a curriculum (up to 2, 4, 6) fewer and fewer.
+    assert post_training_cost(dataclasses.replace(SETTINGS, kl_prefix=0)) == 3 * 2 * ((0.5 + 4) * 2 + 2 * (1 + 2 + 1.5))
+    growing = dataclasses.replace(SETTINGS, prefix=(0, 6), prefix_schedule="curriculum", kl_prefix=2)
+    assert compared_share(growing) == pytest.approx((1 + 3 / 5 + 3 / 7) / 3)
 
 
 def test_the_control_counts_guidance_and_the_curriculum():

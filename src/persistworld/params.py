@@ -326,7 +326,7 @@ class PostTraining:
     sampling_policy: Literal["theta", "old"] = "theta"  # Algorithm 1 samples from theta; the theory assumes old
     beta: float = 1.0
     kl_weight: float = 1e-4
-    kl_every: int = 1  # one kept sample in so many, others at each step, is compared with the base: a forward pass; the term is their mean
+    kl_prefix: int = -1  # the KL term is the mean over samples whose prefix is no longer (a forward pass of the base each); -1: over all
     loss_weighting: Literal["plain", "edm", "self_normalised"] = "plain"
     shared_noise: bool = False  # one sigma and noise draw for a group
     sigma_mean: float = 0.7  # ln sigma ~ N(mean, std^2)
@@ -351,11 +351,6 @@ class PostTraining:
         return 2 * self.keep or self.candidates
 
     @property
-    def compared_share(self) -> float:
-        """The part of the kept samples (candidates' chunks) for which the base is asked, too."""
-        return 1 / self.kl_every if self.kl_weight > 0 else 0.0
-
-    @property
     def old_is_theta(self) -> bool:
         """Whether the reference follows the learner in one step."""
         return self.old_ema_slope == 0 or self.old_ema_max == 0
@@ -375,10 +370,11 @@ class PostTraining:
         require(self.branch >= 1, "post_training.branch", self.branch, "F must be at least 1")
         require(self.beta > 0, "post_training.beta", self.beta, "must be positive: beta = 0 gives no gradient")
         where = "post_training"
-        at_least(1, self, where, "steps", "groups", "kl_every", "train_batch", "save_every")
+        at_least(1, self, where, "steps", "groups", "train_batch", "save_every")
         at_least(0, self, where, "kl_weight", "sigma_std", "old_ema_slope")
-        samples = self.groups * self.kept * self.branch
-        require(self.kl_every <= samples, f"{where}.kl_every", self.kl_every, f"a step keeps {samples} samples: choose no more")
+        within = self.kl_prefix == -1 or self.kl_prefix >= self.prefix[0]
+        mend = f"no prefix is so short: choose {self.prefix[0]} (the shortest) or more, or -1 for all"
+        require(within, f"{where}.kl_prefix", self.kl_prefix, mend)
         within_unit(self, where, "old_ema_max")
         a_decay(self, where, "weight_ema")
         self.reward.check(f"{where}.reward")

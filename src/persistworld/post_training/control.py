@@ -13,7 +13,7 @@ from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.distributed import average_gradients, mean_over_processes, processes
 from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
-from persistworld.post_training.groups import longest_prefix
+from persistworld.post_training.groups import compared_share, longest_prefix
 from persistworld.post_training.policy import Policy
 from persistworld.progress import track
 from persistworld.training_log import TrainingLog
@@ -29,7 +29,7 @@ def post_training_cost(settings: params.PostTraining) -> float:
     mean_prefix = 0.0 if settings.streams else (settings.prefix[0] + sum(longest) / len(longest)) / 2  # streams go on from candidates
     passes = settings.sampler.steps * (1 + (settings.sampler.guidance > 1))
     sampled = (mean_prefix + settings.candidates * settings.branch) * passes
-    reference = (not settings.old_is_theta) + settings.compared_share
+    reference = (not settings.old_is_theta) + compared_share(settings)
     updated = settings.kept * settings.branch * (1 + BACKWARD + reference)
     return settings.steps * settings.groups * (sampled + updated)
 

@@ -79,6 +79,15 @@ def longest_prefix(settings: params.PostTraining, step: int) -> int:
     return shortest + round((longest - shortest) * min(1.0, (step + 1) / settings.steps))
 
 
+def compared_share(settings: params.PostTraining) -> float:
+    """The part of a run's kept samples, on average, whose distance from the base is in the KL term: those of short enough prefixes."""
+    if settings.kl_weight == 0:
+        return 0.0
+    shortest, longest = settings.prefix[0], [longest_prefix(settings, step) for step in range(settings.steps)]
+    near = [top if settings.kl_prefix == -1 else min(top, settings.kl_prefix) for top in longest]
+    return sum((bound - shortest + 1) / (top - shortest + 1) for bound, top in zip(near, longest, strict=True)) / settings.steps
+
+
 def group_starts(model: WorldModel, store: LatentStore, plan: Plan, branch: int) -> Starts:
     """The groups' starting points, with as many poses as the longest needs; the others' are padded by their last pose."""
     needed = CHUNK_STRIDE * (max(plan.prefixes) + branch) + 1

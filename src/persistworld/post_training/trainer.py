@@ -105,7 +105,7 @@ def train(
         with clock.phase("reward"):
             rewards = score_groups(reward_model, data, plan, samples)
         with clock.phase("update"):
-            losses = update(policy, samples, rewards, settings, seed, step)
+            losses = update(policy, samples, rewards, whole.prefixes, settings, seed, step)
             sum_gradients(policy.theta.values())
             share = learning_rate_share(step, settings.steps, decay_from=settings.optimizer.decay_from)
             norm = optimizer.step(share)
@@ -141,7 +141,7 @@ def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Sam
 class Losses:
     """Means over the step's kept samples: the objective with its KL term, and squared drift of theta's predictions from old and base.
 
-    The drift from the base is taken on some of them alone (`compared_with_base`): it costs a forward pass. Of several processes, each has
+    The drift from the base is taken on some of them alone (`anchor`): it costs a forward pass. Of several processes, each has
     its samples' part of the means.
     """
 
@@ -187,19 +187,20 @@ def update(
     policy: Policy,
     samples: Samples,
     rewards: list[Rewards],
+    prefixes: Sequence[int],
     settings: params.PostTraining,
     seed: int,
     step: int,
 ) -> Losses:
     """S4: accumulate the gradient of Eq. 2 (and of the KL term) over the kept candidates, a part at a time.
 
-    Means are over the samples of all processes, as each group keeps as many: their gradients and losses add up.
+    prefixes: of all processes' groups. Means are over all their samples, as each group keeps as many: gradients and losses add up.
     """
     kept = keep_candidates(samples, rewards, settings, seed, step)
     old = None if settings.old_is_theta else policy.merged(policy.old)
     per_group = len(kept.x0) // len(rewards)
     count, first = per_group * settings.groups, per_group * samples.first_group
-    compared = compared_with_base(count, settings, step)
+    compared, kl_weight = anchor(prefixes, per_group, settings)
     totals = {"loss": 0.0, "drift_old": 0.0, "drift_base": 0.0}
     for rows in torch.arange(len(kept.x0)).split(settings.train_batch):
         x0, sigma, condition = kept.x0[rows], kept.sigma[rows], kept.condition.take(rows)
@@ -216,18 +217,22 @@ def update(
                 context = policy.base.context(condition.take(asked))
                 x0_base = policy.base.predict_x0(x_sigma[asked], sigma[asked], context)
             from_base = squared_distance(x0_theta[asked], x0_base).sum() / compared.sum()
-            loss = loss + settings.kl_weight * from_base
+            loss = loss + kl_weight * from_base
             totals["drift_base"] += from_base.item()
         loss.backward()
         totals["loss"] += loss.item()
     return Losses(**totals)
 
 
-def compared_with_base(count: int, settings: params.PostTraining, step: int) -> Tensor:
-    """Which of a step's `count` kept samples the base is asked about, too, bool (count,): one in `kl_every`, so that in as many steps each
-    place has its turn (a stream keeps its place, and its episode, for a whole rollout); without a KL term the first, for the log."""
-    numbers = torch.arange(count)
-    return (numbers + step) % settings.kl_every == 0 if settings.kl_weight > 0 else numbers == 0
+def anchor(prefixes: Sequence[int], per_group: int, settings: params.PostTraining) -> tuple[Tensor, float]:
+    """Which of a step's kept samples the base is asked about, too, bool (G * per_group,), and the weight of their mean distance from it.
+
+    They are those with a prefix of at most `kl_prefix`; where there is none, or no KL term, the first alone, for the log.
+    """
+    near = torch.tensor(prefixes) <= (settings.prefix[1] if settings.kl_prefix == -1 else settings.kl_prefix)
+    if settings.kl_weight == 0 or not near.any():
+        return torch.arange(len(prefixes) * per_group) == 0, 0.0
+    return near.repeat_interleave(per_group), settings.kl_weight
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
