@@ -78,7 +78,10 @@ class ProcessedEpisodes:
             notes.append("episode_id is not a number")
         for view in self.views:
             notes += self._video_notes(index, raw, view)
-        success = recorded_success(index, raw.get("success"))
+        try:
+            success = recorded_success(index, raw.get("success"))
+        except BadEpisode as error:
+            raise BadEpisode(index, f"{path}: {error.reason}") from None
         return Episode(index, instruction, FPS, pose, joints, action, success, tuple(notes))
 
     def frames(self, index: int, view: str) -> np.ndarray:
