@@ -39,9 +39,9 @@ def main() -> int:
 
     from benchmarks.materials import load_materials
     from benchmarks.table import markdown
-    from persistworld.errors import UserError
-    from persistworld.memory import keep_freed_memory
-    from persistworld.params import load_params
+    from persistworld.config.params import load_params
+    from persistworld.runtime.errors import UserError
+    from persistworld.runtime.memory import keep_freed_memory
 
     keep_freed_memory()  # as every stage does
     torch.set_num_threads(args.threads)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from persistworld.data.video import video_batches
-from persistworld.errors import UserError
+from persistworld.runtime.errors import UserError
 
 ENCODER, OPTIONS = "libsvtav1", {"g": "2", "crf": "30", "svtav1-params": "lp=1"}  # LeRobot's defaults; lp: one thread
 HEIGHT, WIDTH, FPS = 180, 320, 15  # DROID's

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from benchmarks.footprint import flops, peak_bytes
 from benchmarks.materials import random_model
 from benchmarks.table import Row
-from persistworld.params import Params, PostTraining
+from persistworld.config.params import Params, PostTraining
 from persistworld.post_training.groups import compared_share
-from persistworld.post_training.policy import Policy
+from persistworld.training.policy import Policy
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import Context, WorldModel
 

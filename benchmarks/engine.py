@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.materials import SENTENCE, Materials
 from benchmarks.table import Row, seconds, seconds_in_turns
-from persistworld.params import Sampler
+from persistworld.config.params import Sampler
 from persistworld.world_model.model import FPS, MOTION_BUCKET, Condition, WorldModel
 
 

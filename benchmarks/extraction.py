@@ -16,11 +16,13 @@ import torch
 from benchmarks.clip import FPS, HEIGHT, WIDTH, write_clip
 from benchmarks.footprint import flops
 from benchmarks.table import Row, seconds
-from persistworld import params
-from persistworld.data.episodes import EpisodeSource, frame_stride, open_episodes
-from persistworld.data.latents import encode_episode, resized_batches
-from persistworld.errors import UserError
-from persistworld.workspace import EPISODES
+from persistworld.config import params
+from persistworld.data.encoding import encode_episode
+from persistworld.data.episodes import EpisodeSource, frame_stride
+from persistworld.data.formats import open_episodes
+from persistworld.data.frames import resized_batches
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.workspace import EPISODES
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.views import images_to_float
 

@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from persistworld.checkpoints.folders import load_base_model
+from persistworld.config.params import Params
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
-from persistworld.data.poses import PoseStatistics, pose_size
-from persistworld.errors import UserError
-from persistworld.metrics.perceptual import TABLETOP_FILE, PerceptualDistance, load_perceptual
-from persistworld.metrics.segmentation_backbone import SegmentationBackbone
-from persistworld.params import Params
+from persistworld.evaluation.perceptual import TABLETOP_FILE, PerceptualDistance, load_perceptual
+from persistworld.evaluation.segmentation_backbone import SegmentationBackbone
+from persistworld.runtime.errors import UserError
 from persistworld.world_model.autoencoder import Autoencoder, load_autoencoder
-from persistworld.world_model.checkpoint import load_base_model
 from persistworld.world_model.model import Condition, WorldModel
+from persistworld.world_model.poses import PoseStatistics, pose_size
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
 CPU_LIMIT = 200e6  # parameters; the full-size model takes minutes a chunk on a CPU and most of its memory

@@ -4,9 +4,9 @@ import torch
 
 from benchmarks.materials import Materials
 from benchmarks.table import Row, seconds
-from persistworld.data.simulator import simulate_episode
 from persistworld.evaluation.scores import Scorer, Truth
-from persistworld.randomness import normal
+from persistworld.runtime.randomness import normal
+from persistworld.simulator.episode import simulate_episode
 from persistworld.world_model.model import autocast
 
 

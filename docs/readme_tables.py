@@ -6,9 +6,9 @@ Each stands in the README between a comment with its name (external, wrist, mask
 import re
 from pathlib import Path
 
-from persistworld.files import read_json
+from persistworld.evaluation.score_table import METRICS
 from persistworld.paper.blocks import p_text
-from persistworld.paper.scores_table import METRICS
+from persistworld.runtime.files import read_json
 
 RESULTS = Path("results/metrics")
 LONG = Path("results/presets/tabletop_long")

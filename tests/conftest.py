@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
-from persistworld.data.poses import pose_statistics
-from persistworld.metrics.perceptual import PerceptualDistance
-from persistworld.metrics.segmentation_backbone import SegmentationBackbone
+from persistworld.evaluation.perceptual import PerceptualDistance
+from persistworld.evaluation.segmentation_backbone import SegmentationBackbone
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import WorldModel
+from persistworld.world_model.poses import pose_statistics
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
 VIEWS = ("exterior_1", "exterior_2", "wrist")

@@ -12,21 +12,31 @@ from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES, VIEWS,
 from made_up import stages
 from test_post_training import DyingStore, Killed
 
-from persistworld import params
-from persistworld.base_training.loss import draw
-from persistworld.base_training.trainer import accumulate_gradient, draw_batch, train_world_model
+from persistworld.config import params
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
-from persistworld.distributed import average_gradients, collected, gathered, mean_over_processes, own_groups, own_part, own_share, processes
-from persistworld.errors import UserError
-from persistworld.metrics.perceptual import PerceptualDistance
-from persistworld.metrics.segmentation_backbone import SegmentationBackbone
-from persistworld.post_training.control import train_control
+from persistworld.evaluation.perceptual import PerceptualDistance
+from persistworld.evaluation.segmentation_backbone import SegmentationBackbone
+from persistworld.post_training.cost import control_steps
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data, train
-from persistworld.randomness import generator
-from persistworld.training_state import load_state
+from persistworld.runtime.distributed import (
+    average_gradients,
+    collected,
+    gathered,
+    mean_over_processes,
+    own_groups,
+    own_part,
+    own_share,
+    processes,
+)
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.randomness import generator
+from persistworld.training.control import train_control
+from persistworld.training.loss import draw
+from persistworld.training.state import load_state
+from persistworld.training.teacher_forcing import accumulate_gradient, draw_batch, train_world_model
 from persistworld.world_model.autoencoder import Autoencoder
 
 TRAINING = params.BaseTraining(
@@ -83,7 +93,8 @@ def train_base(store: LatentStore, run_folder: Path) -> torch.Tensor:
 def train_controlled(store: LatentStore, run_folder: Path) -> torch.Tensor:
     """The trained weights, flat; the log is in `run_folder`."""
     model = make_model(3)
-    return flat(train_control(model, store, EPISODES, CONTROLLED, TRAINING, CONTROL, HISTORY_INDEX, 0, run_folder, "digest"))
+    steps = control_steps(CONTROLLED, CONTROL.batch)
+    return flat(train_control(model, store, EPISODES, CONTROLLED, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, run_folder, "digest"))
 
 
 TEACHER_FORCED = {"base": train_base, "control": train_controlled}

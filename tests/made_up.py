@@ -11,16 +11,16 @@ import torch
 import yaml
 from conftest import HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES
 
+from persistworld.checkpoints.folders import save_world_model
 from persistworld.cli import main
-from persistworld.data.latents import encode_episodes, join_shard
-from persistworld.data.poses import PoseStatistics
+from persistworld.data.encoding import encode_episodes, join_shard
 from persistworld.data.video import write_video
-from persistworld.metrics.perceptual import TABLETOP_FILE
-from persistworld.metrics.segmentation_backbone import SegmentationBackbone
+from persistworld.evaluation.perceptual import TABLETOP_FILE
+from persistworld.evaluation.segmentation_backbone import SegmentationBackbone
+from persistworld.runtime.tensor_files import write_tensors
 from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
-from persistworld.world_model.checkpoint import save_world_model
 from persistworld.world_model.model import WorldModel
-from persistworld.world_model.tensor_files import write_tensors
+from persistworld.world_model.poses import PoseStatistics
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
 FRAMES, HEIGHT, WIDTH = 11, 16, 16

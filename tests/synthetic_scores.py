@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from persistworld.paper.scores_table import COLUMNS, METRICS, PROTOCOLS, REGIONS, write_scores
+from persistworld.evaluation.score_table import COLUMNS, METRICS, PROTOCOLS, REGIONS, write_scores
 
 META = {"lpips_backbone": "tabletop", "ssim_window": 7, "masked_lpips": "multiplied", "scale": "tabletop"}
 VIEWS = ("exterior_1", "exterior_2", "wrist")

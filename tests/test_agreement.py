@@ -5,7 +5,7 @@ import torch
 from conftest import HISTORY_INDEX, SAMPLER, VIEWS
 from made_up import make_clone, stages
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.post_training import agreement as module
 from persistworld.post_training.agreement import Agreement, agreement, agreements, joined
 from persistworld.post_training.rewards import RewardModel

@@ -8,17 +8,17 @@ import pytest
 import torch
 from conftest import HISTORY_INDEX, SIZES, make_model
 
-from persistworld import params
-from persistworld.base_training.autoencoder import train_autoencoder
-from persistworld.base_training.loss import Draws, condition, draw, teacher_forcing_loss
-from persistworld.base_training.trainer import accumulate_gradient, draw_batch, train_world_model, training_loss
+from persistworld.checkpoints.folders import save_world_model
+from persistworld.config import params
 from persistworld.data.manifest import Manifest
-from persistworld.data.poses import pose_statistics
-from persistworld.errors import UserError
-from persistworld.randomness import generator
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.randomness import generator
 from persistworld.stages.base_training import continued_model, make_autoencoder, run_name
+from persistworld.training.autoencoder import train_autoencoder
+from persistworld.training.loss import Draws, condition, draw, teacher_forcing_loss
+from persistworld.training.teacher_forcing import accumulate_gradient, draw_batch, train_world_model, training_loss
 from persistworld.world_model.autoencoder import Autoencoder
-from persistworld.world_model.checkpoint import save_world_model
+from persistworld.world_model.poses import pose_statistics
 from persistworld.world_model.views import images_to_float
 
 TRAINING = params.BaseTraining(

@@ -14,7 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import batching, chunk, clip, cost, extraction, phases, throughput
 from benchmarks.materials import Materials, load_materials
 from benchmarks.table import Row, markdown
-from persistworld.params import Params, load_params
+from persistworld.config.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
 TABLETOP = load_params(ROOT / "presets/tabletop.yaml")

@@ -10,17 +10,17 @@ import pytest
 import torch
 from conftest import INSTRUCTIONS, SIZES, VIEWS
 
-from persistworld import params
-from persistworld.data.poses import PoseStatistics
-from persistworld.errors import UserError
-from persistworld.post_training.checkpoint import save_adapter
-from persistworld.post_training.policy import Policy
+from persistworld.checkpoints.adapters import save_adapter
+from persistworld.checkpoints.ctrl_world import flat_tensors
+from persistworld.checkpoints.folders import load_base_model, save_world_model
+from persistworld.checkpoints.layout import WEIGHTS
+from persistworld.config import params
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.tensor_files import TYPES, read_tensors, write_pickle, write_tensors
+from persistworld.training.policy import Policy
 from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
-from persistworld.world_model.checkpoint import load_base_model, save_world_model
-from persistworld.world_model.interchange import flat_tensors
-from persistworld.world_model.layout import WEIGHTS
 from persistworld.world_model.model import WorldModel
-from persistworld.world_model.tensor_files import TYPES, read_tensors, write_pickle, write_tensors
+from persistworld.world_model.poses import PoseStatistics
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
 SETTINGS = params.PostTraining(lora=params.Lora(rank=4, alpha=4.0))
@@ -28,13 +28,13 @@ MEASURE = """
 import os
 import sys
 from pathlib import Path
-from persistworld import params
-from persistworld.configuration import build_section
-from persistworld.data.poses import PoseStatistics
-from persistworld.files import read_json
-from persistworld.post_training.checkpoint import load_world_model
-from persistworld.world_model.interchange import import_checkpoint
-from persistworld.world_model.tensor_files import map_tensors
+from persistworld.config import params
+from persistworld.config.reading import build_section
+from persistworld.world_model.poses import PoseStatistics
+from persistworld.runtime.files import read_json
+from persistworld.checkpoints.adapters import load_world_model
+from persistworld.checkpoints.ctrl_world import import_checkpoint
+from persistworld.runtime.tensor_files import map_tensors
 
 def status(name):
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)) * 1024

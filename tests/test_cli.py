@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from persistworld.checkpoints.hub import KNOWN
 from persistworld.cli import STAGES
-from persistworld.world_model.fetch import KNOWN
 
 SCRIPT = Path(sys.executable).parent / "persistworld"
 ROOT = Path(__file__).parents[1]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import HISTORY_INDEX, SAMPLER, SIZES, VIEWS, make_model
 
-from persistworld import params, rollout
-from persistworld.errors import UserError
+from persistworld import rollout
+from persistworld.config import params
 from persistworld.rollouts.compilation import compile_unet
 from persistworld.rollouts.starts import starts_of
+from persistworld.runtime.errors import UserError
 from persistworld.world_model.model import WorldModel
 
 SETTINGS = params.Rollout(sampler=SAMPLER, chunks=2, history_index=HISTORY_INDEX, batch=2, precision="float32")

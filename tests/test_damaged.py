@@ -23,16 +23,16 @@ from conftest import SIZES, make_model
 from made_up import write_base
 
 from persistworld import cli
+from persistworld.checkpoints.folders import load_base_model, save_world_model, write_manifest
+from persistworld.config.params import BaseCheckpoint, Evaluation, Params, WorldModel
 from persistworld.data.episodes import BadEpisode
+from persistworld.data.formats.lerobot_columns import episode_of, read_info
 from persistworld.data.latents import LatentStore, read_shard_indices
-from persistworld.data.lerobot_columns import episode_of, read_info
-from persistworld.errors import UserError
-from persistworld.files import ABANDONED, atomic_path, read_json, system_error, write_json
-from persistworld.params import BaseCheckpoint, Evaluation, Params, WorldModel
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import ABANDONED, atomic_path, read_json, system_error, write_json
+from persistworld.runtime.tensor_files import write_pickle
 from persistworld.stages import base_checkpoint, figures, latents, report, rollouts
-from persistworld.training_state import save_state
-from persistworld.world_model.checkpoint import load_base_model, save_world_model, write_manifest
-from persistworld.world_model.tensor_files import write_pickle
+from persistworld.training.state import save_state
 from persistworld.world_model.text import load_tokenizer
 
 VIEWS = ("exterior_1", "exterior_2", "wrist")
@@ -265,7 +265,7 @@ def test_a_data_set_has_frames_a_second(tmp_path: Path, fps: object) -> None:
 
 KILLED = """
 import os, signal, sys
-from persistworld.files import atomic_path
+from persistworld.runtime.files import atomic_path
 with atomic_path(sys.argv[1]) as part:
     part.mkdir() if sys.argv[2] == "folder" else part.write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -301,7 +301,7 @@ import sys, time, types
 from persistworld import cli
 stage = types.ModuleType("persistworld.stages.tables")
 def main(params, args):
-    from persistworld.files import atomic_path
+    from persistworld.runtime.files import atomic_path
     with atomic_path("half.txt") as part:
         part.write_text("half")
         print("ready", flush=True)
@@ -358,7 +358,7 @@ def test_what_the_system_refuses_is_one_line(
     def refused(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("persistworld.stages.defaults.main", refused)
+    monkeypatch.setattr("persistworld.tools.defaults.main", refused)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(json.loads(json.dumps({"base_checkpoint": {"source": "file", "location": "x"}}))))
     assert cli.main(["defaults", "--params", str(tmp_path / "params.yaml")]) == 2
     [line] = capsys.readouterr().err.splitlines()

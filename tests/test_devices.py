@@ -9,18 +9,18 @@ import pytest
 import torch
 from conftest import HISTORY_INDEX, SAMPLER, VIEWS
 
-from persistworld import params
-from persistworld.base_training.loss import draw
-from persistworld.base_training.trainer import accumulate_gradient, draw_batch
-from persistworld.distributed import device, on_device
+from persistworld.config import params
 from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
-from persistworld.post_training.policy import Policy
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data, keep_candidates, score_groups
-from persistworld.randomness import generator
 from persistworld.rollouts.engine import rollout
 from persistworld.rollouts.starts import starts_of
+from persistworld.runtime.distributed import device, on_device
+from persistworld.runtime.randomness import generator
+from persistworld.training.loss import draw
+from persistworld.training.policy import Policy
+from persistworld.training.teacher_forcing import accumulate_gradient, draw_batch
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import WorldModel
 

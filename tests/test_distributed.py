@@ -19,9 +19,9 @@ from test_masks import ENGINE
 from torch import nn
 
 from persistworld.data.latents import LatentStore
-from persistworld.distributed import average_gradients, mean_over_processes, own_share
-from persistworld.files import read_json
-from persistworld.segmentation.masks import MaskStore
+from persistworld.evaluation.masks import MaskStore
+from persistworld.runtime.distributed import average_gradients, mean_over_processes, own_share
+from persistworld.runtime.files import read_json
 
 
 def free_port() -> int:

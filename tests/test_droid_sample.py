@@ -22,14 +22,14 @@ from test_masks import ENGINE
 from torch import Tensor
 
 from persistworld.cli import main
-from persistworld.data.episodes import open_episodes
+from persistworld.config.params import Autoencoder as Sizes
+from persistworld.config.params import load_params
+from persistworld.data.formats import open_episodes
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
 from persistworld.data.video import read_video, write_video
-from persistworld.errors import UserError
-from persistworld.files import read_json
-from persistworld.params import Autoencoder as Sizes
-from persistworld.params import load_params
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import read_json
 from persistworld.stages.base_training import training_frames
 from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
 from persistworld.world_model.views import images_to_float, stack_views

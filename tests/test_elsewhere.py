@@ -5,10 +5,10 @@ import json
 import pytest
 from test_processed import write
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.elsewhere import RECORD, fingerprint, follow, write_record
-from persistworld.data.episodes import open_episodes
-from persistworld.errors import UserError
+from persistworld.data.formats import open_episodes
+from persistworld.runtime.errors import UserError
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ import pytest
 import torch
 from conftest import LATENT_SHAPE
 
-from persistworld import params
+from persistworld.config import params
+from persistworld.data.encoding import AHEAD, encode_episode
 from persistworld.data.episodes import BadEpisode
-from persistworld.data.latents import AHEAD, encode_episode, resized_batches, resized_frames
+from persistworld.data.formats.ctrl_world import ProcessedEpisodes
+from persistworld.data.frames import resized_batches, resized_frames
 from persistworld.data.prefetch import prefetched
-from persistworld.data.processed import ProcessedEpisodes
 from persistworld.data.video import BrokenVideo, Span, read_video, video_batches, write_video
-from persistworld.randomness import normal
+from persistworld.runtime.randomness import normal
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.views import images_to_float, stack_views
 

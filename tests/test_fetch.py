@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from persistworld.errors import UserError
-from persistworld.params import Autoencoder, BaseCheckpoint, Episodes, Params, TextEncoder, UNet, WorldModel
+from persistworld.checkpoints import hub as fetching
+from persistworld.checkpoints.ctrl_world import CTRL_WORLD_STATISTICS, flat_shapes
+from persistworld.checkpoints.folders import load_base_model
+from persistworld.checkpoints.hub import KNOWN, TOKENIZER, HubModel, fetch, fetch_model, known_model
+from persistworld.config.params import Autoencoder, BaseCheckpoint, Episodes, Params, TextEncoder, UNet, WorldModel
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.tensor_files import write_pickle
 from persistworld.stages import base_checkpoint
-from persistworld.stages import fetch as fetch_tool
-from persistworld.world_model import fetch as fetching
-from persistworld.world_model.checkpoint import load_base_model
-from persistworld.world_model.fetch import KNOWN, TOKENIZER, HubModel, fetch, fetch_model, known_model
-from persistworld.world_model.interchange import CTRL_WORLD_STATISTICS, flat_shapes
-from persistworld.world_model.tensor_files import write_pickle
+from persistworld.tools import fetch as fetch_tool
 from persistworld.world_model.text import save_tokenizer, train_tokenizer
 
 CONFIG = b'{"world_model": {}, "views": ["exterior_1", "exterior_2", "wrist"]}'

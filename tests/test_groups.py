@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import FRAMES, HISTORY_INDEX, SAMPLER
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.manifest import Entry
 from persistworld.post_training.groups import (
     Plan,
@@ -17,8 +17,8 @@ from persistworld.post_training.groups import (
     roll_prefixes,
     target_rows,
 )
-from persistworld.randomness import normal
 from persistworld.rollouts.engine import roll
+from persistworld.runtime.randomness import normal
 
 SETTINGS = params.PostTraining(candidates=2, keep=0, prefix=(0, 3), branch=2, sampler=SAMPLER, precision="float32")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # float32, summed in another order in a batch of another size

@@ -21,17 +21,8 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from persistworld import params
-from persistworld.errors import UserError
-from persistworld.params import Params
-from persistworld.post_training.checkpoint import load_world_model, save_adapter
-from persistworld.post_training.control import control_sections
-from persistworld.post_training.export import apply_adapter, export_adapter, merged_tensors
-from persistworld.post_training.policy import ADAPTER, Policy
-from persistworld.stages import export_checkpoint, import_checkpoint
-from persistworld.world_model.autoencoder import Autoencoder, load_autoencoder
-from persistworld.world_model.checkpoint import load_base_model
-from persistworld.world_model.interchange import (
+from persistworld.checkpoints.adapters import load_world_model, save_adapter
+from persistworld.checkpoints.ctrl_world import (
     CTRL_WORLD_STATISTICS,
     flat_shapes,
     flat_tensors,
@@ -39,9 +30,18 @@ from persistworld.world_model.interchange import (
     read_statistics,
     reconcile,
 )
-from persistworld.world_model.interchange import import_checkpoint as import_tensors
+from persistworld.checkpoints.ctrl_world import import_checkpoint as import_tensors
+from persistworld.checkpoints.export import apply_adapter, export_adapter, merged_tensors
+from persistworld.checkpoints.folders import load_base_model
+from persistworld.config import params
+from persistworld.config.params import Params, control_sections
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.tensor_files import map_tensors, write_pickle, write_safetensors
+from persistworld.tools import export_checkpoint, import_checkpoint
+from persistworld.training.policy import Policy
+from persistworld.world_model.autoencoder import Autoencoder, load_autoencoder
+from persistworld.world_model.lora import ADAPTER
 from persistworld.world_model.model import Condition, WorldModel
-from persistworld.world_model.tensor_files import map_tensors, write_pickle, write_safetensors
 from persistworld.world_model.text import InstructionEncoder, save_tokenizer, train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared"

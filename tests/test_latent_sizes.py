@@ -6,9 +6,9 @@ import pytest
 from conftest import VIEWS
 from made_up import encode_shard
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.latents import LatentStore
-from persistworld.errors import UserError
+from persistworld.runtime.errors import UserError
 
 SETTINGS = params.Episodes(height=16, width=16, fps=5.0, views=VIEWS)
 

@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from persistworld.data.episodes import VIEWS, BadEpisode, open_episodes
-from persistworld.data.generation import generate
-from persistworld.data.lerobot import episode_statistics, write_episode, write_meta
-from persistworld.data.simulator import simulate_episode
-from persistworld.errors import UserError
-from persistworld.params import Episodes, Params
+from persistworld.config.params import Episodes, Params
+from persistworld.data.episodes import VIEWS, BadEpisode
+from persistworld.data.formats import open_episodes
+from persistworld.data.formats.lerobot_writer import episode_statistics, write_meta
+from persistworld.runtime.errors import UserError
+from persistworld.simulator.episode import simulate_episode
+from persistworld.simulator.generation import generate, write_simulated
 from persistworld.stages.episodes import UNFINISHED
 from persistworld.stages.episodes import main as episodes_stage
 
@@ -34,7 +35,7 @@ def simulated():
 def written(simulated, tmp_path_factory):
     root = tmp_path_factory.mktemp("episodes")
     for one in simulated.values():
-        write_episode(root, one)
+        write_simulated(root, one)
     write_meta(root, [episode_statistics(root, index) for index in INDICES], 5.0)
     return root
 

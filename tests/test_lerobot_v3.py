@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from persistworld.data.episodes import BadEpisode, open_episodes
-from persistworld.data.lerobot_v3 import LeRobotV3Episodes
+from persistworld.data.episodes import BadEpisode
+from persistworld.data.formats import open_episodes
+from persistworld.data.formats.lerobot_v3 import LeRobotV3Episodes
 from persistworld.data.video import Span, video_batches
-from persistworld.errors import UserError
+from persistworld.runtime.errors import UserError
 
 FPS = 15.0
 LENGTHS = {0: 5, 1: 4, 2: 6}  # 0 and 1 share files, 2 has its own

@@ -9,9 +9,11 @@ import pytest
 import torch
 from made_up import encode_shard
 
-from persistworld import params
+from persistworld.config import params
+from persistworld.data.encoding import encode_episodes, join_shard
 from persistworld.data.episodes import Episode
-from persistworld.data.latents import LatentStore, encode_episodes, join_shard, read_shard_indices, resized_frames
+from persistworld.data.frames import resized_frames
+from persistworld.data.latents import LatentStore, read_shard_indices
 from persistworld.data.manifest import (
     build_manifest,
     evaluation_episodes,
@@ -19,8 +21,8 @@ from persistworld.data.manifest import (
     save_manifest,
     wanted_indices,
 )
-from persistworld.errors import UserError
-from persistworld.files import read_json
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import read_json
 from persistworld.world_model.views import images_to_float, split_views
 
 SETTINGS = params.Episodes(

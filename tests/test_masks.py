@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.episodes import BadEpisode, Episode
 from persistworld.data.manifest import Entry, Manifest, save_manifest
-from persistworld.data.poses import PoseStatistics
-from persistworld.errors import UserError
-from persistworld.segmentation.masks import MaskStore, ViewMasks, empty_frames, labels_of, open_mask_source
-from persistworld.segmentation.roboengine import RoboEngineMasks
-from persistworld.segmentation.simulator import SimulatorMasks, resize_labels
+from persistworld.evaluation.mask_sources import open_mask_source
+from persistworld.evaluation.masks import MaskStore, ViewMasks, empty_frames, labels_of
+from persistworld.evaluation.recorded_masks import SimulatorMasks, resize_labels
+from persistworld.evaluation.roboengine import RoboEngineMasks
+from persistworld.runtime.errors import UserError
 from persistworld.stages.base_training import training_labels
+from persistworld.world_model.poses import PoseStatistics
 
 VIEWS = ("exterior_1", "wrist")
 SETTINGS = params.Episodes(source="folder", height=4, width=6, fps=5.0, views=VIEWS)

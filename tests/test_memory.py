@@ -10,7 +10,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import torch
-from persistworld.memory import keep_freed_memory
+from persistworld.runtime.memory import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()

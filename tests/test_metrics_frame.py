@@ -6,7 +6,7 @@ import scipy.ndimage
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from persistworld.metrics.frame import (
+from persistworld.evaluation.frame_metrics import (
     PSNR_CEILING,
     box_mean,
     masked_mean,

@@ -6,16 +6,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from persistworld.base_training.perceptual import train_segmentation_backbone
-from persistworld.errors import UserError
-from persistworld.metrics.perceptual import (
+from persistworld.evaluation.perceptual import (
     TABLETOP_FILE,
     PackageBackbone,
     PerceptualDistance,
     load_perceptual,
     package_heads,
 )
-from persistworld.metrics.segmentation_backbone import CLASSES, SegmentationBackbone
+from persistworld.evaluation.segmentation_backbone import CLASSES, SegmentationBackbone
+from persistworld.runtime.errors import UserError
+from persistworld.training.perceptual import train_segmentation_backbone
 
 
 @pytest.fixture(scope="module", params=["alex", "squeeze"])

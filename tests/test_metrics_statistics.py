@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from persistworld.metrics.statistics import (
+from persistworld.evaluation.statistics import (
     bootstrap_mean,
     bootstrap_ratio,
     elo,

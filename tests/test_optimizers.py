@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from persistworld.errors import UserError
-from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share, orthogonalise
-from persistworld.params import Optimizer
+from persistworld.config.params import Optimizer
+from persistworld.runtime.errors import UserError
+from persistworld.training.optimizers import MatrixOptimizer, ema_update, learning_rate_share, orthogonalise
 
 MUON = Optimizer(learning_rate=1e-2, weight_decay=0.1, clip_norm=1e9)
 

@@ -16,23 +16,24 @@ from PIL import Image
 from safetensors.torch import save_file
 from synthetic_scores import GAIN, META, model_frame, write_synthetic
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
-from persistworld.data.lerobot import episode_statistics, write_episode, write_meta
+from persistworld.data.formats.lerobot_writer import episode_statistics, write_meta
 from persistworld.data.manifest import Entry, Manifest, save_manifest
-from persistworld.data.simulator import simulate_episode
-from persistworld.errors import UserError
+from persistworld.evaluation.masks import ABOUT
+from persistworld.evaluation.score_table import episode_values, load_scores, view_groups, write_scores
 from persistworld.paper.cells import claims, make_cells, paired_details, paired_json, reported, table_json
 from persistworld.paper.figures import figure_4, figure_over_time, over_time
 from persistworld.paper.media import Media, ranked_by_object, ranked_episodes, spread_over
 from persistworld.paper.notes import Settings, settings_of
 from persistworld.paper.overlays import empty_text, mask_sheet, overlay
-from persistworld.paper.scores_table import episode_values, load_scores, view_groups, write_scores
 from persistworld.paper.strips import Strip, cut, figure_3, mask_centres
 from persistworld.paper.tables import variant_json, write_tables
 from persistworld.paper.training_plot import read_training
 from persistworld.paper.videos import comparison_video
-from persistworld.segmentation.masks import ABOUT
+from persistworld.runtime.errors import UserError
+from persistworld.simulator.episode import simulate_episode
+from persistworld.simulator.generation import write_simulated
 from persistworld.stages import figures, report, tables
 from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
 
@@ -294,7 +295,7 @@ def workplace(tmp_path_factory):
     root = tmp_path_factory.mktemp("work")
     indices = (3, 7)
     for index in indices:
-        write_episode(root / "data/episodes", simulate_episode(index, 0, frames=FRAMES, height=24, width=40, fps=5.0))
+        write_simulated(root / "data/episodes", simulate_episode(index, 0, frames=FRAMES, height=24, width=40, fps=5.0))
     write_meta(root / "data/episodes", [episode_statistics(root / "data/episodes", i) for i in indices], 5.0)
     sizes = params.Autoencoder(patch=2, latent_channels=4, channels=(32, 32), layers=1)
     torch.manual_seed(0)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from persistworld.configuration import build_section
-from persistworld.errors import UserError
-from persistworld.params import Params, load_params
+from persistworld.config.params import Params, load_params
+from persistworld.config.reading import build_section
+from persistworld.runtime.errors import UserError
 
 PARAMS = Path(__file__).parents[1] / "presets/tabletop.yaml"  # params.yaml is the user's
 COMMIT = "a" * 40

@@ -10,16 +10,18 @@ import torch
 from conftest import SIZES, VIEWS, make_model
 from torch import nn
 
-from persistworld import load_world_model, params
-from persistworld.configuration import digest
-from persistworld.errors import UserError
-from persistworld.files import read_json, sha256, write_json
-from persistworld.post_training.checkpoint import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
-from persistworld.post_training.policy import Policy, target_modules
-from persistworld.world_model.checkpoint import save_world_model
-from persistworld.world_model.layout import MANIFEST, WEIGHTS
+from persistworld import load_world_model
+from persistworld.checkpoints.adapters import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
+from persistworld.checkpoints.folders import save_world_model
+from persistworld.checkpoints.layout import MANIFEST, WEIGHTS
+from persistworld.config import params
+from persistworld.config.reading import digest
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import read_json, sha256, write_json
+from persistworld.runtime.tensor_files import read_tensors, write_tensors
+from persistworld.training.policy import Policy
+from persistworld.world_model.lora import target_modules
 from persistworld.world_model.model import Condition, WorldModel
-from persistworld.world_model.tensor_files import read_tensors, write_tensors
 
 TARGETS = ["attention", "linear", "linear_and_convolution"]
 SETTINGS = params.PostTraining(lora=params.Lora(rank=3, alpha=6.0, targets="linear_and_convolution"))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from persistworld.data.episodes import open_episodes
-from persistworld.data.poses import PoseStatistics, pose_statistics, represent
-from persistworld.errors import UserError
+from persistworld.data.formats import open_episodes
+from persistworld.runtime.errors import UserError
+from persistworld.world_model.poses import PoseStatistics, pose_statistics, represent
 
 SAMPLE = Path(__file__).parents[2] / "shared/droid_sample"
 needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="the sample of DROID episodes is not beside this clone")

@@ -8,21 +8,22 @@ import pytest
 import torch
 from conftest import HISTORY_INDEX, SAMPLER, VIEWS
 
-from persistworld import params
+from persistworld.checkpoints.adapters import save_adapter
+from persistworld.checkpoints.folders import save_world_model
+from persistworld.config import params
 from persistworld.data.latents import LatentStore
-from persistworld.errors import UserError
-from persistworld.optimizers import MatrixOptimizer
-from persistworld.post_training.checkpoint import save_adapter
-from persistworld.post_training.control import control_steps, post_training_cost, train_control
+from persistworld.post_training.cost import control_steps, post_training_cost
 from persistworld.post_training.groups import Samples, branch_candidates, compared_share, group_starts, plan_groups, roll_prefixes
 from persistworld.post_training.objective import reward_weights
-from persistworld.post_training.policy import Policy
 from persistworld.post_training.rewards import RewardModel, Rewards
-from persistworld.post_training.run import provenance
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data, keep_candidates, score_groups, train, update
-from persistworld.training_state import load_state, save_state
-from persistworld.world_model.checkpoint import save_world_model
+from persistworld.runtime.errors import UserError
+from persistworld.training.control import train_control
+from persistworld.training.optimizers import MatrixOptimizer
+from persistworld.training.policy import Policy
+from persistworld.training.run import provenance
+from persistworld.training.state import load_state, save_state
 from persistworld.world_model.model import WorldModel
 
 SETTINGS = params.PostTraining(
@@ -334,12 +335,12 @@ def test_a_run_is_never_resumed_on_other_data(tmp_path, monkeypatch):
     for name in ("checkpoints/base/world_model.safetensors", "checkpoints/base/autoencoder.safetensors", "data/manifest.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one")
-    before = provenance(params.Params(), SETTINGS)
-    assert provenance(params.Params(), SETTINGS) == before
-    assert provenance(params.Params(latents=params.Latents(posterior="mean")), SETTINGS) != before
-    assert provenance(params.Params(episodes=params.Episodes(height=40)), SETTINGS) != before
+    before = provenance(params.Params(), "stages.post_training", SETTINGS)
+    assert provenance(params.Params(), "stages.post_training", SETTINGS) == before
+    assert provenance(params.Params(latents=params.Latents(posterior="mean")), "stages.post_training", SETTINGS) != before
+    assert provenance(params.Params(episodes=params.Episodes(height=40)), "stages.post_training", SETTINGS) != before
     (tmp_path / "checkpoints/base/autoencoder.safetensors").write_text("another")
-    assert provenance(params.Params(), SETTINGS) != before
+    assert provenance(params.Params(), "stages.post_training", SETTINGS) != before
 
 
 def test_the_control_accumulates_its_gradient(base, store, entries, tmp_path):
@@ -347,7 +348,8 @@ def test_the_control_accumulates_its_gradient(base, store, entries, tmp_path):
     found = []
     for part in (3, 1):
         settings = dataclasses.replace(SETTINGS, steps=1, train_batch=part)
-        train_control(base, store, entries, settings, TRAINING, CONTROL, HISTORY_INDEX, 0, tmp_path / str(part), "digest")
+        steps, folder = control_steps(settings, CONTROL.batch), tmp_path / str(part)
+        train_control(base, store, entries, settings, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, folder, "digest")
         found.append(pd.read_csv(tmp_path / str(part) / "log.csv"))
     pd.testing.assert_frame_equal(*found, rtol=1e-3)
 
@@ -360,7 +362,7 @@ def test_the_controls_rate_is_its_own(base, store, entries, tmp_path):
         settings = dataclasses.replace(SETTINGS, steps=1, optimizer=params.Optimizer(learning_rate=other))
         assert control_steps(settings, control.batch) == 1
         folder = tmp_path / f"{own}-{other}"
-        weights = train_control(base, store, entries, settings, TRAINING, control, HISTORY_INDEX, 0, folder, "digest")
+        weights = train_control(base, store, entries, settings, TRAINING, control, 1, HISTORY_INDEX, 0, folder, "digest")
         found[own, other] = weights["action_encoder.action_encode.0.weight"]
     start = base.state_dict()["action_encoder.action_encode.0.weight"]
     assert torch.equal(found[1e-3, 1e-3], found[1e-3, 1e-2])
@@ -373,7 +375,7 @@ def test_a_killed_control_ends_with_the_same_bytes(base, store, entries, latent_
     assert steps == 4
 
     def run(folder, store, digest="digest"):
-        return train_control(base, store, entries, settings, TRAINING, CONTROL, HISTORY_INDEX, 0, folder, digest)
+        return train_control(base, store, entries, settings, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, folder, digest)
 
     whole = run(tmp_path / "whole", store)
     with pytest.raises(Killed):

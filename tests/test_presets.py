@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from persistworld.data.episodes import open_episodes
-from persistworld.errors import UserError
-from persistworld.params import Params, load_params
-from persistworld.post_training.control import post_training_cost
+from persistworld.config.params import Params, load_params
+from persistworld.data.formats import open_episodes
+from persistworld.post_training.cost import post_training_cost
+from persistworld.runtime.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 PRESETS = {path.stem: path for path in sorted((ROOT / "presets").glob("*.yaml"))}

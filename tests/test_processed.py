@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from persistworld import params
-from persistworld.data.episodes import VIEWS, BadEpisode, open_episodes
-from persistworld.data.processed import ProcessedEpisodes
-from persistworld.data.recorded import RecordedLatents
+from persistworld.config import params
+from persistworld.data.episodes import VIEWS, BadEpisode
+from persistworld.data.formats import open_episodes
+from persistworld.data.formats.ctrl_world import ProcessedEpisodes
+from persistworld.data.recorded_latents import RecordedLatents
 from persistworld.data.video import write_video
-from persistworld.errors import UserError
+from persistworld.runtime.errors import UserError
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.views import split_views, stack_views
 

@@ -12,11 +12,11 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from safetensors.torch import load_file
 from torch import Tensor
 
-from persistworld import params
-from persistworld.data.poses import PoseStatistics
+from persistworld.config import params
 from persistworld.world_model import edm
 from persistworld.world_model.action_encoder import ActionEncoder
 from persistworld.world_model.model import Condition, Context, WorldModel
+from persistworld.world_model.poses import PoseStatistics
 from persistworld.world_model.sampler import euler_sample, guidance_scale, karras_sigmas
 from persistworld.world_model.unet import (
     FrameConditionedUNet,

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from conftest import VIEWS
 from torch import Tensor
 
-from persistworld import params
-from persistworld.metrics.frame import psnr, ssim
+from persistworld.config import params
+from persistworld.evaluation.frame_metrics import psnr, ssim
 from persistworld.post_training.objective import reward_weights
 from persistworld.post_training.rewards import RewardModel, latent_rewards
 from persistworld.post_training.targets import decoded_images, raw_images

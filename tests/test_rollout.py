@@ -6,10 +6,11 @@ import pytest
 import torch
 from conftest import HISTORY_INDEX, SAMPLER, make_model
 
-from persistworld import params, rollout
-from persistworld.randomness import normal
+from persistworld import rollout
+from persistworld.config import params
 from persistworld.rollouts.engine import Starts, roll
 from persistworld.rollouts.starts import starts_of
+from persistworld.runtime.randomness import normal
 
 SETTINGS = params.Rollout(sampler=SAMPLER, chunks=3, history_index=HISTORY_INDEX, precision="float32")
 FRAMES = 13  # of 3 chunks

@@ -7,12 +7,12 @@ import torch
 from conftest import VIEWS
 from safetensors.torch import save_file
 
-from persistworld import params
-from persistworld.errors import UserError
+from persistworld.config import params
+from persistworld.evaluation.frame_metrics import masked_mean, psnr, psnr_of, squared_error_map, ssim, ssim_map
 from persistworld.evaluation.rollout_files import read_rollout
+from persistworld.evaluation.score_table import COLUMNS, load_scores, write_scores
 from persistworld.evaluation.scores import BATCH, Scorer, Truth
-from persistworld.metrics.frame import masked_mean, psnr, psnr_of, squared_error_map, ssim, ssim_map
-from persistworld.paper.scores_table import COLUMNS, load_scores, write_scores
+from persistworld.runtime.errors import UserError
 
 T, H, W = 9, 16, 16
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from persistworld.config.params import Colour, load_params
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, VIEWS, frame_stride, split_of
-from persistworld.data.simulator import simulate_episode
-from persistworld.data.tasks import COLOURS, INSTRUCTIONS, sample_task
 from persistworld.data.video import OPTIONS, write_video
-from persistworld.errors import UserError
-from persistworld.params import Colour, load_params
+from persistworld.runtime.errors import UserError
+from persistworld.simulator.episode import simulate_episode
+from persistworld.simulator.tasks import COLOURS, INSTRUCTIONS, sample_task
 
 SMALL = {"frames": 6, "height": 24, "width": 40, "fps": 5.0}
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import HISTORY_INDEX, SAMPLER
 
-from persistworld import params
-from persistworld.errors import UserError
+from persistworld.config import params
 from persistworld.post_training.groups import branch_candidates, group_starts
 from persistworld.post_training.streams import Streams, plan_streams
+from persistworld.runtime.errors import UserError
 
 SETTINGS = params.PostTraining(groups=3, candidates=2, keep=0, prefix=(0, 2), streams=True, sampler=SAMPLER, precision="float32")
 

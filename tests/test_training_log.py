@@ -3,7 +3,7 @@
 import pandas as pd
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from persistworld.training_log import TrainingLog
+from persistworld.training.log import TrainingLog
 
 
 def write(folder, start: int, steps: range, scale: float, writes: bool = True) -> None:

@@ -7,12 +7,12 @@ import pytest
 from made_up import ALL_VIEWS, make_clone, stages
 from safetensors import safe_open
 
+from persistworld.checkpoints.folders import load_base_model
 from persistworld.cli import main
+from persistworld.config.params import load_params
 from persistworld.data.manifest import load_manifest
-from persistworld.files import read_json
-from persistworld.params import load_params
-from persistworld.world_model.checkpoint import load_base_model
-from persistworld.world_model.tensor_files import read_tensors, write_tensors
+from persistworld.runtime.files import read_json
+from persistworld.runtime.tensor_files import read_tensors, write_tensors
 
 LATENTS = ("episodes", "base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "masks")
 

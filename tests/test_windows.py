@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.latents import LatentStore
 from persistworld.data.windows import buffer_rows, draw_window, read_batch, skip_rows
 from persistworld.rollouts.engine import Starts, chunk_condition

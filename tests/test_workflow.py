@@ -12,24 +12,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from persistworld.params import Params, load_params
+from persistworld.config.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CHECK = DVC.pop("parameters")  # reads params.yaml and makes nothing, so Snakemake has no rule for it
-CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
-# Modules that change no result, and params.py with its reader and checks, whose values both engines compare by themselves.
-NEUTRAL = {
-    f"src/persistworld/{name}.py"
-    for name in ("__init__", "cli", "configuration", "errors", "files", "memory", "params", "progress", "ranges", "sources", "workspace")
-}
 # DVC's stages that share a rule, and the rule that cannot bear its stage's name, which is a function in Snakefiles.
 RULES = {"baseline_scores": "scores", "report": "report_page"}
 # Of the presets, tabletop_base.yaml, tabletop_base_on.yaml and tabletop_base_gpu.yaml are for `persistworld base-training` alone.
@@ -212,15 +205,6 @@ def test_the_models_of_dvc_are_those_of_the_parameters():
     assert set(models) == {*DVC["scores"]["foreach"], *DVC["baseline_scores"]["foreach"]}
 
 
-@pytest.mark.parametrize("stage", CODE)
-def test_the_code_of_a_stage_is_what_it_imports(stage):
-    used = {path for path in imported(f"src/persistworld/stages/{stage}.py") - NEUTRAL if not is_empty(path)}
-    missing = sorted(path for path in used if not covering(path, CODE[stage]))
-    assert not missing, f"workflow/code.yaml, {stage}: add {missing}"
-    idle = sorted(set(CODE[stage]) - {entry for path in used for entry in covering(path, CODE[stage])})
-    assert not idle, f"workflow/code.yaml, {stage}: does not use {idle}"
-
-
 @pytest.mark.parametrize("name", [name for name in DVC if name not in ("baseline_scores", "report")])
 def test_a_stage_declares_the_parameters_that_it_reads(name):
     module = ast.parse((ROOT / f"src/persistworld/stages/{name}.py").read_text())
@@ -231,47 +215,6 @@ def test_a_stage_declares_the_parameters_that_it_reads(name):
     }
     declared = {section.split(".")[0] for section in sections(DVC[name].get("do", DVC[name]))}
     assert read & {field.name for field in fields(Params)} <= declared
-
-
-def imported(start: str) -> set[str]:
-    """The package's modules that a module imports, whether at once or in a function, directly or not."""
-    found: set[str] = set()
-    waiting = [start]
-    while waiting:
-        path = waiting.pop()
-        if path in found:
-            continue
-        found.add(path)
-        if path == "src/persistworld/__init__.py":
-            continue  # offers the whole package, each name imported when it is asked for
-        for node in run_time_nodes(ast.parse((ROOT / path).read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            waiting += [path for name in names for path in files_of(name)]
-    return found
-
-
-def run_time_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and all within it, without what stands under `if TYPE_CHECKING:`."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
-            yield from run_time_nodes(child)
-
-
-def is_empty(path: str) -> bool:
-    """Whether a module is a docstring at most."""
-    return all(isinstance(node, ast.Expr) for node in ast.parse((ROOT / path).read_text()).body)
-
-
-def files_of(module: str) -> list[str]:
-    """The file of a module of ours and those of the packages around it; none for what is not a module of ours."""
-    parts = module.split(".")
-    if parts[0] != "persistworld":
-        return []
-    ends = [path for i in range(len(parts)) for path in (Path(*parts[: i + 1]), Path(*parts[: i + 1], "__init__"))]
-    return [f"src/{path}.py" for path in ends if (ROOT / f"src/{path}.py").is_file()]
 
 
 @pytest.mark.parametrize("name", [name for name in stages() if "@" not in name or name.endswith("@base")])

@@ -13,7 +13,7 @@ __all__ = ["load_world_model", "rollout"]
 
 def __getattr__(name: str) -> Any:
     if name == "load_world_model":
-        from persistworld.post_training.checkpoint import load_world_model
+        from persistworld.checkpoints.adapters import load_world_model
 
         return load_world_model
     if name == "rollout":

@@ -12,13 +12,14 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from persistworld.errors import UserError
-from persistworld.files import system_error
-from persistworld.memory import keep_freed_memory
-from persistworld.params import load_params
+from persistworld.config.params import load_params
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import system_error
+from persistworld.runtime.memory import keep_freed_memory
 
-# stage or tool -> (what it does, its options: name -> keywords of argparse)
-STAGES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+Command = tuple[str, dict[str, dict[str, Any]]]  # what it does, its options: name -> keywords of argparse
+# What the workflow calls.
+STAGES: dict[str, Command] = {
     "episodes": ("simulate or read the episodes", {}),
     "base_checkpoint": ("fetch the base checkpoint", {}),
     "base_training": (
@@ -51,6 +52,9 @@ STAGES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "figures": ("Figures 3, 4, 5 and 11", {}),
     "report": ("one page with everything in it", {}),
     "variant": ("metrics of one variant", {"--model": {"required": True, "help": "a name in variants"}}),
+}
+# The same for what people call beside the workflow.
+TOOLS: dict[str, Command] = {
     "defaults": ("print every parameter with its default", {}),
     "agreement": (
         "print which weights' gradients episodes have in common: lora.exclude is for the others",
@@ -87,6 +91,7 @@ STAGES: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
         },
     ),
 }
+COMMANDS = STAGES | TOOLS
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TERMINATED = 143  # 128 + SIGTERM
@@ -114,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
         epilog="`snakemake --cores all` calls these in order; `persistworld STAGE --help` lists a stage's options.",
     )
     commands = top.add_subparsers(dest="stage", required=True, metavar="STAGE", parser_class=Parser)
-    for stage, (text, options) in STAGES.items():
+    for stage, (text, options) in COMMANDS.items():
         command = commands.add_parser(stage, help=text, description=text)
         command.add_argument("--params", default="params.yaml", metavar="FILE", help="(default: %(default)s)")
         command.add_argument(
@@ -128,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one stage. Returns the exit status: 0, 2 for a mistake that the user can mend, 130 or 143 when it was stopped."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0].replace("-", "_") in STAGES:
+    if argv and argv[0].replace("-", "_") in COMMANDS:
         argv[0] = argv[0].replace("-", "_")
     args = parser().parse_args(argv)
     args.threads = max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's processes share a machine's cores
@@ -139,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         params = load_params(args.params)
-        importlib.import_module(f"persistworld.stages.{args.stage}").main(params, args)
+        importlib.import_module(f"persistworld.{'stages' if args.stage in STAGES else 'tools'}.{args.stage}").main(params, args)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:

@@ -11,9 +11,10 @@ from snakemake.utils import min_version, validate
 
 ROOT = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
-from persistworld.errors import UserError
-from persistworld.params import BASELINES, RESERVED_MODELS, load_params
-from persistworld.workspace import EPISODES
+from persistworld.runtime.errors import UserError
+from persistworld.config.params import BASELINES, RESERVED_MODELS, load_params
+from persistworld.runtime.provenance import code_files
+from persistworld.runtime.workspace import EPISODES
 
 min_version("9.0")
 
@@ -49,7 +50,6 @@ GPUS = 0 if PARAMS.paper.scale == "tabletop" else 1
 # Post-training, the longest stage, and its control run side by side, each on half of the cores; a small model has no use for more than four.
 # (A cluster has no number of cores; its profile sets threads.)
 TRAINING_THREADS = min(4, max(1, (workflow.cores or 1) // 2))
-CODE = yaml.safe_load((ROOT / "workflow/code.yaml").read_text())
 SECTIONS = [name for name in SETTINGS if name != "preset"]
 FIGURES = [3, 4, 5, 11]
 LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
@@ -66,13 +66,8 @@ MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengin
 
 
 def code(stage):
-    """The package's files that a stage uses. As inputs: an edited module makes its stages stale (not in a bucket)."""
-    files = []
-    if IN_ARCHIVE:
-        return files
-    for entry in map(Path, CODE[stage]):
-        files += sorted(file for file in entry.rglob("*.*") if file.suffix != ".pyc") if entry.is_dir() else [entry]
-    return [str(file) for file in files]
+    """The package's files that a stage runs. As inputs: an edited module makes its stages stale (not in a bucket)."""
+    return [] if IN_ARCHIVE else [str(file.relative_to(ROOT)) for file in code_files(f"stages.{stage}")]
 
 
 def sections(*names):

@@ -8,8 +8,8 @@ Ctrl-World's processed layout. Videos are not read for it: one that is replaced 
 import hashlib
 from pathlib import Path
 
-from persistworld.errors import UserError
-from persistworld.files import atomic_path, read_json, sha256, write_json
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import atomic_path, read_json, sha256, write_json
 
 RECORD = "source.json"
 

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from persistworld.data.elsewhere import RECORD, follow
-from persistworld.errors import UserError
-from persistworld.files import read_json
+from persistworld.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,39 +98,6 @@ class LatentSource(Protocol):
 
     def latents(self, index: int, view: str) -> "Tensor | None":
         """The recorded, scaled latents of one view, (T, C, h, w) float32; None where there are none. Raises BadEpisode."""
-
-
-def open_episodes(path: str | Path) -> EpisodeSource:
-    """The reader for the folder `path`, or for the data set that is recorded there, chosen by looking at it.
-
-    Raises UserError when no reader knows the layout, or a recorded data set is not where or what it was.
-    """
-    path = Path(path)
-    if (path / RECORD).is_file():
-        path = follow(path)
-    # Imported here, because the readers need this module.
-    if (path / "meta" / "info.json").is_file():
-        raw = read_json(path / "meta" / "info.json")
-        if not isinstance(raw, dict):
-            raise UserError(f"{path}/meta/info.json: not LeRobot's, expected keys with values; is this the data set's own file?")
-        version = str(raw.get("codebase_version"))
-        if version.startswith("v2"):
-            from persistworld.data.lerobot import LeRobotEpisodes
-
-            return LeRobotEpisodes(path)
-        if version.startswith("v3"):
-            from persistworld.data.lerobot_v3 import LeRobotV3Episodes
-
-            return LeRobotV3Episodes(path)
-        raise UserError(f"{path}/meta/info.json: codebase_version is {version}; convert the data to v2.1 or v3.0")
-    if (path / "annotation").is_dir():
-        from persistworld.data.processed import ProcessedEpisodes
-
-        return ProcessedEpisodes(path)
-    raise UserError(
-        f"{path}: no episodes here (a LeRobot folder holds meta/info.json, Ctrl-World's processed layout annotation/); "
-        "generate or download them"
-    )
 
 
 def split_of(index: int, modulus: int, validation: Sequence[int], tuning: Sequence[int]) -> str:

@@ -3,173 +3,17 @@
 A shard holds, for each episode i, tensor "i" (T, C, V * h, w), the scaled and stacked latents, and "i.poses" (T, 7), both float32.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from persistworld import params
-from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
-from persistworld.data.prefetch import prefetched
-from persistworld.errors import UserError
-from persistworld.files import atomic_path, read_json, write_json
-from persistworld.progress import track
-from persistworld.randomness import generator
-from persistworld.ranges import require
-from persistworld.world_model.views import images_to_float, stack_views
-
-if TYPE_CHECKING:  # diffusers takes seconds to import, and whoever has an autoencoder has imported it
-    from persistworld.world_model.autoencoder import Autoencoder
-
-
-AHEAD = 2  # batches of frames that wait for the encoder, or are being decoded for it
-FEW = 4  # images that are resized at once: their floats stay in the cache, which is three times as fast as a batch
-
-
-def resized_batches(source: EpisodeSource, index: int, settings: params.Episodes, view: str, batch: int) -> Iterator[Tensor]:
-    """One view at the frame rate and size that the world model sees: (`batch` or, at the end, fewer; H, W, 3) uint8.
-
-    Raises BadEpisode when it comes to what cannot be decoded, and at the end when the video is of another length.
-    """
-    size = (settings.height, settings.width)
-    for part in source.frame_batches(index, view, frame_stride(source.fps, settings.fps), batch):
-        frames = torch.from_numpy(part)
-        yield frames if frames.shape[1:3] == size else torch.cat([_resized(few, size) for few in frames.split(FEW)])
-
-
-def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    images = F.interpolate(frames.movedim(-1, 1).float(), size, mode="bilinear", antialias=True, align_corners=False)
-    return images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
-
-
-def resized_frames(source: EpisodeSource, index: int, settings: params.Episodes, view: str) -> Tensor:
-    """(T, H, W, 3) uint8: the whole view. Raises BadEpisode."""
-    return torch.cat(list(resized_batches(source, index, settings, view, batch=64)))
-
-
-@torch.no_grad()
-def encode_episode(
-    source: EpisodeSource,
-    index: int,
-    settings: params.Episodes,
-    latents: params.Latents,
-    autoencoder: "Autoencoder",
-    seed: int,
-) -> Tensor:
-    """Scaled, stacked latents (T, C, V * h, w) float32 of one episode. Raises BadEpisode.
-
-    While one batch is encoded a thread decodes and resizes the next, past the ends of views. Memory holds the latents and
-    a few batches of frames, however long the episode.
-    """
-
-    def batches() -> Iterator[tuple[str, Tensor]]:
-        for view in settings.views:
-            for frames in resized_batches(source, index, settings, view, latents.batch):
-                yield view, frames
-
-    parts: dict[str, list[Tensor]] = {view: [] for view in settings.views}
-    draws = {view: generator(seed, "posterior", index, number) for number, view in enumerate(settings.views)}
-    shape = (autoencoder.sizes.latent_channels, settings.height // autoencoder.factor, settings.width // autoencoder.factor)
-    with closing(prefetched(batches(), AHEAD)) as made:
-        for view, frames in made:
-            noise = None
-            if latents.posterior == "sample":  # drawn frame by frame: `latents.batch` must not matter
-                noise = torch.stack([torch.randn(shape, generator=draws[view]) for _ in frames])
-            parts[view].append(autoencoder.encode(images_to_float(frames), noise).cpu())
-    views = [torch.cat(parts[view]) for view in settings.views]
-    if len({len(v) for v in views}) != 1:
-        raise BadEpisode(index, f"views differ in length: {[len(v) for v in views]}")
-    return stack_views(torch.stack(views, dim=1)).contiguous()  # of a single view it would be a transposed one
-
-
-def encode_episodes(
-    source: EpisodeSource,
-    indices: Sequence[int],
-    settings: params.Episodes,
-    latents: params.Latents,
-    autoencoder: "Autoencoder",
-    seed: int,
-    folder: Path,
-    label: str,
-) -> dict[int, str]:
-    """Encode `indices` into `folder`, a file each as soon as it is encoded; returns those that cannot be used, with the reason.
-
-    Files that are there are kept, so that a killed call takes up where it stopped, and several processes can fill one
-    folder: whatever an episode's latents depend on must be in the folder's name. Raises UserError when frames cannot be
-    divided into the autoencoder's cells.
-    """
-    _check_size(settings, autoencoder)
-    if latents.source == "recorded":
-        from persistworld.data.recorded import RecordedLatents  # it needs this module
-
-        read = RecordedLatents(source, settings, autoencoder).episode
-    else:
-        def read(index: int) -> Tensor:
-            return encode_episode(source, index, settings, latents, autoencoder, seed)
-
-    bad = {}
-    for index in track(indices, len(indices), label):
-        if (path := _episode_file(folder, index)).is_file():
-            continue
-        try:
-            found = _with_poses(source, index, settings, read(index))
-        except BadEpisode as error:
-            bad[index] = error.reason
-            continue
-        with atomic_path(path) as part:
-            save_file(found, part)
-    return bad
-
-
-def join_shard(indices: Sequence[int], bad: dict[int, str], folder: Path, path: Path) -> None:
-    """Write the episodes `indices` that `encode_episodes` left in `folder` into one shard; beside it a .json lists frame
-    counts and, with the reason, the episodes left out (`bad`).
-
-    Raises UserError when an episode is in neither: another process encoded it, on a disk of its own.
-    """
-    tensors = {}
-    for index in indices:
-        if index in bad:
-            continue
-        try:
-            tensors |= load_file(_episode_file(folder, index))
-        except FileNotFoundError:
-            raise UserError(
-                f"{_episode_file(folder, index)}: another process encoded it, but it is not here; put runs/ on a disk that all nodes "
-                "share, or run each shard on one node"
-            ) from None
-    with atomic_path(path) as part:
-        save_file(tensors, part)
-    frames = {name: len(tensor) for name, tensor in tensors.items() if not name.endswith(".poses")}
-    write_json(path.with_suffix(".json"), {"frames": frames, "bad": {str(index): reason for index, reason in bad.items()}})
-
-
-def _episode_file(folder: Path, index: int) -> Path:
-    return folder / f"{index}.safetensors"
-
-
-def _check_size(settings: params.Episodes, autoencoder: "Autoencoder") -> None:
-    """An autoencoder drops the rows and columns that do not fill a cell; what it decodes would be smaller than the frames."""
-    factor = autoencoder.factor
-    for key in ("height", "width"):
-        size = getattr(settings, key)
-        fitting = max(1, round(size / factor)) * factor
-        mend = f"the checkpoint's autoencoder makes cells of {factor} pixels: choose a multiple, e.g. {fitting}"
-        require(size % factor == 0, f"episodes.{key}", size, mend)
-
-
-def _with_poses(source: EpisodeSource, index: int, settings: params.Episodes, encoded: Tensor) -> dict[str, Tensor]:
-    """A shard's two tensors of one episode. Raises BadEpisode when they differ in length."""
-    poses = torch.from_numpy(source.episode(index).pose[:: frame_stride(source.fps, settings.fps)].copy())
-    if len(poses) != len(encoded):
-        raise BadEpisode(index, f"{len(poses)} poses but {len(encoded)} frames")
-    return {str(index): encoded, f"{index}.poses": poses}
+from persistworld.config import params
+from persistworld.config.checks import require
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import read_json
 
 
 class LatentStore:

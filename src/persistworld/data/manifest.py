@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from persistworld import params
-from persistworld.configuration import build_section
+from persistworld.config import params
+from persistworld.config.reading import build_section
 from persistworld.data.episodes import EpisodeSource, split_of
-from persistworld.data.poses import PoseStatistics, pose_statistics
-from persistworld.errors import UserError
-from persistworld.files import read_json, write_json
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import read_json, write_json
+from persistworld.world_model.poses import PoseStatistics, pose_statistics
 
 if TYPE_CHECKING:  # the stage `episodes` has no use for torch
     from persistworld.data.latents import LatentStore

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from persistworld.config.params import BUFFER_FILL, BaseTraining
 from persistworld.data.latents import LatentStore
-from persistworld.params import BUFFER_FILL, BaseTraining
 
 CHUNK_STRIDE = 4  # new frames per chunk (L - 1): history entries are this far apart, in units of the frame skip
 

@@ -3,8 +3,8 @@
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from persistworld.errors import UserError
-from persistworld.workspace import rollout_path
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.workspace import rollout_path
 
 
 def read_rollout(model: str, seed: int, episode: int) -> Tensor:

@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.windows import CHUNK_STRIDE
-from persistworld.metrics.frame import masked_mean, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
-from persistworld.metrics.perceptual import PerceptualDistance
+from persistworld.evaluation.frame_metrics import masked_mean, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
+from persistworld.evaluation.perceptual import PerceptualDistance
 
 REGIONS = {"robot": 1, "object": 2}
 BATCH = 19  # frames that are scored together: what stays in the processor's cache; the paper's 57 are three times as many

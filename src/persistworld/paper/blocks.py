@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from persistworld.metrics.statistics import LOWER_IS_BETTER
+from persistworld.evaluation.score_table import METRICS, PAPER_GROUPS, PROTOCOLS
+from persistworld.evaluation.statistics import LOWER_IS_BETTER
 from persistworld.paper.cells import TABLE_REGIONS, Cell, CellKey, groups_of, label, ordered, reported
 from persistworld.paper.notes import Settings
-from persistworld.paper.scores_table import METRICS, PAPER_GROUPS, PROTOCOLS
 
 PROTOCOL_TEXT = {
     "decoded": "against autoencoder-decoded ground truth",

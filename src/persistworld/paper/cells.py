@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from persistworld.metrics.statistics import LOWER_IS_BETTER, Interval, Paired, bootstrap_mean, bootstrap_ratio, paired
-from persistworld.paper.scores_table import METRICS, PROTOCOLS, Cells, Scores, cell_values, episode_cells, view_groups
+from persistworld.evaluation.score_table import METRICS, PROTOCOLS, Cells, Scores, cell_values, episode_cells, view_groups
+from persistworld.evaluation.statistics import LOWER_IS_BETTER, Interval, Paired, bootstrap_mean, bootstrap_ratio, paired
 
 TABLE_REGIONS = {"table_1": ("full",), "table_2": ("object", "robot")}
 MODEL_ORDER = ("copy_frame", "base", "teacher_forced", "post_trained")  # then variants, then the autoencoder

@@ -1,7 +1,7 @@
 """What the report says of the episodes: how many, what was odd and dealt with, what was left out and why."""
 
+from persistworld.config.params import Params
 from persistworld.data.manifest import Manifest
-from persistworld.params import Params
 
 LISTED = 20  # episodes that are named one by one
 

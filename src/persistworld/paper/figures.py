@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from persistworld.metrics.statistics import LOWER_IS_BETTER
+from persistworld.evaluation.score_table import METRICS, Scores, closest_group, curve_values, episode_cells
+from persistworld.evaluation.statistics import LOWER_IS_BETTER
 from persistworld.paper.blocks import p_text
 from persistworld.paper.cells import cell_values, compare, label, ordered
 from persistworld.paper.notes import Settings, short_note
-from persistworld.paper.scores_table import METRICS, Scores, closest_group, curve_values, episode_cells
 from persistworld.paper.style import ARROWS, DASHES, GRID, INK, METRIC_NAMES, colour, figure, save, title_and_note
 
 OVER_TIME = ("figure_5", "figure_11")  # of the view that sees the gripper, and of the first of the others

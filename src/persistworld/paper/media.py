@@ -7,15 +7,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from persistworld.data.episodes import EpisodeSource, open_episodes
-from persistworld.data.latents import resized_frames
-from persistworld.distributed import device
+from persistworld.config.params import Params
+from persistworld.data.episodes import EpisodeSource
+from persistworld.data.formats import open_episodes
+from persistworld.data.frames import resized_frames
+from persistworld.evaluation.masks import MaskStore
 from persistworld.evaluation.rollout_files import read_rollout
-from persistworld.metrics.statistics import LOWER_IS_BETTER
-from persistworld.paper.scores_table import Scores, cell_values, episode_cells, view_group
-from persistworld.params import Params
-from persistworld.segmentation.masks import MaskStore
-from persistworld.workspace import BASE, EPISODES
+from persistworld.evaluation.score_table import Scores, cell_values, episode_cells, view_group
+from persistworld.evaluation.statistics import LOWER_IS_BETTER
+from persistworld.runtime.distributed import device
+from persistworld.runtime.workspace import BASE, EPISODES
 from persistworld.world_model.autoencoder import decode_views, load_autoencoder
 
 SHOWN = ("base", "post_trained")  # the models that film strips and videos hold side by side

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from persistworld.paper.scores_table import Scores
-from persistworld.params import Params
+from persistworld.config.params import Params
+from persistworld.evaluation.score_table import Scores
 
 DECODED = "the evaluation code of the base model's authors does so"
 MASKED_LPIPS = {

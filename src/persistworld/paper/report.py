@@ -10,13 +10,13 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from persistworld.files import atomic_path
+from persistworld.evaluation.score_table import METRICS
 from persistworld.paper.blocks import HEADINGS, Block
 from persistworld.paper.cells import Claim, label
 from persistworld.paper.overlays import CLASSES
-from persistworld.paper.scores_table import METRICS
 from persistworld.paper.style import COLOURS
-from persistworld.sources import git_commit
+from persistworld.runtime.files import atomic_path
+from persistworld.runtime.provenance import git_commit
 
 PACKAGES = (
     "persistworld", "torch", "torchvision", "diffusers", "transformers", "peft", "lpips", "numpy", "scipy", "pandas",

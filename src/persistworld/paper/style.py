@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from persistworld.files import atomic_path
+from persistworld.runtime.files import atomic_path
 
 COLOURS = {
     "ground_truth": "#0072B2", "base": "#D55E00", "post_trained": "#009E73", "teacher_forced": "#AA4499",

@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from persistworld.files import atomic_path, write_json
-from persistworld.metrics.statistics import Interval
+from persistworld.evaluation.score_table import METRICS, Scores
+from persistworld.evaluation.statistics import Interval
 from persistworld.paper.blocks import HEADINGS, Block, Entry, paper_rows, table_blocks
 from persistworld.paper.cells import (
     TABLE_REGIONS,
@@ -19,8 +19,8 @@ from persistworld.paper.cells import (
     table_json,
 )
 from persistworld.paper.notes import Settings, footnotes
-from persistworld.paper.scores_table import METRICS, Scores
 from persistworld.paper.table_latex import latex_page
+from persistworld.runtime.files import atomic_path, write_json
 
 TITLES = {
     "table_1": "Table 1. Visual quality of autoregressive rollouts, full frame",

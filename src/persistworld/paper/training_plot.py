@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from persistworld.errors import UserError
 from persistworld.paper.style import GRID, INK, figure, save, title_and_note
+from persistworld.runtime.errors import UserError
 
 KINDS = {  # panel title -> what a column's name must contain
     "Reward": "reward",

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
 from persistworld.post_training.objective import nft_loss
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.trainer import Data, Kept, keep_candidates, score_groups
-from persistworld.progress import track
+from persistworld.runtime.progress import track
 from persistworld.world_model.model import WorldModel
 
 DRAWS = 3  # of sigma and noise for each group

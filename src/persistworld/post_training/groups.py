@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.data.windows import CHUNK_STRIDE
-from persistworld.randomness import generator, normal
 from persistworld.rollouts.engine import Starts, chunk_condition, sample_in_parts
 from persistworld.rollouts.starts import starts_of
+from persistworld.runtime.randomness import generator, normal
 from persistworld.world_model.model import Condition, WorldModel
 
 

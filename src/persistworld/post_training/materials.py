@@ -1,17 +1,17 @@
 """What post-training works with, read from where the stages before it left it."""
 
-from persistworld.data.episodes import open_episodes
+from persistworld.checkpoints.folders import load_base_model
+from persistworld.config.params import Params
+from persistworld.data.formats import open_episodes
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
-from persistworld.distributed import device
-from persistworld.metrics.perceptual import load_perceptual
-from persistworld.params import Params
+from persistworld.evaluation.perceptual import load_perceptual
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images, raw_images
 from persistworld.post_training.trainer import Data
-from persistworld.workspace import BASE, EPISODES, LATENTS, MANIFEST
+from persistworld.runtime.distributed import device
+from persistworld.runtime.workspace import BASE, EPISODES, LATENTS, MANIFEST
 from persistworld.world_model.autoencoder import load_autoencoder
-from persistworld.world_model.checkpoint import load_base_model
 from persistworld.world_model.model import WorldModel
 
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from persistworld import params
-from persistworld.metrics.frame import SsimTarget, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
-from persistworld.metrics.perceptual import PerceptualDistance
+from persistworld.config import params
+from persistworld.evaluation.frame_metrics import SsimTarget, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
+from persistworld.evaluation.perceptual import PerceptualDistance
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import autocast
 from persistworld.world_model.views import split_views

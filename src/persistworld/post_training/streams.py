@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.manifest import Entry
-from persistworld.distributed import gathered
 from persistworld.post_training.groups import Plan, Samples, shuffled
-from persistworld.randomness import generator
 from persistworld.rollouts.engine import Starts
+from persistworld.runtime.distributed import gathered
+from persistworld.runtime.randomness import generator
 
 
 def plan_streams(

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.episodes import EpisodeSource
-from persistworld.data.latents import LatentStore, resized_frames
+from persistworld.data.frames import resized_frames
+from persistworld.data.latents import LatentStore
 
 # (episode, rows) -> images (len(rows) * V, 3, H, W) in [0, 1], view fastest
 TargetImages = Callable[[int, Sequence[int]], Tensor]

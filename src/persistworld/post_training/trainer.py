@@ -12,11 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
-from persistworld.distributed import gathered, own_groups, processes, sum_gradients
-from persistworld.optimizers import MatrixOptimizer, ema_update, learning_rate_share
 from persistworld.post_training.groups import (
     Plan,
     Samples,
@@ -27,14 +25,16 @@ from persistworld.post_training.groups import (
     target_rows,
 )
 from persistworld.post_training.objective import nft_loss, reward_weights, select_best_and_worst
-from persistworld.post_training.policy import Policy
 from persistworld.post_training.rewards import RewardModel, Rewards, latent_rewards
 from persistworld.post_training.streams import Streams, plan_streams
 from persistworld.post_training.targets import TargetImages
-from persistworld.progress import track
-from persistworld.randomness import generator
-from persistworld.training_log import TrainingLog
-from persistworld.training_state import load_state, save_state
+from persistworld.runtime.distributed import gathered, own_groups, processes, sum_gradients
+from persistworld.runtime.progress import track
+from persistworld.runtime.randomness import generator
+from persistworld.training.log import TrainingLog
+from persistworld.training.optimizers import MatrixOptimizer, ema_update, learning_rate_share
+from persistworld.training.policy import Policy
+from persistworld.training.state import load_state, save_state
 from persistworld.world_model import edm
 from persistworld.world_model.model import Condition, WorldModel, autocast
 

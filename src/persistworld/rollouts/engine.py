@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from persistworld import params
+from persistworld.config import params
 from persistworld.data.windows import CHUNK_STRIDE, buffer_rows
-from persistworld.randomness import normal
+from persistworld.runtime.randomness import normal
 from persistworld.world_model.model import Condition, WorldModel
 
 # (place in the batch, chunk) -> unit-variance noise (L, C, Vh, w)

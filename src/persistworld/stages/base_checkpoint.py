@@ -7,14 +7,14 @@ import dataclasses
 import shutil
 from pathlib import Path
 
-from persistworld.configuration import build_section
-from persistworld.errors import UserError
-from persistworld.files import atomic_path, read_json, write_json
-from persistworld.params import BaseCheckpoint, Params, WorldModel
-from persistworld.ranges import require
-from persistworld.workspace import BASE
-from persistworld.world_model.fetch import KNOWN, PARTS, RECORDS, TOKENIZER, HubModel, fetch, fetch_model, fetched_model, known_model
-from persistworld.world_model.layout import CONFIG, MANIFEST, WEIGHTS
+from persistworld.checkpoints.hub import KNOWN, PARTS, RECORDS, TOKENIZER, HubModel, fetch, fetch_model, fetched_model, known_model
+from persistworld.checkpoints.layout import CONFIG, MANIFEST, WEIGHTS
+from persistworld.config.checks import require
+from persistworld.config.params import BaseCheckpoint, Params, WorldModel
+from persistworld.config.reading import build_section
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import atomic_path, read_json, write_json
+from persistworld.runtime.workspace import BASE
 
 FETCHED, FETCHED_TOKENIZER = RECORDS / "base", RECORDS / "tokenizer"
 CTRL_WORLD_VIEWS = 3  # what Ctrl-World and PersistWorld were trained on, stacked
@@ -107,8 +107,8 @@ def _check_world_model(wanted: WorldModel, given: WorldModel, location: str) -> 
 def _leave_out_text(given: WorldModel) -> None:
     """Write BASE as what was fetched without its text encoder: its action encoder then adds no text to the poses."""
     # Imported here for the reason below.
-    from persistworld.world_model.checkpoint import write_manifest
-    from persistworld.world_model.tensor_files import map_tensors, write_safetensors
+    from persistworld.checkpoints.folders import write_manifest
+    from persistworld.runtime.tensor_files import map_tensors, write_safetensors
 
     with atomic_path(BASE) as part:
         shutil.copytree(FETCHED, part, ignore=shutil.ignore_patterns(WEIGHTS, TOKENIZER_FILE, MANIFEST))
@@ -130,8 +130,8 @@ def _check_views(params: Params, trained: int) -> None:
 
 def _import(params: Params, model: HubModel | None) -> None:
     # Imported here: a checkpoint folder is only put in place, without the libraries that models are made of.
-    from persistworld.world_model.interchange import CTRL_WORLD_STATISTICS, import_checkpoint, read_statistics
-    from persistworld.world_model.tensor_files import map_tensors
+    from persistworld.checkpoints.ctrl_world import CTRL_WORLD_STATISTICS, import_checkpoint, read_statistics
+    from persistworld.runtime.tensor_files import map_tensors
 
     location, flat = params.base_checkpoint.location, sorted(FETCHED.glob("*.pt"))
     if (FETCHED / "unet" / CONFIG).exists():

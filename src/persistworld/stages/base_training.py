@@ -13,31 +13,32 @@ from pathlib import Path
 
 import torch
 
-from persistworld.base_training.autoencoder import train_autoencoder
-from persistworld.base_training.perceptual import train_segmentation_backbone
-from persistworld.base_training.trainer import train_world_model
-from persistworld.configuration import digest
+from persistworld.checkpoints.folders import load_base_model, save_world_model, write_manifest
+from persistworld.checkpoints.layout import WEIGHTS
+from persistworld.config.params import Params
+from persistworld.config.reading import digest
 from persistworld.data.elsewhere import fingerprint
-from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, BadEpisode, EpisodeSource, open_episodes
-from persistworld.data.latents import LatentStore, encode_episodes, join_shard, read_shard_indices, resized_frames
+from persistworld.data.encoding import encode_episodes, join_shard
+from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, BadEpisode, EpisodeSource
+from persistworld.data.formats import open_episodes
+from persistworld.data.frames import resized_frames
+from persistworld.data.latents import LatentStore, read_shard_indices
 from persistworld.data.manifest import Manifest, build_manifest, check_bad_share, wanted_indices
-from persistworld.distributed import device, own_part, processes
-from persistworld.errors import UserError
-from persistworld.files import atomic_path, sha256, write_json
-from persistworld.metrics.perceptual import TABLETOP_FILE
-from persistworld.params import Params
-from persistworld.segmentation.simulator import SimulatorMasks
-from persistworld.sources import code_digest
-from persistworld.workspace import RUNS
+from persistworld.evaluation.perceptual import TABLETOP_FILE
+from persistworld.evaluation.recorded_masks import SimulatorMasks
+from persistworld.runtime.distributed import device, own_part, processes
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import atomic_path, sha256, write_json
+from persistworld.runtime.provenance import code_digest
+from persistworld.runtime.tensor_files import write_tensors
+from persistworld.runtime.workspace import RUNS
+from persistworld.training.autoencoder import train_autoencoder
+from persistworld.training.perceptual import train_segmentation_backbone
+from persistworld.training.teacher_forcing import train_world_model
 from persistworld.world_model import autoencoder as ae
 from persistworld.world_model.action_encoder import ActionEncoder
-from persistworld.world_model.checkpoint import load_base_model, save_world_model, write_manifest
-from persistworld.world_model.layout import WEIGHTS
 from persistworld.world_model.model import WorldModel
-from persistworld.world_model.tensor_files import write_tensors
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
-
-CODE = ("base_training", "data", "metrics/segmentation_backbone.py", "optimizers.py", "randomness.py", "segmentation", "world_model")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -81,7 +82,7 @@ def run_name(params: Params, data: str) -> str:
     networks = [Path(start_from) / name for name in (WEIGHTS, ae.WEIGHTS, TABLETOP_FILE)] if start_from else []
     given = [sha256(file) for file in networks if file.exists()]
     history = repr(params.rollout.history_index)
-    made_from = [*map(digest, sections), history, str(params.seed), data, code_digest(*CODE), *given]
+    made_from = [*map(digest, sections), history, str(params.seed), data, code_digest("stages.base_training"), *given]
     return hashlib.sha256("-".join(made_from).encode()).hexdigest()[:16]
 
 

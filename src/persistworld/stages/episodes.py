@@ -4,13 +4,13 @@ import argparse
 import shutil
 from pathlib import Path
 
+from persistworld.config.params import Params
 from persistworld.data.elsewhere import RECORD, write_record
-from persistworld.data.episodes import open_episodes
-from persistworld.data.generation import generate, refuse_foreign
+from persistworld.data.formats import open_episodes
 from persistworld.data.manifest import wanted_indices
-from persistworld.errors import UserError
-from persistworld.params import Params
-from persistworld.workspace import EPISODES, RUNS
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.workspace import EPISODES, RUNS
+from persistworld.simulator.generation import generate, refuse_foreign
 
 UNFINISHED = RUNS / "episodes"
 

@@ -2,14 +2,14 @@
 
 import argparse
 
+from persistworld.config.params import Params
+from persistworld.evaluation.masks import MaskStore
+from persistworld.evaluation.score_table import Scores, closest_group, load_scores, view_group
 from persistworld.paper.figures import OVER_TIME, figure_4, figure_over_time
 from persistworld.paper.media import SHOWN, MediaReader, ranked_by_object, ranked_episodes, spread_over
 from persistworld.paper.notes import Settings, settings_of, short_note
-from persistworld.paper.scores_table import Scores, closest_group, load_scores, view_group
 from persistworld.paper.strips import Strip, figure_3
-from persistworld.params import Params
-from persistworld.segmentation.masks import MaskStore
-from persistworld.workspace import FIGURES, MASKS, SCORES
+from persistworld.runtime.workspace import FIGURES, MASKS, SCORES
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -8,20 +8,19 @@ import hashlib
 import re
 import shutil
 
-from persistworld.configuration import digest
+from persistworld.config.checks import require
+from persistworld.config.params import Params
+from persistworld.config.reading import digest
 from persistworld.data.elsewhere import fingerprint
-from persistworld.data.episodes import EpisodeSource, open_episodes
-from persistworld.data.latents import encode_episodes, join_shard
+from persistworld.data.encoding import encode_episodes, join_shard
+from persistworld.data.episodes import EpisodeSource
+from persistworld.data.formats import open_episodes
 from persistworld.data.manifest import wanted_indices
-from persistworld.distributed import collected, device, own_part, processes
-from persistworld.files import sha256
-from persistworld.params import Params
-from persistworld.ranges import require
-from persistworld.sources import code_digest
-from persistworld.workspace import BASE, EPISODES, LATENTS, RUNS
+from persistworld.runtime.distributed import collected, device, own_part, processes
+from persistworld.runtime.files import sha256
+from persistworld.runtime.provenance import code_digest
+from persistworld.runtime.workspace import BASE, EPISODES, LATENTS, RUNS
 from persistworld.world_model.autoencoder import WEIGHTS, load_autoencoder
-
-CODE = ("data", "randomness.py", "world_model/autoencoder.py", "world_model/views.py")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -48,5 +47,5 @@ def main(params: Params, args: argparse.Namespace) -> None:
 def _identity(params: Params, source: EpisodeSource) -> str:
     """A hash of all that an episode's latents depend on: parameters, code, the data set's index, the autoencoder's weights."""
     sections, files = (params.episodes, params.latents), (fingerprint(source.root), sha256(BASE / WEIGHTS))
-    parts = (*map(digest, sections), params.seed, code_digest(*CODE), *files)
+    parts = (*map(digest, sections), params.seed, code_digest("stages.latents"), *files)
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]

@@ -2,11 +2,11 @@
 
 import argparse
 
-from persistworld.data.episodes import open_episodes
+from persistworld.config.params import Params
+from persistworld.data.formats import open_episodes
 from persistworld.data.latents import LatentStore, read_shard_indices
 from persistworld.data.manifest import build_manifest, save_manifest
-from persistworld.params import Params
-from persistworld.workspace import EPISODES, LATENTS, MANIFEST
+from persistworld.runtime.workspace import EPISODES, LATENTS, MANIFEST
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -9,14 +9,16 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, open_episodes
+from persistworld.config.params import Params
+from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
+from persistworld.data.formats import open_episodes
 from persistworld.data.manifest import evaluation_episodes, load_manifest
-from persistworld.distributed import collected, own_part, processes
-from persistworld.files import atomic_path, write_json
-from persistworld.params import Params
-from persistworld.progress import track
-from persistworld.segmentation.masks import ABOUT, empty_frames, labels_of, open_mask_source
-from persistworld.workspace import EPISODES, MANIFEST, MASKS, METRICS
+from persistworld.evaluation.mask_sources import open_mask_source
+from persistworld.evaluation.masks import ABOUT, empty_frames, labels_of
+from persistworld.runtime.distributed import collected, own_part, processes
+from persistworld.runtime.files import atomic_path, write_json
+from persistworld.runtime.progress import track
+from persistworld.runtime.workspace import EPISODES, MANIFEST, MASKS, METRICS
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

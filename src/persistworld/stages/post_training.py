@@ -2,22 +2,22 @@
 
 import argparse
 
-from persistworld.configuration import digest
-from persistworld.distributed import processes
-from persistworld.files import atomic_path
-from persistworld.params import Params
-from persistworld.post_training.checkpoint import save_adapter
+from persistworld.checkpoints.adapters import save_adapter
+from persistworld.config.params import Params
+from persistworld.config.reading import digest
 from persistworld.post_training.materials import load_materials
-from persistworld.post_training.run import provenance, publish_log
 from persistworld.post_training.trainer import train
-from persistworld.workspace import BASE, CHECKPOINTS, RUNS
+from persistworld.runtime.distributed import processes
+from persistworld.runtime.files import atomic_path
+from persistworld.runtime.workspace import BASE, CHECKPOINTS, RUNS
+from persistworld.training.run import provenance, publish_log
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
     params = params.for_run(args.run)
     settings = params.post_training
     base, reward_model, data = load_materials(params)
-    made_from = provenance(params, settings, params.metrics)
+    made_from = provenance(params, "stages.post_training", settings, params.metrics)
     run_folder = RUNS / args.run / digest(settings)
     weights = train(base, reward_model, data, settings, params.rollout.history_index, params.seed, run_folder, made_from)
     if not processes().is_main_process:

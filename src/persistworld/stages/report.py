@@ -9,8 +9,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from persistworld.config.params import Params
 from persistworld.data.manifest import load_manifest
-from persistworld.errors import UserError
+from persistworld.evaluation.masks import MaskStore
+from persistworld.evaluation.score_table import Scores, closest_group, load_scores
 from persistworld.paper.blocks import table_blocks
 from persistworld.paper.cells import claims, make_cells, paired_details
 from persistworld.paper.data_notes import data_notes
@@ -19,13 +21,11 @@ from persistworld.paper.media import SHOWN, Media, MediaReader, ranked_by_object
 from persistworld.paper.notes import Settings, footnotes, settings_of
 from persistworld.paper.overlays import empty_text, mask_sheet
 from persistworld.paper.report import Page, Picture, Sheet, Video, environment_facts, read_times, write_report
-from persistworld.paper.scores_table import Scores, closest_group, load_scores
 from persistworld.paper.tables import TITLES, comparisons
 from persistworld.paper.training_plot import read_training, training_figure
 from persistworld.paper.videos import comparison_video
-from persistworld.params import Params
-from persistworld.segmentation.masks import MaskStore
-from persistworld.workspace import BENCHMARKS, CHECKPOINTS, FIGURES, MANIFEST, MASKS, REPORT, SCORES, TRAINING
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.workspace import BENCHMARKS, CHECKPOINTS, FIGURES, MANIFEST, MASKS, REPORT, SCORES, TRAINING
 
 MASK_FRAMES = 6  # columns of a sheet of masks, at most
 CAPTIONS = {

@@ -8,19 +8,19 @@ import argparse
 import torch
 from safetensors.torch import save_file
 
+from persistworld.checkpoints.adapters import load_world_model
+from persistworld.config.checks import require
+from persistworld.config.params import Params
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import evaluation_episodes, load_manifest
-from persistworld.distributed import collected, device, own_part, processes
-from persistworld.errors import UserError
-from persistworld.files import atomic_path
-from persistworld.params import Params
-from persistworld.post_training.checkpoint import load_world_model
-from persistworld.progress import track
-from persistworld.ranges import require
 from persistworld.rollouts.compilation import compile_unet
 from persistworld.rollouts.engine import rollout
 from persistworld.rollouts.starts import starts_of
-from persistworld.workspace import CHECKPOINTS, LATENTS, MANIFEST, rollout_path
+from persistworld.runtime.distributed import collected, device, own_part, processes
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import atomic_path
+from persistworld.runtime.progress import track
+from persistworld.runtime.workspace import CHECKPOINTS, LATENTS, MANIFEST, rollout_path
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

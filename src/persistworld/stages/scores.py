@@ -11,18 +11,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from persistworld.data.episodes import open_episodes
-from persistworld.data.latents import LatentStore, resized_frames
+from persistworld.config.params import Params
+from persistworld.data.formats import open_episodes
+from persistworld.data.frames import resized_frames
+from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import evaluation_episodes, load_manifest
-from persistworld.distributed import collected, device, own_part, processes
+from persistworld.evaluation.masks import MaskStore
+from persistworld.evaluation.perceptual import load_perceptual
 from persistworld.evaluation.rollout_files import read_rollout
+from persistworld.evaluation.score_table import write_scores
 from persistworld.evaluation.scores import Scorer, Truth
-from persistworld.metrics.perceptual import load_perceptual
-from persistworld.paper.scores_table import write_scores
-from persistworld.params import Params
-from persistworld.progress import track
-from persistworld.segmentation.masks import MaskStore
-from persistworld.workspace import BASE, EPISODES, LATENTS, MANIFEST, MASKS, SCORES
+from persistworld.runtime.distributed import collected, device, own_part, processes
+from persistworld.runtime.progress import track
+from persistworld.runtime.workspace import BASE, EPISODES, LATENTS, MANIFEST, MASKS, SCORES
 from persistworld.world_model.autoencoder import Autoencoder, decode_views, load_autoencoder
 
 NO_SEED = -1  # baselines do not depend on it

@@ -2,11 +2,11 @@
 
 import argparse
 
+from persistworld.config.params import Params
+from persistworld.evaluation.score_table import load_scores
 from persistworld.paper.notes import settings_of
-from persistworld.paper.scores_table import load_scores
 from persistworld.paper.tables import write_tables
-from persistworld.params import Params
-from persistworld.workspace import METRICS, SCORES, TABLES
+from persistworld.runtime.workspace import METRICS, SCORES, TABLES
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -2,17 +2,18 @@
 
 import argparse
 
-from persistworld.configuration import digest
+from persistworld.checkpoints.adapters import save_adapter
+from persistworld.checkpoints.folders import load_base_model
+from persistworld.config.params import Params, control_sections
+from persistworld.config.reading import digest
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
-from persistworld.distributed import device, processes
-from persistworld.files import atomic_path
-from persistworld.params import Params
-from persistworld.post_training.checkpoint import save_adapter
-from persistworld.post_training.control import control_sections, train_control
-from persistworld.post_training.run import provenance, publish_log
-from persistworld.workspace import BASE, CHECKPOINTS, LATENTS, MANIFEST, RUNS
-from persistworld.world_model.checkpoint import load_base_model
+from persistworld.post_training.cost import control_steps
+from persistworld.runtime.distributed import device, processes
+from persistworld.runtime.files import atomic_path
+from persistworld.runtime.workspace import BASE, CHECKPOINTS, LATENTS, MANIFEST, RUNS
+from persistworld.training.control import train_control
+from persistworld.training.run import provenance, publish_log
 
 RUN = "teacher_forced"
 
@@ -21,10 +22,11 @@ def main(params: Params, args: argparse.Namespace) -> None:
     sections = control_sections(params)
     base = load_base_model(BASE).to(device())
     episodes = load_manifest(MANIFEST).long_enough("train", base.config.future)
-    made_from = provenance(params, *sections)
+    made_from = provenance(params, "stages.teacher_forcing", *sections)
     run_folder = RUNS / RUN / digest(*sections)
     store, index = LatentStore(LATENTS), params.rollout.history_index
-    weights = train_control(base, store, episodes, *sections, index, params.seed, run_folder, made_from)
+    steps = control_steps(params.post_training, params.control.batch)
+    weights = train_control(base, store, episodes, *sections, steps, index, params.seed, run_folder, made_from)
     if not processes().is_main_process:
         return
     with atomic_path(CHECKPOINTS / RUN) as folder:

@@ -2,12 +2,12 @@
 
 import argparse
 
-from persistworld.files import write_json
+from persistworld.config.params import Params
+from persistworld.evaluation.score_table import load_scores
 from persistworld.paper.notes import settings_of
-from persistworld.paper.scores_table import load_scores
 from persistworld.paper.tables import variant_json
-from persistworld.params import Params
-from persistworld.workspace import METRICS, SCORES
+from persistworld.runtime.files import write_json
+from persistworld.runtime.workspace import METRICS, SCORES
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

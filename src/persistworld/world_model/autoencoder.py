@@ -12,10 +12,10 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
-from persistworld import params
-from persistworld.configuration import build_section
-from persistworld.files import read_json, write_json
-from persistworld.world_model.tensor_files import load_weights, write_tensors
+from persistworld.config import params
+from persistworld.config.reading import build_section
+from persistworld.runtime.files import read_json, write_json
+from persistworld.runtime.tensor_files import load_weights, write_tensors
 from persistworld.world_model.views import images_to_uint8, split_views
 
 WEIGHTS, CONFIG = "autoencoder.safetensors", "autoencoder.json"

@@ -3,7 +3,7 @@
 import os
 import shutil
 
-from persistworld.errors import UserError
+from persistworld.runtime.errors import UserError
 
 
 def require_compiler(key: str, value: object) -> None:

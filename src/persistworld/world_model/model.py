@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from persistworld import params
-from persistworld.data.poses import PoseStatistics
+from persistworld.config import params
 from persistworld.world_model import edm
 from persistworld.world_model.action_encoder import ActionEncoder
+from persistworld.world_model.poses import PoseStatistics
 from persistworld.world_model.sampler import euler_sample, guidance_scale
 from persistworld.world_model.text import InstructionEncoder
 from persistworld.world_model.unet import build_unet

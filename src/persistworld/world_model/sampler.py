@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from persistworld.params import Sampler
+from persistworld.config.params import Sampler
 
 # (x_sigma, sigma) -> x0_hat; x: (B, L, C, h, w), sigma: scalar tensor
 Denoiser = Callable[[Tensor, Tensor], Tensor]

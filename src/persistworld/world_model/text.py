@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from persistworld.errors import UserError
-from persistworld.params import TextEncoder
+from persistworld.config.params import TextEncoder
+from persistworld.runtime.errors import UserError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

@@ -8,7 +8,7 @@ from diffusers.models.resnet import AlphaBlender
 from torch import Tensor, nn
 from torch.nn import functional
 
-from persistworld.params import UNet
+from persistworld.config.params import UNet
 
 
 class FrameConditionedUNet(UNetSpatioTemporalConditionModel):

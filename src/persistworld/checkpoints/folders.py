@@ -1,0 +1,87 @@
+"""Checkpoint folders: safetensors beside JSON that says what they are and where they come from.
+
+A world model's folder holds config.json (architecture, views, pose statistics), world_model.safetensors, tokenizer.json,
+autoencoder.{safetensors,json}, and manifest.json. A post-trained one holds adapter files over its base instead (post_training.checkpoint).
+"""
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import init_empty_weights
+
+from persistworld.checkpoints.layout import CONFIG, MANIFEST, WEIGHTS
+from persistworld.config import params
+from persistworld.config.reading import build_section, digest
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import read_json, sha256, write_json
+from persistworld.runtime.provenance import git_commit
+from persistworld.runtime.tensor_files import load_weights, write_tensors
+from persistworld.world_model.model import WorldModel
+from persistworld.world_model.poses import PoseStatistics
+from persistworld.world_model.text import InstructionEncoder, load_tokenizer, save_tokenizer
+
+
+def save_world_model(model: WorldModel, folder: Path, half: bool = False) -> None:
+    """Write config, tokenizer and weights (float16 when `half`) into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if model.text_encoder is not None:
+        save_tokenizer(model.text_encoder.tokenizer, folder)
+    write_tensors(model.state_dict(), folder / WEIGHTS, half)
+    write_json(
+        folder / CONFIG,
+        {
+            "world_model": dataclasses.asdict(model.config),
+            "views": model.views,
+            "pose_statistics": dataclasses.asdict(model.statistics),
+        },
+    )
+
+
+def build_world_model(folder: str | Path) -> WorldModel:
+    """The model that `folder`'s config.json describes, its parameters on the meta device, its buffers real.
+
+    Raises UserError when config.json or tokenizer.json is missing or damaged.
+    """
+    folder = Path(folder)
+    raw = read_json(folder / CONFIG)
+    try:
+        lacking = [key for key in ("world_model", "views", "pose_statistics") if not isinstance(raw, dict) or not raw.get(key)]
+        if lacking:
+            raise UserError(f"no key {lacking[0]}")
+        config = build_section(params.WorldModel, raw["world_model"], "world_model")
+        statistics = build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
+    except UserError as error:
+        raise UserError(f"{folder / CONFIG}: not a world model's ({error}); fetch or make the checkpoint again") from None
+    tokenizer = load_tokenizer(folder) if config.use_text else None
+    with init_empty_weights(include_buffers=False):
+        text_encoder = None if tokenizer is None else InstructionEncoder(config.text_encoder, tokenizer)
+        return WorldModel(config, raw["views"], statistics, text_encoder)
+
+
+def load_base_model(folder: str | Path) -> WorldModel:
+    """The world model of a base checkpoint, float32, evaluation mode. Raises UserError on missing files or wrong keys.
+
+    Needs the memory of one model in float32 and of its largest tensor.
+    """
+    folder = Path(folder)
+    model = build_world_model(folder)
+    load_weights(model, folder / WEIGHTS)
+    return model.eval().requires_grad_(False)
+
+
+def write_manifest(folder: Path, sections: Sequence[Any], seed: int, parents: dict[str, Path]) -> None:
+    """What made the checkpoint: parameters' hash, parents' hashes, seed, git commit, versions, and its files' hashes."""
+    write_json(
+        folder / MANIFEST,
+        {
+            "params": digest(*sections),
+            "seed": seed,
+            "parents": {name: sha256(path) for name, path in parents.items()},
+            "files": {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.name != MANIFEST and p.is_file()},
+            "versions": {name: importlib.metadata.version(name) for name in ("torch", "diffusers", "transformers", "peft")},
+            "git_commit": git_commit(),
+        },
+    )

@@ -1,0 +1,141 @@
+"""Encodes episodes into latent shards: an episode at a time, resumable, by several processes where there are several."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from persistworld.config import params
+from persistworld.config.checks import require
+from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
+from persistworld.data.frames import resized_batches
+from persistworld.data.prefetch import prefetched
+from persistworld.data.recorded_latents import RecordedLatents
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import atomic_path, write_json
+from persistworld.runtime.progress import track
+from persistworld.runtime.randomness import generator
+from persistworld.world_model.autoencoder import Autoencoder
+from persistworld.world_model.views import images_to_float, stack_views
+
+AHEAD = 2  # batches of frames that wait for the encoder, or are being decoded for it
+
+
+@torch.no_grad()
+def encode_episode(
+    source: EpisodeSource,
+    index: int,
+    settings: params.Episodes,
+    latents: params.Latents,
+    autoencoder: Autoencoder,
+    seed: int,
+) -> Tensor:
+    """Scaled, stacked latents (T, C, V * h, w) float32 of one episode. Raises BadEpisode.
+
+    While one batch is encoded a thread decodes and resizes the next, past the ends of views. Memory holds the latents and
+    a few batches of frames, however long the episode.
+    """
+
+    def batches() -> Iterator[tuple[str, Tensor]]:
+        for view in settings.views:
+            for frames in resized_batches(source, index, settings, view, latents.batch):
+                yield view, frames
+
+    parts: dict[str, list[Tensor]] = {view: [] for view in settings.views}
+    draws = {view: generator(seed, "posterior", index, number) for number, view in enumerate(settings.views)}
+    shape = (autoencoder.sizes.latent_channels, settings.height // autoencoder.factor, settings.width // autoencoder.factor)
+    with closing(prefetched(batches(), AHEAD)) as made:
+        for view, frames in made:
+            noise = None
+            if latents.posterior == "sample":  # drawn frame by frame: `latents.batch` must not matter
+                noise = torch.stack([torch.randn(shape, generator=draws[view]) for _ in frames])
+            parts[view].append(autoencoder.encode(images_to_float(frames), noise).cpu())
+    views = [torch.cat(parts[view]) for view in settings.views]
+    if len({len(v) for v in views}) != 1:
+        raise BadEpisode(index, f"views differ in length: {[len(v) for v in views]}")
+    return stack_views(torch.stack(views, dim=1)).contiguous()  # of a single view it would be a transposed one
+
+
+def encode_episodes(
+    source: EpisodeSource,
+    indices: Sequence[int],
+    settings: params.Episodes,
+    latents: params.Latents,
+    autoencoder: Autoencoder,
+    seed: int,
+    folder: Path,
+    label: str,
+) -> dict[int, str]:
+    """Encode `indices` into `folder`, a file each as soon as it is encoded; returns those that cannot be used, with the reason.
+
+    Files that are there are kept, so that a killed call takes up where it stopped, and several processes can fill one
+    folder: whatever an episode's latents depend on must be in the folder's name. Raises UserError when frames cannot be
+    divided into the autoencoder's cells.
+    """
+    _check_size(settings, autoencoder)
+    if latents.source == "recorded":
+        read = RecordedLatents(source, settings, autoencoder).episode
+    else:
+        def read(index: int) -> Tensor:
+            return encode_episode(source, index, settings, latents, autoencoder, seed)
+
+    bad = {}
+    for index in track(indices, len(indices), label):
+        if (path := _episode_file(folder, index)).is_file():
+            continue
+        try:
+            found = _with_poses(source, index, settings, read(index))
+        except BadEpisode as error:
+            bad[index] = error.reason
+            continue
+        with atomic_path(path) as part:
+            save_file(found, part)
+    return bad
+
+
+def join_shard(indices: Sequence[int], bad: dict[int, str], folder: Path, path: Path) -> None:
+    """Write the episodes `indices` that `encode_episodes` left in `folder` into one shard; beside it a .json lists frame
+    counts and, with the reason, the episodes left out (`bad`).
+
+    Raises UserError when an episode is in neither: another process encoded it, on a disk of its own.
+    """
+    tensors = {}
+    for index in indices:
+        if index in bad:
+            continue
+        try:
+            tensors |= load_file(_episode_file(folder, index))
+        except FileNotFoundError:
+            raise UserError(
+                f"{_episode_file(folder, index)}: another process encoded it, but it is not here; put runs/ on a disk that all nodes "
+                "share, or run each shard on one node"
+            ) from None
+    with atomic_path(path) as part:
+        save_file(tensors, part)
+    frames = {name: len(tensor) for name, tensor in tensors.items() if not name.endswith(".poses")}
+    write_json(path.with_suffix(".json"), {"frames": frames, "bad": {str(index): reason for index, reason in bad.items()}})
+
+
+def _episode_file(folder: Path, index: int) -> Path:
+    return folder / f"{index}.safetensors"
+
+
+def _check_size(settings: params.Episodes, autoencoder: Autoencoder) -> None:
+    """An autoencoder drops the rows and columns that do not fill a cell; what it decodes would be smaller than the frames."""
+    factor = autoencoder.factor
+    for key in ("height", "width"):
+        size = getattr(settings, key)
+        fitting = max(1, round(size / factor)) * factor
+        mend = f"the checkpoint's autoencoder makes cells of {factor} pixels: choose a multiple, e.g. {fitting}"
+        require(size % factor == 0, f"episodes.{key}", size, mend)
+
+
+def _with_poses(source: EpisodeSource, index: int, settings: params.Episodes, encoded: Tensor) -> dict[str, Tensor]:
+    """A shard's two tensors of one episode. Raises BadEpisode when they differ in length."""
+    poses = torch.from_numpy(source.episode(index).pose[:: frame_stride(source.fps, settings.fps)].copy())
+    if len(poses) != len(encoded):
+        raise BadEpisode(index, f"{len(poses)} poses but {len(encoded)} frames")
+    return {str(index): encoded, f"{index}.poses": poses}

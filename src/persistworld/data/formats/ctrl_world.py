@@ -1,0 +1,218 @@
+"""Ctrl-World's processed layout: DROID at 5 Hz and 192x320, with or without latents.
+
+    annotation/{train,val}/{id}.json            states, instruction, success, the paths below
+    videos/{train,val}/{id}/{0,1,2}.mp4         exterior 1, exterior 2, wrist
+    latent_videos/{train,val}/{id}/{0,1,2}.pt   (T, 4, 24, 40) float32, scaled (optional)
+What is odd in an episode and could be dealt with is among its `notes`; what could not is a BadEpisode.
+"""
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from torch import Tensor
+
+from persistworld.data.episodes import NO_INSTRUCTION, VIEWS, BadEpisode, Episode, recorded_success
+from persistworld.data.video import BrokenVideo, video_batches
+from persistworld.runtime.errors import UserError
+
+FPS = 5.0  # by the layout's definition: every third frame of DROID's 15 Hz
+SKIP = 3
+FOURTH = "exterior_3"  # the name of a fourth video
+SPLITS = {"train": "train", "val": "validation"}  # folder -> our name
+
+
+class ProcessedEpisodes:
+    """The reader of the layout (EpisodeSource). An episode's index is its id where that is a number; other ids are
+    numbered, in alphabetical order, after the largest."""
+
+    fps = FPS
+
+    def __init__(self, root: str | Path) -> None:
+        """List the annotations. Raises UserError when there are none, or two of the same id."""
+        self.root = Path(root)
+        self._paths = _by_index(self.root / "annotation")
+        self.views = (*VIEWS, FOURTH)[: self._number_of_views()]
+
+    def _number_of_views(self) -> int:
+        """Of the first annotation that can be read: all episodes of a data set should have the same cameras."""
+        for index, path in self._paths.items():
+            try:
+                return len(_read(index, path).get("videos") or VIEWS)
+            except BadEpisode:
+                continue
+        raise UserError(f"{self.root}/annotation: no file there can be read; process the episodes again")
+
+    def indices(self) -> list[int]:
+        """The indices of all annotated episodes, ascending."""
+        return list(self._paths)
+
+    def split(self, index: int) -> str:
+        """'train' or 'validation': the folder that the episode lies in, whatever its index. Raises BadEpisode."""
+        return SPLITS[self._path(index).parent.name]
+
+    def episode(self, index: int) -> Episode:
+        """Read one annotation. Raises BadEpisode when it has no finite states, or another number than of frames."""
+        path = self._path(index)
+        raw = _read(index, path)
+        pose = _floats(index, raw, "states")
+        if pose is None or not len(pose):
+            raise BadEpisode(index, f"{path} has no states")
+        if not np.isfinite(pose).all():
+            raise BadEpisode(index, f"the pose is not finite at frame {int(np.argmin(np.isfinite(pose).all(1)))}")
+        length = raw.get("video_length", len(pose))
+        if length != len(pose):
+            raise BadEpisode(index, f"{path} has {len(pose)} states for {length} frames")
+        notes: list[str] = []
+        instruction = _instruction(index, raw, notes)
+        joints = _joints(index, raw, len(pose), notes)
+        action = _thinned(index, raw, ("action.cartesian_position", "action.gripper_position"), len(pose))
+        if str(raw.get("episode_id")) != path.stem:
+            notes.append("episode_id is not the file's name")
+        elif not isinstance(raw["episode_id"], int):
+            notes.append("episode_id is not a number")
+        for view in self.views:
+            notes += self._video_notes(index, raw, view)
+        try:
+            success = recorded_success(index, raw.get("success"))
+        except BadEpisode as error:
+            raise BadEpisode(index, f"{path}: {error.reason}") from None
+        return Episode(index, instruction, FPS, pose, joints, action, success, tuple(notes))
+
+    def frames(self, index: int, view: str) -> np.ndarray:
+        """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or of another length."""
+        return np.concatenate(list(self.frame_batches(index, view)))
+
+    def frame_batches(self, index: int, view: str, stride: int = 1, batch: int = 64) -> Iterator[np.ndarray]:
+        """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
+        raw = _read(index, self._path(index))
+        path = self._file(index, raw, "video", view)
+        try:
+            count = yield from video_batches(path, stride, batch)
+        except BrokenVideo as error:
+            raise BadEpisode(index, f"video {path} {error}") from None
+        length = raw.get("video_length", count)
+        if count != length:
+            raise BadEpisode(index, f"video {path} holds {count} frames, its annotation says {length}")
+
+    def latents(self, index: int, view: str) -> Tensor | None:
+        """The recorded, scaled latents of one view, (T, C, h, w) float32; None where there are none.
+
+        Raises BadEpisode when the file holds anything but one tensor of as many frames as the annotation says.
+        """
+        raw = _read(index, self._path(index))
+        path = self._file(index, raw, "latent_video", view)
+        if not path.is_file():
+            return None
+        try:
+            latents = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            raise BadEpisode(index, f"latents {path} cannot be read ({str(error).splitlines()[0]})") from None
+        length = raw.get("video_length")
+        if not isinstance(latents, Tensor) or latents.ndim != 4 or (length is not None and len(latents) != length):
+            found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+            raise BadEpisode(index, f"latents {path} hold {found}, not ({length}, C, h, w)")
+        return latents.detach().float()
+
+    def masks(self, index: int) -> None:
+        """The layout has no masks."""
+
+    def _path(self, index: int) -> Path:
+        if index not in self._paths:
+            raise BadEpisode(index, f"no annotation in {self.root / 'annotation'}")
+        return self._paths[index]
+
+    def _file(self, index: int, raw: dict[str, Any], kind: str, view: str) -> Path:
+        """Where the annotation says that a view's video or latents lie, or where the layout puts them."""
+        if view not in self.views:
+            raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
+        number, folder = self.views.index(view), f"{kind}s"
+        listed = raw.get(folder) or []
+        if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+            raise BadEpisode(index, f"{self._path(index)}: {folder} is not a list with a {kind}_path each")
+        if number < len(listed) and listed[number].get(f"{kind}_path"):
+            return self.root / listed[number][f"{kind}_path"]
+        path, suffix = self._path(index), "mp4" if kind == "video" else "pt"
+        return self.root / folder / path.parent.name / path.stem / f"{number}.{suffix}"
+
+    def _video_notes(self, index: int, raw: dict[str, Any], view: str) -> list[str]:
+        path = self._file(index, raw, "video", view)
+        if not path.is_file():
+            return [f"no video of {view}"]
+        try:
+            with av.open(str(path)) as container:
+                rate = float(container.streams.video[0].average_rate or FPS)
+        except (av.FFmpegError, IndexError):
+            return [f"broken video of {view}"]
+        return [] if abs(rate - FPS) < 0.01 else [f"{view} plays at {rate:g} fps and is taken as {FPS:g} Hz"]
+
+
+def _by_index(folder: Path) -> dict[int, Path]:
+    paths = sorted(folder.glob("*/*.json"))
+    strange = {path.parent.name for path in paths} - SPLITS.keys()
+    if strange or not paths:
+        found = f"a split {min(strange)}" if strange else "no annotations"
+        raise UserError(f"{folder}: {found}; the layout is annotation/train/*.json and annotation/val/*.json")
+    numbered = [path for path in paths if path.stem.isdecimal()]
+    named = sorted((path for path in paths if not path.stem.isdecimal()), key=lambda path: path.stem)
+    after = max((int(path.stem) for path in numbered), default=-1) + 1
+    pairs = [(int(path.stem), path) for path in numbered] + list(enumerate(named, after))
+    ids: dict[int | str, Path] = {}
+    for index, path in pairs:
+        known = ids.setdefault(index if index < after else path.stem, path)
+        if known is not path:
+            raise UserError(f"{path}: the same episode as {known}; remove one of them")
+    return dict(sorted(pairs))
+
+
+def _read(index: int, path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise BadEpisode(index, f"{path} cannot be read ({error})") from None
+    if not isinstance(raw, dict):
+        raise BadEpisode(index, f"{path} is not an annotation")
+    return raw
+
+
+def _instruction(index: int, raw: dict[str, Any], notes: list[str]) -> str:
+    texts = raw.get("texts") or [""]
+    if not isinstance(texts, list):
+        raise BadEpisode(index, f"texts is {type(texts).__name__}, not a list of sentences")
+    words = str(texts[0] or "").strip()
+    if not words:
+        notes.append(NO_INSTRUCTION)
+    return words
+
+
+def _joints(index: int, raw: dict[str, Any], length: int, notes: list[str]) -> np.ndarray | None:
+    """(T, 7): `joints` without the gripper that it ends with, or every third raw joint position."""
+    joints = _floats(index, raw, "joints")
+    if joints is not None and len(joints) == length and joints.shape[1] >= 7:
+        return joints[:, :7]
+    taken = _thinned(index, raw, ("observation.state.joint_position",), length)
+    notes.append("no joints" if taken is None else "joints taken from observation.state.joint_position")
+    return taken
+
+
+def _thinned(index: int, raw: dict[str, Any], keys: tuple[str, ...], length: int) -> np.ndarray | None:
+    """Every third raw row of `keys` side by side, or None when that is not `length` rows."""
+    parts = [_floats(index, raw, key) for key in keys]
+    if any(part is None or len(part[::SKIP]) != length for part in parts):
+        return None
+    return np.concatenate([part[::SKIP] for part in parts], axis=1)
+
+
+def _floats(index: int, raw: dict[str, Any], key: str) -> np.ndarray | None:
+    if raw.get(key) is None:
+        return None
+    try:
+        values = np.array(raw[key], dtype=np.float32)
+        return values.reshape(len(values), -1)
+    except (TypeError, ValueError):
+        raise BadEpisode(index, f"{key} is not equally many numbers a frame") from None

@@ -1,0 +1,19 @@
+"""Chooses the mask source that `masks.source` names."""
+
+from persistworld.config import params
+from persistworld.data.episodes import EpisodeSource
+from persistworld.evaluation.masks import MaskSource
+from persistworld.evaluation.recorded_masks import SimulatorMasks
+from persistworld.evaluation.roboengine import RoboEngineMasks
+
+
+def open_mask_source(settings: params.Params, episodes: EpisodeSource, frames: int | None) -> MaskSource | None:
+    """The source that `masks.source` names (None for 'none'), for the first `frames` frames of an episode (None: all).
+
+    Raises UserError when RoboEngine is asked for and is not installed.
+    """
+    if settings.masks.source == "simulator":
+        return SimulatorMasks(episodes, settings.episodes, frames)
+    if settings.masks.source == "roboengine":
+        return RoboEngineMasks(episodes, settings.episodes, settings.masks.batch, frames)
+    return None

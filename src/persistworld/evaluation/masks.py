@@ -1,0 +1,87 @@
+"""What a mask source is, and the file with the masks of all evaluation episodes.
+
+The file is safetensors: per episode i, tensor "i" (T, V, H, W) uint8 in 0 background, 1 robot, 2 manipulated object, at
+the frame rate and size that the world model sees. Where robot and object overlap the object wins: it is the smaller.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
+from persistworld.runtime.errors import UserError
+
+ObjectStatus = Literal["masked", "no_instruction", "no_noun"]
+
+
+@dataclass(frozen=True)
+class ViewMasks:
+    """One view of one episode: `robot` and `manipulated` are (T, H, W) bool.
+
+    `status` says why nothing could be asked for as the object: an empty instruction, or one without a noun.
+    """
+
+    robot: Tensor
+    manipulated: Tensor
+    status: ObjectStatus = "masked"
+
+
+class MaskSource(Protocol):
+    """Whatever can tell robot and object from the rest."""
+
+    def masks(self, index: int, view: str) -> ViewMasks:
+        """One view of episode `index` at the world model's frame rate and size. Raises BadEpisode."""
+
+
+def labels_of(views: Sequence[ViewMasks]) -> Tensor:
+    """The classes of all views of an episode, (T, V, H, W) uint8."""
+    robot = torch.stack([v.robot for v in views], dim=1)
+    manipulated = torch.stack([v.manipulated for v in views], dim=1)
+    labels = robot.to(torch.uint8) * ROBOT
+    labels[manipulated] = MANIPULATED_OBJECT
+    return labels
+
+
+def empty_frames(labels: Tensor, label: int) -> list[int]:
+    """For each of the V views of `labels` (T, V, H, W), the number of frames in which no pixel is `label`."""
+    return (~(labels == label).flatten(2).any(-1)).sum(0).tolist()
+
+
+# safetensors writes its metadata's keys in random order: one key, of all there is to say in JSON, keeps equal masks equal files.
+ABOUT = "about"
+
+
+class MaskStore:
+    """Reads the masks of single episodes from the file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = safe_open(self.path, "pt")
+        except (FileNotFoundError, SafetensorError) as error:
+            raise UserError(f"{self.path}: no readable masks ({error}); run the stage masks") from None
+        self._known = set(self._file.keys())
+        self._about = json.loads(self._file.metadata()[ABOUT])
+
+    @property
+    def source(self) -> str:
+        """simulator, roboengine or none."""
+        return self._about["source"]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """episodes, episodes_without_instruction and episodes_without_noun."""
+        return {key: value for key, value in self._about.items() if key.startswith("episodes")}
+
+    def masks(self, episode: int) -> Tensor:
+        """(T, V, H, W) uint8 in 0 background, 1 robot, 2 object. Raises UserError for other episodes."""
+        if str(episode) not in self._known:
+            what = f"holds no masks of episode {episode} (source: {self.source})"
+            raise UserError(f"{self.path}: {what}; run the stage masks")
+        return self._file.get_tensor(str(episode))

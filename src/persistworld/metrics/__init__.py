@@ -1,3 +1,0 @@
-"""Frame metrics, perceptual distance and statistics. Imports torch, numpy and scipy, and nothing of ours but the
-errors.
-"""

@@ -1,0 +1,22 @@
+"""What post-training costs in U-Net evaluations, so that a control can be given the same."""
+
+from persistworld.config import params
+from persistworld.post_training.groups import compared_share, longest_prefix
+
+BACKWARD = 2  # a backward pass costs about two forward passes
+
+
+def post_training_cost(settings: params.PostTraining) -> float:
+    """U-Net evaluations (forward passes of one chunk) that the whole post-training spends: prefix, branches, update."""
+    longest = [longest_prefix(settings, step) for step in range(settings.steps)]
+    mean_prefix = 0.0 if settings.streams else (settings.prefix[0] + sum(longest) / len(longest)) / 2  # streams go on from candidates
+    passes = settings.sampler.steps * (1 + (settings.sampler.guidance > 1))
+    sampled = (mean_prefix + settings.candidates * settings.branch) * passes
+    reference = (not settings.old_is_theta) + compared_share(settings)
+    updated = settings.kept * settings.branch * (1 + BACKWARD + reference)
+    return settings.steps * settings.groups * (sampled + updated)
+
+
+def control_steps(settings: params.PostTraining, batch: int) -> int:
+    """Teacher-forced steps of `batch` windows for the same number of U-Net evaluations."""
+    return max(1, round(post_training_cost(settings) / (batch * (1 + BACKWARD))))

@@ -1,0 +1,76 @@
+"""Which code made a result: the modules that a stage imports, a hash of them, and the commit.
+
+Snakemake's inputs, DVC's deps and the digest that guards a resumed run all ask `code_files`, so that they agree by construction.
+"""
+
+import ast
+import hashlib
+import subprocess
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+# Modules that change no result: messages, progress, where files lie; and parameters, whose values the engines compare by themselves.
+NO_RESULT = ("config", "runtime.errors", "runtime.files", "runtime.memory", "runtime.progress", "runtime.provenance", "runtime.workspace")
+
+
+def code_files(module: str, package: Path = PACKAGE) -> list[Path]:
+    """The files that `module` (such as "stages.scores") runs: itself and all modules of the package that it imports, directly or not.
+
+    Sorted paths below the package's folder, including data files that lie beside a module. Imports inside functions count.
+    Left out: the package's own `__init__`, which only forwards names, and `NO_RESULT`.
+    """
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or any(name == left or name.startswith(f"{left}.") for left in NO_RESULT):
+            continue
+        found.add(name)
+        waiting += _imported(_path(package, name), package)
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])
+    modules = {_path(package, name) for name in found}
+    beside = {file for path in modules for file in path.parent.iterdir() if file.is_file() and file.suffix not in (".py", ".pyc")}
+    return sorted(modules | beside)
+
+
+def code_digest(module: str, package: Path = PACKAGE) -> str:
+    """A short hash of `code_files(module)`. Comments, docstrings and layout do not count: a run of days must not be lost to a remark."""
+    texts = [f"{file.relative_to(package)} {_content(file)}" for file in code_files(module, package)]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def git_commit() -> str | None:
+    """The commit of the working directory, or None outside a repository, or without git."""
+    try:
+        return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def _path(package: Path, name: str) -> Path:
+    """The file of a module or package, named below the package (`data.formats`)."""
+    stem = package.joinpath(*name.split("."))
+    return stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
+
+
+def _imported(path: Path, package: Path) -> tuple[str, ...]:
+    """The package's modules that a file imports, by `from package.x import y` or `import package.x`."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    below = {name.removeprefix(f"{package.name}.") for name in names if name.startswith(f"{package.name}.")}
+    return tuple(sorted(name for name in below if _path(package, name).is_file()))
+
+
+def _content(file: Path) -> str:
+    if file.suffix != ".py":
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)

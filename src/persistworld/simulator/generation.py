@@ -1,0 +1,131 @@
+"""Many simulated episodes at once: parallel, deterministic per episode, and resumable."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+from persistworld.data.episodes import VIEWS, BadEpisode
+from persistworld.data.formats.lerobot_paths import DATA_PATH, MASK_PATH, VIDEO_PATH, file_path
+from persistworld.data.formats.lerobot_writer import episode_statistics, write_episode, write_meta
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import write_json
+from persistworld.simulator.episode import SIMULATOR_VERSION, SimulatedEpisode, simulate_episode
+from persistworld.simulator.tasks import COLOURS, INSTRUCTIONS
+
+FOLDERS = ("data", "videos", "masks", "meta")
+RECORD = "simulation.json"  # what the episodes beside it were made with
+
+
+def generate(
+    root: str | Path, indices: Sequence[int], seed: int, frames: int, height: int, width: int, fps: float,
+    workers: int, colours: Sequence[str] = tuple(COLOURS),
+) -> None:  # fmt: skip
+    """Fill `root` with the episodes `indices` (they may be sparse) in `workers` processes of one thread each.
+
+    Episodes that are already whole on disk are kept, so that a killed run takes up where it stopped; those made with
+    other parameters are removed first, and `meta/` lists exactly `indices` and is written last. Raises UserError when
+    `root` holds episodes that this function did not make.
+    """
+    root, wanted = Path(root), sorted(set(indices))
+    if not wanted or wanted[0] < 0 or workers < 1:
+        raise UserError(f"{root}: give at least one episode index, none negative, and at least one worker")
+    made_with = {
+        "simulator": SIMULATOR_VERSION, "seed": seed, "frames": frames, "height": height, "width": width, "fps": fps,
+        "colours": list(colours),
+    }  # fmt: skip
+    _prepare(root, made_with, wanted)
+    job = partial(_make, root, seed=seed, frames=frames, height=height, width=width, fps=fps, colours=colours)
+    statistics = []
+    spawn = multiprocessing.get_context("spawn")
+    with _one_thread(), ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        try:
+            for future in as_completed([pool.submit(job, index) for index in wanted]):
+                statistics.append(future.result())
+                _progress(root, len(statistics), len(wanted))
+        except BaseException:  # a full disk or an interrupt: do not simulate the rest first
+            pool.shutdown(cancel_futures=True)
+            raise
+    write_meta(root, statistics, fps)
+
+
+def _prepare(root: Path, made_with: dict, wanted: Sequence[int]) -> None:
+    """Remove what was made with anything else, and episodes that are not wanted any more."""
+    refuse_foreign(root)
+    record = root / RECORD
+    try:
+        found = json.loads(record.read_text()) if record.is_file() else None
+    except json.JSONDecodeError:
+        found = None
+    if found != made_with:
+        for folder in _content(root):
+            shutil.rmtree(folder)
+        write_json(record, made_with)
+    kept = {file for index in wanted for file in _files(root, index)}
+    for folder in ("data", "videos", "masks"):
+        for file in (root / folder).rglob("*.*"):
+            if file.is_file() and file not in kept:
+                file.unlink()
+
+
+def refuse_foreign(root: Path) -> None:
+    """Raise UserError when `root` holds episodes that `generate` did not make."""
+    if (folders := _content(root)) and not (root / RECORD).is_file():
+        raise UserError(f"{folders[0]}: holds episodes that were not simulated here; choose another folder or move it")
+
+
+def _content(root: Path) -> list[Path]:
+    return [root / name for name in FOLDERS if (root / name).exists()]
+
+
+class _one_thread:
+    """Worker processes start with one thread each: they read these variables when they are spawned."""
+
+    NAMES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+    def __enter__(self):
+        self._before = {name: os.environ.get(name) for name in self.NAMES}
+        os.environ.update(dict.fromkeys(self.NAMES, "1"))
+
+    def __exit__(self, *_):
+        for name, value in self._before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _files(root: Path, index: int) -> list[Path]:
+    """What there is of one episode."""
+    films = [file_path(root, VIDEO_PATH, index, view) for view in VIEWS]
+    return [*films, file_path(root, MASK_PATH, index), file_path(root, DATA_PATH, index)]
+
+
+def _make(root: Path, index: int, **how) -> dict:
+    """Simulate and write one episode unless it is there; its line of statistics either way."""
+    if all(file.is_file() for file in _files(root, index)):
+        with contextlib.suppress(BadEpisode):  # damaged since: made again
+            found = episode_statistics(root, index)
+            if found["length"] == how["frames"]:
+                return found
+    write_simulated(root, simulate_episode(index, **how))
+    return episode_statistics(root, index)
+
+
+def write_simulated(root: Path, simulated: SimulatedEpisode) -> None:
+    """Write one simulated episode with its masks into the LeRobot folder `root`."""
+    task_index = INSTRUCTIONS.index(simulated.episode.instruction)
+    write_episode(root, simulated.episode, simulated.frames, simulated.masks, task_index)
+
+
+def _progress(root: Path, done: int, total: int) -> None:
+    terminal = sys.stderr.isatty()
+    if terminal or done == total or done % max(1, total // 20) == 0:
+        end = "\n" if not terminal or done == total else ""
+        print(f"{chr(13) if terminal else ''}{root}: {done}/{total} episodes", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,23 @@
+"""`persistworld agreement`: which parts of the base model can be taught, as a Markdown table on standard output.
+
+Needs what the stage post_training needs. Not a stage of the workflow: one looks at it before choosing `post_training.lora.exclude`.
+"""
+
+import argparse
+
+from persistworld.config.checks import require
+from persistworld.config.params import Params
+from persistworld.post_training.agreement import agreements, joined
+from persistworld.post_training.materials import load_materials
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    base, reward_model, data = load_materials(params)
+    several = len({entry.index for entry in data.episodes}) > 1
+    require(args.groups > 1 and several, "--groups", args.groups, "two episodes are compared: name at least 2, and have 2 to train on")
+    settings, history = params.post_training, params.rollout.history_index
+    found = agreements(base, reward_model, data, settings, history, params.seed, args.groups)
+    print("| weights | what episodes have in common | share of the gradient | number |\n|---|---|---|---|")
+    whole = sum(each.squared for each in found)
+    for part in joined(found, args.depth):
+        print(f"| `{part.name}` | {part.share:.4f} | {part.squared / whole:.1%} | {part.weights:,} |")

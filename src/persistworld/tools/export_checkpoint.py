@@ -1,0 +1,33 @@
+"""Tool export_checkpoint: a checkpoint folder as others read it: `flat` (the reference's .pt, a post-trained model's
+adapter merged in),
+`folders` (diffusers' and transformers'), or `adapter` (peft's format, with a model card).
+"""
+
+import argparse
+from pathlib import Path
+
+from persistworld.checkpoints.ctrl_world import flat_tensors
+from persistworld.checkpoints.diffusers import export_folders
+from persistworld.checkpoints.export import export_adapter, is_adapter, merged_tensors
+from persistworld.checkpoints.layout import CONFIG
+from persistworld.config.params import Params, WorldModel
+from persistworld.config.reading import build_section
+from persistworld.runtime.files import read_json
+from persistworld.runtime.tensor_files import write_pickle
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    """args: checkpoint, format (flat | folders | adapter), base, output, no_image_encoder."""
+    folder, output = Path(args.checkpoint), Path(args.output)
+    base = Path(args.base) if is_adapter(folder) else folder
+    if args.format == "adapter":
+        export_adapter(folder, output, params)
+    else:
+        keep = not args.no_image_encoder
+        tensors = merged_tensors(folder, base, keep) if is_adapter(folder) else flat_tensors(folder, keep)
+        if args.format == "flat":
+            write_pickle(tensors, output)
+        else:
+            config = build_section(WorldModel, read_json(base / CONFIG)["world_model"], "world_model")
+            export_folders(tensors, config, base, output)
+    print(f"exported {folder} as {args.format}: {output}")

@@ -1,0 +1,49 @@
+"""The trainable part: LoRA on the U-Net (peft) and the whole action encoder; and plain copies of the model with it merged in.
+
+`theta` learns and `old` follows it (paper 3.2, Algorithm 1). Sampling and the reference's predictions use a plain U-Net with the adapter
+merged, which is exact and costs nothing per step. Theta's loss has the adapter as layers of its own, peft's, or, where `lora.merged` says
+so, as a sum with the weight that it adapts. The three models share every weight that stays the base's.
+"""
+
+import copy
+from collections.abc import Collection
+
+import torch
+from peft import inject_adapter_in_model
+from torch import Tensor
+
+from persistworld.config import params
+from persistworld.world_model.lora import ADAPTER, lora_config, merge_into, merged_weights, sum_into_weights
+from persistworld.world_model.model import WorldModel
+
+
+class Policy:
+    """Three weight sets of one frozen world model: `theta` (trained), `old` (its slow copy) and the base they started from."""
+
+    def __init__(
+        self, base: WorldModel, lora: params.Lora, train_action_encoder: bool, seed: int, gradient_checkpointing: bool = False
+    ) -> None:
+        self.base = base
+        self.scale = lora.alpha / lora.rank
+        self.model = _copy_sharing(base, own={n for n, _ in base.named_parameters() if n.startswith("action_encoder.")})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # peft draws its initial weights from the global generator
+            inject_adapter_in_model(lora_config(base.unet, lora), self.model.unet, ADAPTER)
+        self.model.action_encoder.requires_grad_(train_action_encoder)
+        if gradient_checkpointing:
+            self.model.unet.enable_gradient_checkpointing()
+        self.theta = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
+        if lora.merged:
+            sum_into_weights(self.model.unet, self.scale)
+        self.old = {n: p.detach().clone() for n, p in self.theta.items()}
+        self._merged = _copy_sharing(base, own={n for n, _ in merged_weights(dict(base.named_parameters()), self.theta, self.scale)})
+
+    def merged(self, weights: dict[str, Tensor]) -> WorldModel:
+        """The plain world model with `weights` (of theta's names and shapes) merged in; valid until the next call."""
+        merge_into(self._merged, self.base, weights, self.scale)
+        return self._merged
+
+
+def _copy_sharing(base: WorldModel, own: Collection[str]) -> WorldModel:
+    """A copy of `base` that shares its parameters, but for those named in `own`."""
+    return copy.deepcopy(base, {id(p): p for n, p in base.named_parameters() if n not in own})
