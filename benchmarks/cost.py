@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from benchmarks.footprint import flops, peak_bytes
 from benchmarks.materials import random_model
 from benchmarks.table import Row
-from persistworld.config.params import Params, PostTraining
+from persistworld.config.params import Params
+from persistworld.config.post_training import PostTrainingConfig
 from persistworld.post_training.groups import compared_share
 from persistworld.training.policy import Policy
 from persistworld.world_model.autoencoder import Autoencoder
@@ -142,7 +143,7 @@ def _with_hooks(models: _Models, suffix: str, hook, result) -> float:
     return result()
 
 
-def _memory(models: _Models, settings: PostTraining) -> list[Row]:
+def _memory(models: _Models, settings: PostTrainingConfig) -> list[Row]:
     """Bytes that sampling and updating take on one device; the larger sum is the peak."""
     model = models.model
     weights, text = _count(model), 0 if model.text_encoder is None else _count(model.text_encoder)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.materials import SENTENCE, Materials
 from benchmarks.table import Row, seconds, seconds_in_turns
-from persistworld.config.params import Sampler
+from persistworld.config.world_model import SamplerConfig
 from persistworld.world_model.model import FPS, MOTION_BUCKET, Condition, WorldModel
 
 
@@ -44,7 +44,7 @@ def rows(materials: Materials) -> list[Row]:
 
 
 @torch.no_grad()
-def plain_loop(model: WorldModel, condition: Condition, noise: Tensor, sampler: Sampler) -> Tensor:
+def plain_loop(model: WorldModel, condition: Condition, noise: Tensor, sampler: SamplerConfig) -> Tensor:
     """One chunk (B, L, C, Vh, w) from unit-variance `noise`, nothing kept from step to step."""
     scheduler = EulerDiscreteScheduler(
         num_train_timesteps=1000,

@@ -16,7 +16,9 @@ import torch
 from benchmarks.clip import FPS, HEIGHT, WIDTH, write_clip
 from benchmarks.footprint import flops
 from benchmarks.table import Row, seconds
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
+from persistworld.config.params import Params
+from persistworld.config.world_model import AutoencoderConfig
 from persistworld.data.encoding import encode_episode
 from persistworld.data.episodes import EpisodeSource, frame_stride
 from persistworld.data.formats import open_episodes
@@ -72,7 +74,7 @@ class Reading:
         return [Row(f"{whose}decode", self.decode, "images/s", f"one thread{kept}; {what}"), *resize]
 
 
-def rows(settings: params.Params) -> list[Row]:
+def rows(settings: Params) -> list[Row]:
     """The preset's own episodes (a made-up clip where there are none), then DROID."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +88,7 @@ def rows(settings: params.Params) -> list[Row]:
         return [*own, *_droid(_read(droid, clip, 0, 64), made_up, device)]
 
 
-def _episode(settings: params.Episodes) -> tuple[EpisodeSource, int, str] | None:
+def _episode(settings: EpisodesConfig) -> tuple[EpisodeSource, int, str] | None:
     """The preset's first episode, where its data set is there."""
     for folder in (EPISODES, Path(settings.path)):
         try:
@@ -97,7 +99,7 @@ def _episode(settings: params.Episodes) -> tuple[EpisodeSource, int, str] | None
     return None
 
 
-def _own(settings: params.Params, source: EpisodeSource, index: int, what: str, autoencoder: Autoencoder) -> list[Row]:
+def _own(settings: Params, source: EpisodeSource, index: int, what: str, autoencoder: Autoencoder) -> list[Row]:
     episodes, latents = settings.episodes, settings.latents
     reading = _read(episodes, source, index, latents.batch)
     encode = _encode(autoencoder, reading.first)
@@ -113,11 +115,11 @@ def _own(settings: params.Params, source: EpisodeSource, index: int, what: str, 
 def _droid(reading: Reading, made_up: str, device: torch.device) -> list[Row]:
     """All of DROID with SVD's autoencoder, from what a thread of this machine reads, and its GPU encodes where it has one."""
     if device.type == "cuda":
-        encode = _encode(Autoencoder(params.Autoencoder()).to(device).eval().requires_grad_(False), reading.first)
+        encode = _encode(Autoencoder(AutoencoderConfig()).to(device).eval().requires_grad_(False), reading.first)
         how = f"measured on {torch.cuda.get_device_name()}, float32 with TF32 convolutions"
     else:
         with torch.device("meta"):
-            autoencoder = Autoencoder(params.Autoencoder())
+            autoencoder = Autoencoder(AutoencoderConfig())
         autoencoder.to("meta")
         with torch.no_grad():
             each = flops(lambda: autoencoder.encode(images_to_float(reading.first[:1].to("meta"))))
@@ -143,7 +145,7 @@ def _bound(reading: Reading, encode: float) -> str:
     return "encode" if encode < reading.rate else "decode and resize"
 
 
-def _read(episodes: params.Episodes, source: EpisodeSource, index: int, batch: int) -> Reading:
+def _read(episodes: EpisodesConfig, source: EpisodeSource, index: int, batch: int) -> Reading:
     """Time the reading of one view of an episode."""
     view, stride = episodes.views[0], frame_stride(source.fps, episodes.fps)
     stored = sum(len(part) for part in source.frame_batches(index, view, 1, batch))

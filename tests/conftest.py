@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from persistworld.config import params
+from persistworld.config.world_model import AutoencoderConfig, SamplerConfig, TextEncoderConfig, UNetConfig, WorldModelConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.evaluation.perceptual import PerceptualDistance
@@ -24,14 +24,14 @@ HISTORY_INDEX = (0, 0, -8, -6, -4, -2)
 FRAMES = 33  # of every episode: room for 8 chunks
 INSTRUCTIONS = ("push the red cube", "lift the blue cup", "", "push the cup left")
 # 16 x 16 pixels a view become 4 x 4 cells of 4 channels; three views stacked: (4, 12, 4).
-SIZES = params.WorldModel(
-    autoencoder=params.Autoencoder(patch=4, latent_channels=4, channels=(32,), layers=1, scaling_factor=0.5),
-    unet=params.UNet(channels=(32, 32), heads=(1, 2), layers=1, cross_attention_dim=32, addition_time_embed_dim=16),
-    text_encoder=params.TextEncoder(hidden=16, layers=1, heads=1, projection=16, vocabulary=40, length=8),
+SIZES = WorldModelConfig(
+    autoencoder=AutoencoderConfig(patch=4, latent_channels=4, channels=(32,), layers=1, scaling_factor=0.5),
+    unet=UNetConfig(channels=(32, 32), heads=(1, 2), layers=1, cross_attention_dim=32, addition_time_embed_dim=16),
+    text_encoder=TextEncoderConfig(hidden=16, layers=1, heads=1, projection=16, vocabulary=40, length=8),
     rotation="continuous",
 )
 LATENT_SHAPE = (4, 12, 4)
-SAMPLER = params.Sampler(steps=2, sigma_max=20.0, sigma_min=0.3)
+SAMPLER = SamplerConfig(steps=2, sigma_max=20.0, sigma_min=0.3)
 
 
 def pytest_configure(config):

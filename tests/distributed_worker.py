@@ -12,7 +12,8 @@ from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES, VIEWS,
 from made_up import stages
 from test_post_training import DyingStore, Killed
 
-from persistworld.config import params
+from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig
+from persistworld.config.training import BaseTrainingConfig, ControlConfig, OptimizerConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.evaluation.perceptual import PerceptualDistance
@@ -39,17 +40,17 @@ from persistworld.training.state import load_state
 from persistworld.training.teacher_forcing import accumulate_gradient, draw_batch, train_world_model
 from persistworld.world_model.autoencoder import Autoencoder
 
-TRAINING = params.BaseTraining(
+TRAINING = BaseTrainingConfig(
     steps=3,
     batch=4,
-    optimizer=params.Optimizer(name="adamw", learning_rate=1e-3),
+    optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3),
     weight_ema=0.5,
     precision="float32",
     frame_skips=(1,),
     save_every=1,
 )
 # Three groups on two processes: one gets two of them.
-POST_TRAINING = params.PostTraining(
+POST_TRAINING = PostTrainingConfig(
     steps=2,
     groups=3,
     candidates=3,
@@ -57,9 +58,9 @@ POST_TRAINING = params.PostTraining(
     prefix=(0, 1),
     sampler=SAMPLER,
     kl_weight=0.1,
-    reward=params.Reward(target="decoded"),
-    lora=params.Lora(rank=2, alpha=2.0),
-    optimizer=params.Optimizer(name="adamw", learning_rate=1e-3),
+    reward=RewardConfig(target="decoded"),
+    lora=AdapterConfig(rank=2, alpha=2.0),
+    optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3),
     precision="float32",
     train_batch=2,
     save_every=1,
@@ -68,13 +69,13 @@ POST_TRAINING = params.PostTraining(
 
 RUNS = {"post_training": POST_TRAINING, "streams": dataclasses.replace(POST_TRAINING, streams=True, kl_prefix=0)}
 CONTROLLED = dataclasses.replace(POST_TRAINING, steps=1)  # four steps, of four windows each
-CONTROL = params.Control(batch=TRAINING.batch)
+CONTROL = ControlConfig(batch=TRAINING.batch)
 READS = 2 * TRAINING.batch  # of latents in a step of base training or of the control: a history and a future each
 SHARED_STAGES = ("latents --shard 0", "latents --shard 1", "manifest", "masks", "scores --model copy_frame")
 EPISODES = [Entry(i, "train", words, None, FRAMES) for i, words in enumerate(INSTRUCTIONS)]
 
 
-def post_train(store: LatentStore, run_folder: Path, settings: params.PostTraining) -> torch.Tensor:
+def post_train(store: LatentStore, run_folder: Path, settings: PostTrainingConfig) -> torch.Tensor:
     """The trained weights, flat; the log is in `run_folder`."""
     torch.manual_seed(1)
     autoencoder = Autoencoder(SIZES.autoencoder).eval().requires_grad_(False)

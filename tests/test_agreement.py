@@ -5,15 +5,15 @@ import torch
 from conftest import HISTORY_INDEX, SAMPLER, VIEWS
 from made_up import make_clone, stages
 
-from persistworld.config import params
+from persistworld.config.post_training import PostTrainingConfig, RewardConfig
 from persistworld.post_training import agreement as module
 from persistworld.post_training.agreement import Agreement, agreement, agreements, joined
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data
 
-REWARD = params.Reward(credit="latent")
-SETTINGS = params.PostTraining(candidates=2, keep=0, prefix=(0, 1), sampler=SAMPLER, shared_noise=True, reward=REWARD)
+REWARD = RewardConfig(credit="latent")
+SETTINGS = PostTrainingConfig(candidates=2, keep=0, prefix=(0, 1), sampler=SAMPLER, shared_noise=True, reward=REWARD)
 
 
 def test_by_hand():

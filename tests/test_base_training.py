@@ -9,7 +9,9 @@ import torch
 from conftest import HISTORY_INDEX, SIZES, make_model
 
 from persistworld.checkpoints.folders import save_world_model
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
+from persistworld.config.params import Params
+from persistworld.config.training import BaseTrainingConfig, OptimizerConfig
 from persistworld.data.manifest import Manifest
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.randomness import generator
@@ -21,10 +23,10 @@ from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.poses import pose_statistics
 from persistworld.world_model.views import images_to_float
 
-TRAINING = params.BaseTraining(
+TRAINING = BaseTrainingConfig(
     steps=3,
     batch=2,
-    optimizer=params.Optimizer(name="muon", learning_rate=1e-3, decay_from=0.6),
+    optimizer=OptimizerConfig(name="muon", learning_rate=1e-3, decay_from=0.6),
     warmup=2,
     weight_ema=0.9,
     precision="float32",
@@ -96,7 +98,7 @@ def test_condition_by_hand(latents):
 def test_draws_have_ctrl_worlds_distributions():
     """Ctrl-World: ln sigma ~ N(0.7, 1.6^2); sigma_h = 0.3 randn; current ~ U(0, 0.2); 5 % of actions dropped."""
     small = torch.zeros(20_000, 1, 1, 1, 1)
-    draws = draw(small, small, params.BaseTraining(), torch.Generator().manual_seed(0))
+    draws = draw(small, small, BaseTrainingConfig(), torch.Generator().manual_seed(0))
     assert draws.sigma.log().mean().item() == pytest.approx(0.7, abs=0.05)
     assert draws.sigma.log().std().item() == pytest.approx(1.6, abs=0.05)
     assert draws.history_sigma.mean().item() == pytest.approx(0, abs=0.01)
@@ -187,7 +189,7 @@ def test_neither_accumulation_nor_checkpointing_changes_the_gradient(store, entr
 
 def test_training_in_parts_takes_the_same_steps(store, entries, tmp_path):
     """A window a backward pass, two of them a step. The difference is rounding."""
-    training = dataclasses.replace(TRAINING, optimizer=params.Optimizer(name="adamw", learning_rate=1e-3))
+    training = dataclasses.replace(TRAINING, optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3))
     model, sizes = make_model(3).requires_grad_(True), []
     model.action_encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     parts = dataclasses.replace(training, train_batch=1, gradient_checkpointing=True)
@@ -242,7 +244,7 @@ def test_training_goes_on_from_a_checkpoint(tmp_path, autoencoder, numbers, rota
     base = make_model(3)
     save_world_model(base, tmp_path)
     sizes = dataclasses.replace(SIZES, rotation=rotation)
-    settings = params.Params(world_model=sizes, episodes=params.Episodes(views=("left", "wrist")))
+    settings = Params(world_model=sizes, episodes=EpisodesConfig(views=("left", "wrist")))
     manifest = other_robot(numbers, rotation)
     model = continued_model(settings, manifest, tmp_path, autoencoder)
     assert model.views == ("left", "wrist") and all(p.requires_grad for p in model.parameters())
@@ -257,7 +259,7 @@ def test_training_goes_on_from_a_checkpoint(tmp_path, autoencoder, numbers, rota
 
 def test_training_goes_on_with_the_checkpoints_history(tmp_path, autoencoder):
     save_world_model(make_model(3), tmp_path)
-    settings = params.Params(world_model=dataclasses.replace(SIZES, history=4))
+    settings = Params(world_model=dataclasses.replace(SIZES, history=4))
     with pytest.raises(UserError, match=r"world_model.history = 4: the checkpoint .* was made for 6"):
         continued_model(settings, other_robot(7, "continuous"), tmp_path, autoencoder)
 
@@ -265,7 +267,7 @@ def test_training_goes_on_with_the_checkpoints_history(tmp_path, autoencoder):
 def test_training_goes_on_under_the_autoencoder_that_made_the_latents(tmp_path):
     """A new one's scaling factor is not the checkpoint's; another number of channels does not fit its weights."""
     save_world_model(make_model(3), tmp_path)
-    settings, manifest = params.Params(world_model=SIZES, episodes=params.Episodes(views=("left", "wrist"))), other_robot(7, "continuous")
+    settings, manifest = Params(world_model=SIZES, episodes=EpisodesConfig(views=("left", "wrist"))), other_robot(7, "continuous")
     scaled = dataclasses.replace(SIZES.autoencoder, scaling_factor=0.5)
     model = continued_model(settings, manifest, tmp_path, Autoencoder(scaled))
     assert model.scaling_factor == 0.5 and model.config.autoencoder == scaled
@@ -277,16 +279,16 @@ def test_runs_from_other_weights_share_nothing(tmp_path):
     names = set()
     for seed in (3, 4):
         save_world_model(make_model(seed), tmp_path)
-        names.add(run_name(params.Params(base_training=dataclasses.replace(TRAINING, start_from=str(tmp_path))), "data"))
-    assert len(names) == 2 and run_name(params.Params(), "data") not in names
+        names.add(run_name(Params(base_training=dataclasses.replace(TRAINING, start_from=str(tmp_path))), "data"))
+    assert len(names) == 2 and run_name(Params(), "data") not in names
     (tmp_path / "autoencoder.safetensors").touch()  # its latents are what is trained on
-    assert run_name(params.Params(base_training=dataclasses.replace(TRAINING, start_from=str(tmp_path))), "data") not in names
-    assert run_name(params.Params(), "more data") != run_name(params.Params(), "data")
+    assert run_name(Params(base_training=dataclasses.replace(TRAINING, start_from=str(tmp_path))), "data") not in names
+    assert run_name(Params(), "more data") != run_name(Params(), "data")
 
 
 def test_there_is_no_autoencoder_from_nothing(tmp_path):
     with pytest.raises(UserError, match=r"base_training.autoencoder_steps = 0: .* start_from"):
-        make_autoencoder(params.Params(), None, [], tmp_path)
+        make_autoencoder(Params(), None, [], tmp_path)
 
 
 def test_without_a_compiler_it_is_one_line(store, entries, tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ from persistworld.checkpoints.adapters import save_adapter
 from persistworld.checkpoints.ctrl_world import flat_tensors
 from persistworld.checkpoints.folders import load_base_model, save_world_model
 from persistworld.checkpoints.layout import WEIGHTS
-from persistworld.config import params
+from persistworld.config.post_training import AdapterConfig, PostTrainingConfig
+from persistworld.config.world_model import UNetConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.tensor_files import TYPES, read_tensors, write_pickle, write_tensors
 from persistworld.training.policy import Policy
@@ -23,7 +24,7 @@ from persistworld.world_model.model import WorldModel
 from persistworld.world_model.poses import PoseStatistics
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
-SETTINGS = params.PostTraining(lora=params.Lora(rank=4, alpha=4.0))
+SETTINGS = PostTrainingConfig(lora=AdapterConfig(rank=4, alpha=4.0))
 MEASURE = """
 import os
 import sys
@@ -42,7 +43,7 @@ def status(name):
 def read(kind, folder):
     if kind != "flat":
         return load_world_model(folder / kind)
-    config = build_section(params.WorldModel, read_json(folder / "base/config.json")["world_model"], "")
+    config = build_section(WorldModelConfig, read_json(folder / "base/config.json")["world_model"], "")
     poses = PoseStatistics("euler", (-1.0,) * 7, (1.0,) * 7)
     path = folder / "flat.pt"
     import_checkpoint(map_tensors(path), config, (), poses, folder / "base", path, folder / "imported")
@@ -64,7 +65,7 @@ for kind in ("base", "post_trained", "flat"):
 def make(folder: Path, channels: tuple[int, ...]) -> None:
     """A base, a post-trained checkpoint and a flat .pt in `folder`; random weights."""
     heads = tuple(c // 32 for c in channels)
-    unet = params.UNet(channels=channels, heads=heads, layers=1, cross_attention_dim=32, addition_time_embed_dim=16)
+    unet = UNetConfig(channels=channels, heads=heads, layers=1, cross_attention_dim=32, addition_time_embed_dim=16)
     sizes = dataclasses.replace(SIZES, unet=unet, rotation="euler")
     text = InstructionEncoder(sizes.text_encoder, train_tokenizer(INSTRUCTIONS, sizes.text_encoder))
     model = WorldModel(sizes, VIEWS, PoseStatistics("euler", (-1.0,) * 7, (1.0,) * 7), text).requires_grad_(False)

@@ -10,13 +10,13 @@ import torch
 from conftest import HISTORY_INDEX, SAMPLER, SIZES, VIEWS, make_model
 
 from persistworld import rollout
-from persistworld.config import params
+from persistworld.config.world_model import RolloutConfig
 from persistworld.rollouts.compilation import compile_unet
 from persistworld.rollouts.starts import starts_of
 from persistworld.runtime.errors import UserError
 from persistworld.world_model.model import WorldModel
 
-SETTINGS = params.Rollout(sampler=SAMPLER, chunks=2, history_index=HISTORY_INDEX, batch=2, precision="float32")
+SETTINGS = RolloutConfig(sampler=SAMPLER, chunks=2, history_index=HISTORY_INDEX, batch=2, precision="float32")
 COMPILED = dataclasses.replace(SETTINGS, torch_compile=True)
 FRAMES = 9  # of 2 chunks
 needs_compiler = pytest.mark.skipif(

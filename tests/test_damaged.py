@@ -24,7 +24,10 @@ from made_up import write_base
 
 from persistworld import cli
 from persistworld.checkpoints.folders import load_base_model, save_world_model, write_manifest
-from persistworld.config.params import BaseCheckpoint, Evaluation, Params, WorldModel
+from persistworld.config.data import BaseCheckpointConfig
+from persistworld.config.evaluation import EvaluationConfig
+from persistworld.config.params import Params
+from persistworld.config.world_model import WorldModelConfig
 from persistworld.data.episodes import BadEpisode
 from persistworld.data.formats.lerobot_columns import episode_of, read_info
 from persistworld.data.latents import LatentStore, read_shard_indices
@@ -126,8 +129,8 @@ def fetch_as(checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **
     """Run the stage base_checkpoint on `checkpoint` in `folder`, with keys of the section world_model."""
     monkeypatch.chdir(folder)
     params = Params(
-        base_checkpoint=BaseCheckpoint(source="file", location=str(checkpoint)),
-        world_model=dataclasses.replace(WorldModel(), **world_model),
+        base_checkpoint=BaseCheckpointConfig(source="file", location=str(checkpoint)),
+        world_model=dataclasses.replace(WorldModelConfig(), **world_model),
     )
     base_checkpoint.main(params, argparse.Namespace())
     return params
@@ -228,7 +231,7 @@ def test_a_seed_and_a_shard_that_the_parameters_do_not_name_are_refused(tmp_path
 
 
 def test_figures_and_the_report_want_the_two_models_that_they_compare() -> None:
-    alone = Params(evaluation=Evaluation(models=("copy_frame", "base")))
+    alone = Params(evaluation=EvaluationConfig(models=("copy_frame", "base")))
     for stage in (figures, report):
         with pytest.raises(UserError, match=r"evaluation\.models = copy_frame, base: .* compare base with post_trained: add post_trained"):
             stage.main(alone, argparse.Namespace())

@@ -9,7 +9,9 @@ import pytest
 import torch
 from conftest import HISTORY_INDEX, SAMPLER, VIEWS
 
-from persistworld.config import params
+from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig
+from persistworld.config.training import BaseTrainingConfig
+from persistworld.config.world_model import RolloutConfig
 from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images
@@ -24,11 +26,11 @@ from persistworld.training.teacher_forcing import accumulate_gradient, draw_batc
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import WorldModel
 
-SETTINGS = params.PostTraining(
+SETTINGS = PostTrainingConfig(
     groups=2, candidates=3, keep=0, prefix=(0, 1), sampler=SAMPLER, precision="float32",
-    reward=params.Reward(credit="cell", target="decoded"), lora=params.Lora(rank=2, alpha=2.0),
+    reward=RewardConfig(credit="cell", target="decoded"), lora=AdapterConfig(rank=2, alpha=2.0),
 )  # fmt: skip
-TRAINING = params.BaseTraining(batch=3, frame_skips=(1,), history_rule="buffer", precision="float32")
+TRAINING = BaseTrainingConfig(batch=3, frame_skips=(1,), history_rule="buffer", precision="float32")
 
 
 def elsewhere(module):
@@ -59,7 +61,7 @@ def test_a_batch_that_is_there_stays_what_it_is(base, store, entries):
 def test_rollouts(model, store, entries):
     starts = starts_of(model, store, entries[:2], 9)
     assert {t.device.type for t in (starts.first, starts.poses, starts.text)} == {"meta"}
-    settings = params.Rollout(sampler=SAMPLER, chunks=2, history_index=HISTORY_INDEX, precision="float32")
+    settings = RolloutConfig(sampler=SAMPLER, chunks=2, history_index=HISTORY_INDEX, precision="float32")
     found = rollout(model, starts, [0, 1], 0, settings)
     assert found.shape == (2, 9, 4, 12, 4) and found.device.type == "meta"
 

@@ -22,8 +22,8 @@ from test_masks import ENGINE
 from torch import Tensor
 
 from persistworld.cli import main
-from persistworld.config.params import Autoencoder as Sizes
 from persistworld.config.params import load_params
+from persistworld.config.world_model import AutoencoderConfig as Sizes
 from persistworld.data.formats import open_episodes
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest

@@ -5,7 +5,7 @@ import json
 import pytest
 from test_processed import write
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
 from persistworld.data.elsewhere import RECORD, fingerprint, follow, write_record
 from persistworld.data.formats import open_episodes
 from persistworld.runtime.errors import UserError
@@ -55,5 +55,5 @@ def test_the_fingerprint_is_of_the_index_alone(tmp_path):
 
 def test_a_data_set_in_the_workflows_own_folder_is_refused_before_it_is_replaced():
     with pytest.raises(UserError, match=r"episodes\.path = data/episodes: the workflow replaces it"):
-        params.Episodes(source="folder", path="data/episodes").check()
-    params.Episodes(source="simulate", path="data/episodes").check()
+        EpisodesConfig(source="folder", path="data/episodes").check()
+    EpisodesConfig(source="simulate", path="data/episodes").check()

@@ -18,7 +18,9 @@ from persistworld.checkpoints import hub as fetching
 from persistworld.checkpoints.ctrl_world import CTRL_WORLD_STATISTICS, flat_shapes
 from persistworld.checkpoints.folders import load_base_model
 from persistworld.checkpoints.hub import KNOWN, TOKENIZER, HubModel, fetch, fetch_model, known_model
-from persistworld.config.params import Autoencoder, BaseCheckpoint, Episodes, Params, TextEncoder, UNet, WorldModel
+from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig
+from persistworld.config.params import Params
+from persistworld.config.world_model import AutoencoderConfig, TextEncoderConfig, UNetConfig, WorldModelConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.tensor_files import write_pickle
 from persistworld.stages import base_checkpoint
@@ -105,7 +107,7 @@ def assert_nothing_left(folder: Path) -> None:
 def test_file_source_copies_and_checks(origin: Path, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints" / "base"
     right = {name: digest(data) for name, data in FILES.items()}
-    fetch(BaseCheckpoint(source="file", location=str(origin), sha256=right), folder)
+    fetch(BaseCheckpointConfig(source="file", location=str(origin), sha256=right), folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == FILES
 
 
@@ -116,28 +118,28 @@ def test_file_source_copies_and_checks(origin: Path, tmp_path: Path) -> None:
 def test_wrong_sha256_and_missing_file_leave_nothing(origin: Path, tmp_path: Path, digests: dict, message: str) -> None:
     folder = tmp_path / "checkpoints" / "base"
     with pytest.raises(UserError, match=message):
-        fetch(BaseCheckpoint(source="file", location=str(origin), sha256=digests), folder)
+        fetch(BaseCheckpointConfig(source="file", location=str(origin), sha256=digests), folder)
     assert_nothing_left(folder)
 
 
 def test_a_failed_fetch_keeps_the_checkpoint_that_was_there(origin: Path, tmp_path: Path) -> None:
     folder = tmp_path / "base"
-    fetch(BaseCheckpoint(source="file", location=str(origin)), folder)
+    fetch(BaseCheckpointConfig(source="file", location=str(origin)), folder)
     with pytest.raises(UserError):
-        fetch(BaseCheckpoint(source="file", location=str(origin), sha256={"config.json": "0" * 64}), folder)
+        fetch(BaseCheckpointConfig(source="file", location=str(origin), sha256={"config.json": "0" * 64}), folder)
     assert (folder / "config.json").read_bytes() == FILES["config.json"]
 
 
 def test_missing_folder_and_a_file_for_a_folder(origin: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        fetch(BaseCheckpoint(source="file", location=str(tmp_path / "nowhere")), tmp_path / "base")
+        fetch(BaseCheckpointConfig(source="file", location=str(tmp_path / "nowhere")), tmp_path / "base")
     with pytest.raises(UserError, match=r"config\.json: is a file; name the folder that it lies in, .*origin"):
-        fetch(BaseCheckpoint(source="file", location=str(origin / "config.json")), tmp_path / "base")
+        fetch(BaseCheckpointConfig(source="file", location=str(origin / "config.json")), tmp_path / "base")
 
 
 def test_archive_is_unpacked_recorded_and_held_to_the_record(server: Server, archive: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints" / "base"
-    source = BaseCheckpoint(source="https", location=URL)
+    source = BaseCheckpointConfig(source="https", location=URL)
     server.answers["/base.tar"] = (200, {}, archive)
     fetch(source, folder, server.open_url)
     assert {n: (folder / n).read_bytes() for n in FILES} == FILES
@@ -156,7 +158,7 @@ def test_truncated_archive_leaves_nothing(server: Server, archive: bytes, tmp_pa
     folder = tmp_path / "checkpoints" / "base"
     server.answers["/base.tar"] = (200, {"Content-Length": str(len(archive))}, archive[: int(len(archive) * share)])
     with pytest.raises(UserError, match="broke off"):
-        fetch(BaseCheckpoint(source="https", location=URL), folder, server.open_url)
+        fetch(BaseCheckpointConfig(source="https", location=URL), folder, server.open_url)
     assert_nothing_left(folder)
 
 
@@ -170,7 +172,7 @@ def test_archive_cut_between_members_is_noticed(server: Server, origin: Path, tm
     whole = path.read_bytes()
     server.answers["/base.tar"] = (200, {"Content-Length": str(len(whole))}, whole[:boundary])
     with pytest.raises(UserError, match="broke off"):
-        fetch(BaseCheckpoint(source="https", location=URL), tmp_path / "base", server.open_url)
+        fetch(BaseCheckpointConfig(source="https", location=URL), tmp_path / "base", server.open_url)
     assert_nothing_left(tmp_path / "base")
 
 
@@ -180,23 +182,23 @@ def test_archive_that_reaches_outside_is_refused(server: Server, origin: Path, t
         tar.add(origin / "config.json", arcname="../escaped.json")
     server.answers["/base.tar"] = (200, {}, path.read_bytes())
     with pytest.raises(UserError, match="refused"):
-        fetch(BaseCheckpoint(source="https", location=URL), tmp_path / "base", server.open_url)
+        fetch(BaseCheckpointConfig(source="https", location=URL), tmp_path / "base", server.open_url)
     assert not (tmp_path / "escaped.json").exists()
 
 
 def test_https_errors(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="answered 404"):
-        fetch(BaseCheckpoint(source="https", location=URL), tmp_path / "base", server.open_url)
+        fetch(BaseCheckpointConfig(source="https", location=URL), tmp_path / "base", server.open_url)
     with pytest.raises(UserError, match="starts with https"):
-        fetch(BaseCheckpoint(source="https", location="http://example.test/base.tar"), tmp_path / "base")
+        fetch(BaseCheckpointConfig(source="https", location="http://example.test/base.tar"), tmp_path / "base")
     server.answers["/base.tar"] = (200, {}, b"<html>this is a page</html>" * 100)
     with pytest.raises(UserError, match=r"is no \.tar"):
-        fetch(BaseCheckpoint(source="https", location=URL), tmp_path / "base", server.open_url)
+        fetch(BaseCheckpointConfig(source="https", location=URL), tmp_path / "base", server.open_url)
 
 
 def test_https_offline(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be reached"):
-        fetch(BaseCheckpoint(source="https", location=f"https://127.0.0.1:{closed_port()}/base.tar"), tmp_path / "base")
+        fetch(BaseCheckpointConfig(source="https", location=f"https://127.0.0.1:{closed_port()}/base.tar"), tmp_path / "base")
 
 
 def closed_port() -> int:
@@ -231,8 +233,8 @@ def publish(server: Server, repository: str, commit: str, files: dict[str, bytes
         server.answers[f"/{repository}/resolve/{commit}/{name}"] = (200, headers, data)
 
 
-def from_hub(location: str = "group/model", revision: str = COMMIT) -> BaseCheckpoint:
-    return BaseCheckpoint(source="hf", location=location, revision=revision)
+def from_hub(location: str = "group/model", revision: str = COMMIT) -> BaseCheckpointConfig:
+    return BaseCheckpointConfig(source="hf", location=location, revision=revision)
 
 
 def test_hub_snapshot_at_a_commit(hub: Server, tmp_path: Path) -> None:
@@ -369,7 +371,7 @@ def test_the_tool_replaces_nothing_that_it_did_not_fetch(tmp_path: Path) -> None
 
 def test_stage_copies_a_checkpoint_folder(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    params = dataclasses.replace(Params(), base_checkpoint=BaseCheckpoint(source="file", location=str(origin)))
+    params = dataclasses.replace(Params(), base_checkpoint=BaseCheckpointConfig(source="file", location=str(origin)))
     for _ in range(2):  # and again over what is there
         base_checkpoint.main(params, argparse.Namespace())
         assert {p.name: p.read_bytes() for p in Path("checkpoints/base").iterdir()} == FILES
@@ -378,16 +380,16 @@ def test_stage_copies_a_checkpoint_folder(origin: Path, tmp_path: Path, monkeypa
 
 def test_stage_imports_a_flat_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = WorldModel(
-        autoencoder=Autoencoder(channels=(32,), layers=1),
-        unet=UNet(channels=(32, 32), heads=(1, 1), layers=1, cross_attention_dim=32, addition_time_embed_dim=8),
+    config = WorldModelConfig(
+        autoencoder=AutoencoderConfig(channels=(32,), layers=1),
+        unet=UNetConfig(channels=(32, 32), heads=(1, 1), layers=1, cross_attention_dim=32, addition_time_embed_dim=8),
         use_text=False,
     )
     shapes = flat_shapes(config, CTRL_WORLD_STATISTICS, None)
     source = tmp_path / "source"
     source.mkdir()
     write_pickle({name: torch.randn(shape) for name, shape in shapes.items()}, source / "checkpoint-1.pt")
-    settings = BaseCheckpoint(source="file", location=str(source))
+    settings = BaseCheckpointConfig(source="file", location=str(source))
     params = dataclasses.replace(Params(), world_model=config, base_checkpoint=settings)
     with pytest.raises(UserError, match=r"stat\.json"):
         base_checkpoint.main(params, argparse.Namespace())
@@ -399,10 +401,10 @@ def test_stage_imports_a_flat_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_stage_takes_the_tokenizer_of_clip_and_records_it(hub: Server, tmp_path: Path) -> None:
     """A flat checkpoint as `persistworld fetch` leaves it: Ctrl-World's statistics, and CLIP's tokenizer from the hub."""
-    config = WorldModel(
-        autoencoder=Autoencoder(channels=(32,), layers=1),
-        unet=UNet(channels=(32, 32), heads=(1, 1), layers=1, cross_attention_dim=32, addition_time_embed_dim=8),
-        text_encoder=TextEncoder(hidden=16, layers=1, heads=1, projection=16, vocabulary=60, length=8),
+    config = WorldModelConfig(
+        autoencoder=AutoencoderConfig(channels=(32,), layers=1),
+        unet=UNetConfig(channels=(32, 32), heads=(1, 1), layers=1, cross_attention_dim=32, addition_time_embed_dim=8),
+        text_encoder=TextEncoderConfig(hidden=16, layers=1, heads=1, projection=16, vocabulary=60, length=8),
     )
     tokenizer = train_tokenizer(["push the red block"], config.text_encoder)
     save_tokenizer(tokenizer, tmp_path)
@@ -413,7 +415,7 @@ def test_stage_takes_the_tokenizer_of_clip_and_records_it(hub: Server, tmp_path:
     shapes = flat_shapes(config, CTRL_WORLD_STATISTICS, tokenizer)
     write_pickle({name: torch.randn(shape) for name, shape in shapes.items()}, source / "c.pt")
     (source / "fetched.json").write_text(json.dumps({"location": "yjguo/Ctrl-World"}))
-    params = dataclasses.replace(Params(), world_model=config, base_checkpoint=BaseCheckpoint(source="file", location=str(source)))
+    params = dataclasses.replace(Params(), world_model=config, base_checkpoint=BaseCheckpointConfig(source="file", location=str(source)))
     base_checkpoint.main(params, argparse.Namespace())
     manifest = json.loads(Path("checkpoints/base/manifest.json").read_text())
     assert manifest["parents"] == {"imported": hashlib.sha256((source / "c.pt").read_bytes()).hexdigest(), "tokenizer": digest(tokens)}
@@ -421,7 +423,7 @@ def test_stage_takes_the_tokenizer_of_clip_and_records_it(hub: Server, tmp_path:
     assert json.loads(record.read_text())["sha256"] == {"tokenizer.json": digest(tokens)}
     assert load_base_model("checkpoints/base").statistics == CTRL_WORLD_STATISTICS
 
-    two = dataclasses.replace(params, episodes=Episodes(views=("exterior_1", "wrist")))
+    two = dataclasses.replace(params, episodes=EpisodesConfig(views=("exterior_1", "wrist")))
     with pytest.raises(UserError, match=r"episodes\.views = exterior_1, wrist: the checkpoint .* was trained on 3 views, not 2"):
         base_checkpoint.main(two, argparse.Namespace())
     record.write_text(record.read_text().replace(digest(tokens), "0" * 64))
@@ -431,7 +433,7 @@ def test_stage_takes_the_tokenizer_of_clip_and_records_it(hub: Server, tmp_path:
 
 @pytest.mark.parametrize("location", ["svd", "clip", "openai/clip-vit-base-patch32"])
 def test_stage_refuses_a_part_of_a_model_before_it_is_fetched(hub: Server, location: str) -> None:
-    settings = BaseCheckpoint(source="hf", location=location, revision=COMMIT)
+    settings = BaseCheckpointConfig(source="hf", location=location, revision=COMMIT)
     with pytest.raises(UserError, match=rf"base_checkpoint\.location = {location}: is a part of .* `persistworld import-checkpoint SVD"):
         base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace())
     assert not Path("checkpoints").exists()
@@ -443,17 +445,17 @@ def test_stage_refuses_a_part_of_a_model_before_it_is_fetched(hub: Server, locat
 def test_stage_refuses_folders_of_clip_and_svd(tmp_path: Path, file: str, said: str) -> None:
     (tmp_path / "source" / file).parent.mkdir(parents=True)
     (tmp_path / "source" / file).write_text('{"model_type": "clip"}')
-    settings = BaseCheckpoint(source="file", location=str(tmp_path / "source"))
+    settings = BaseCheckpointConfig(source="file", location=str(tmp_path / "source"))
     with pytest.raises(UserError, match=said):
         base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace())
     assert not Path("checkpoints/base").exists() and not Path("checkpoints/fetched/base").exists()
 
 
 def test_views_of_a_checkpoint_may_have_other_names_but_are_as_many(origin: Path) -> None:
-    settings = BaseCheckpoint(source="file", location=str(origin))
-    ours = dataclasses.replace(Params(), base_checkpoint=settings, episodes=Episodes(views=("left", "right", "hand")))
+    settings = BaseCheckpointConfig(source="file", location=str(origin))
+    ours = dataclasses.replace(Params(), base_checkpoint=settings, episodes=EpisodesConfig(views=("left", "right", "hand")))
     base_checkpoint.main(ours, argparse.Namespace())
-    fewer = dataclasses.replace(ours, episodes=Episodes(views=("left", "hand")))
+    fewer = dataclasses.replace(ours, episodes=EpisodesConfig(views=("left", "hand")))
     with pytest.raises(UserError, match=r"episodes\.views = left, hand: .* trained on 3 views, not 2; name as many, or train a base model"):
         base_checkpoint.main(fewer, argparse.Namespace())
 
@@ -461,6 +463,6 @@ def test_views_of_a_checkpoint_may_have_other_names_but_are_as_many(origin: Path
 def test_stage_names_a_folder_without_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    params = dataclasses.replace(Params(), base_checkpoint=BaseCheckpoint(source="file", location="empty"))
+    params = dataclasses.replace(Params(), base_checkpoint=BaseCheckpointConfig(source="file", location="empty"))
     with pytest.raises(UserError, match=r"expected config\.json, or one \.pt file; \.pt files found: none"):
         base_checkpoint.main(params, argparse.Namespace())

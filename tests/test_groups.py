@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import FRAMES, HISTORY_INDEX, SAMPLER
 
-from persistworld.config import params
+from persistworld.config.post_training import PostTrainingConfig
 from persistworld.data.manifest import Entry
 from persistworld.post_training.groups import (
     Plan,
@@ -20,7 +20,7 @@ from persistworld.post_training.groups import (
 from persistworld.rollouts.engine import roll
 from persistworld.runtime.randomness import normal
 
-SETTINGS = params.PostTraining(candidates=2, keep=0, prefix=(0, 3), branch=2, sampler=SAMPLER, precision="float32")
+SETTINGS = PostTrainingConfig(candidates=2, keep=0, prefix=(0, 3), branch=2, sampler=SAMPLER, precision="float32")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # float32, summed in another order in a batch of another size
 
 

@@ -33,8 +33,11 @@ from persistworld.checkpoints.ctrl_world import (
 from persistworld.checkpoints.ctrl_world import import_checkpoint as import_tensors
 from persistworld.checkpoints.export import apply_adapter, export_adapter, merged_tensors
 from persistworld.checkpoints.folders import load_base_model
-from persistworld.config import params
+from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig
 from persistworld.config.params import Params, control_sections
+from persistworld.config.post_training import AdapterConfig, PostTrainingConfig
+from persistworld.config.training import BaseTrainingConfig, ControlConfig
+from persistworld.config.world_model import AutoencoderConfig, SamplerConfig, TextEncoderConfig, UNetConfig, WorldModelConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.tensor_files import map_tensors, write_pickle, write_safetensors
 from persistworld.tools import export_checkpoint, import_checkpoint
@@ -47,10 +50,10 @@ from persistworld.world_model.text import InstructionEncoder, save_tokenizer, tr
 SHARED = Path(__file__).parents[2] / "shared"
 KEYS = SHARED / "reference" / "ctrl_world_checkpoint_keys.json"
 SENTENCES = ["put the red block into the bowl", "push the cup", "stack the blocks"]
-TINY = params.WorldModel(
-    autoencoder=params.Autoencoder(latent_channels=4, channels=(32, 32), layers=1),
-    unet=params.UNet(channels=(32, 32), heads=(1, 2), layers=1, cross_attention_dim=32, addition_time_embed_dim=8),
-    text_encoder=params.TextEncoder(hidden=16, layers=2, heads=2, projection=16, vocabulary=80, length=12),
+TINY = WorldModelConfig(
+    autoencoder=AutoencoderConfig(latent_channels=4, channels=(32, 32), layers=1),
+    unet=UNetConfig(channels=(32, 32), heads=(1, 2), layers=1, cross_attention_dim=32, addition_time_embed_dim=8),
+    text_encoder=TextEncoderConfig(hidden=16, layers=2, heads=2, projection=16, vocabulary=80, length=12),
 )
 VIEWS = ("exterior_1", "exterior_2", "wrist")
 Flat = dict[str, Tensor]
@@ -133,7 +136,7 @@ def run_export(
 
 def test_a_flat_checkpoint_is_taken_without_its_text(flat: Flat, clip_folder: Path, tmp_path: Path) -> None:
     silent, poses = dataclasses.replace(TINY, use_text=False), CTRL_WORLD_STATISTICS
-    import_tensors(flat, silent, params.Episodes().views, poses, clip_folder, tmp_path / "flat.pt", tmp_path / "base")
+    import_tensors(flat, silent, EpisodesConfig().views, poses, clip_folder, tmp_path / "flat.pt", tmp_path / "base")
     assert load_base_model(tmp_path / "base").encode_instructions(["push the cup"]) is None
     assert not (tmp_path / "base/tokenizer.json").exists()
 
@@ -170,7 +173,7 @@ def test_full_size_model_has_every_key_and_shape_of_ctrl_world(tokenizer) -> Non
     reference = {n: torch.Size(s) for n, s in json.loads(KEYS.read_text()).items()}
     assert len(reference) == 2525
     tensors = {n: torch.empty(s, device="meta") for n, s in reference.items()}
-    wanted = flat_shapes(params.WorldModel(), CTRL_WORLD_STATISTICS, tokenizer) | image_encoder_shapes(tensors)
+    wanted = flat_shapes(WorldModelConfig(), CTRL_WORLD_STATISTICS, tokenizer) | image_encoder_shapes(tensors)
     assert wanted == reference
     assert list(reconcile(tensors, wanted, "reference")) == list(wanted)
 
@@ -287,8 +290,8 @@ def test_older_clip_folder_with_a_pickle(libraries_folders: tuple[Path, Path], t
 # Adapters
 
 
-def trained(base: Path, folder: Path, targets: str) -> tuple[Policy, params.PostTraining]:
-    settings = params.PostTraining(lora=params.Lora(rank=4, alpha=8.0, targets=targets))
+def trained(base: Path, folder: Path, targets: str) -> tuple[Policy, PostTrainingConfig]:
+    settings = PostTrainingConfig(lora=AdapterConfig(rank=4, alpha=8.0, targets=targets))
     policy = Policy(load_base_model(base), settings.lora, train_action_encoder=True, seed=0)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -305,7 +308,7 @@ def test_merged_model_samples_as_base_with_adapter(imported: Path, tmp_path: Pat
     run_export(tmp_path / "post_trained", tmp_path / "merged.pt", base=imported)
     run_import(tmp_path / "merged.pt", imported, tmp_path / "merged")
     given, noise = condition(policy.model)
-    sampler = params.Sampler(steps=3)
+    sampler = SamplerConfig(steps=3)
     live = policy.model.sample(given, noise, sampler)  # peft's layers, not merged
     assert torch.allclose(load_base_model(tmp_path / "merged").sample(given, noise, sampler), live, atol=1e-4)
     assert torch.allclose(
@@ -351,8 +354,8 @@ def test_the_card_says_what_is_known_and_nothing_more(imported: Path, tmp_path: 
     known = dataclasses.replace(
         Params(),
         post_training=settings,
-        episodes=params.Episodes(path="/data/of/somebody/droid_1.0.1"),
-        base_checkpoint=params.BaseCheckpoint(source="hf", location="ctrl-world", revision="a" * 40),
+        episodes=EpisodesConfig(path="/data/of/somebody/droid_1.0.1"),
+        base_checkpoint=BaseCheckpointConfig(source="hf", location="ctrl-world", revision="a" * 40),
     )
 
     def card(given: Params) -> str:
@@ -369,11 +372,11 @@ def test_the_card_says_what_is_known_and_nothing_more(imported: Path, tmp_path: 
     text = card(known)
     assert "`results/metrics/table_1.json` of the run, under `post_trained`" in text and "table_2" not in text
 
-    here = card(dataclasses.replace(known, base_checkpoint=params.BaseCheckpoint(source="file", location=str(imported))))
+    here = card(dataclasses.replace(known, base_checkpoint=BaseCheckpointConfig(source="file", location=str(imported))))
     assert "base_model:" not in here and str(imported) not in here and "not on the hub" in here
-    simulated = card(dataclasses.replace(known, episodes=params.Episodes(source="simulate", path="data/episodes", count=128)))
+    simulated = card(dataclasses.replace(known, episodes=EpisodesConfig(source="simulate", path="data/episodes", count=128)))
     assert "128 episodes of a simulated tabletop" in simulated
-    other = card(dataclasses.replace(known, post_training=params.PostTraining()))  # params.yaml has changed since it was trained
+    other = card(dataclasses.replace(known, post_training=PostTrainingConfig()))  # params.yaml has changed since it was trained
     assert other.count("not stated") == 2 and "droid_1.0.1" not in other and "base_model:" not in other
 
 
@@ -390,9 +393,9 @@ def test_the_controls_card_holds_for_the_parameters_that_made_it(imported: Path,
         return (tmp_path / "adapter" / "README.md").read_text()
 
     assert "not stated" not in card() and "192 x 320 pixels" in card()
-    for other in ({"control": params.Control(batch=4)}, {"base_training": params.BaseTraining(sigma_std=1.0)}):
+    for other in ({"control": ControlConfig(batch=4)}, {"base_training": BaseTrainingConfig(sigma_std=1.0)}):
         assert card(**other).count("not stated") == 2
-    assert card(post_training=params.PostTraining()).count("not stated") == 2
+    assert card(post_training=PostTrainingConfig()).count("not stated") == 2
 
 
 def test_adapter_of_another_base_and_export_of_none(

@@ -6,17 +6,17 @@ import pytest
 from conftest import VIEWS
 from made_up import encode_shard
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig, LatentsConfig
 from persistworld.data.latents import LatentStore
 from persistworld.runtime.errors import UserError
 
-SETTINGS = params.Episodes(height=16, width=16, fps=5.0, views=VIEWS)
+SETTINGS = EpisodesConfig(height=16, width=16, fps=5.0, views=VIEWS)
 
 
 @pytest.mark.parametrize("source", ["encode", "recorded"])
 @pytest.mark.parametrize(("key", "size", "fitting"), [("height", 18, 16), ("width", 15, 16), ("height", 1, 4)])
 def test_frames_that_are_not_whole_cells_are_refused_before_any_is_read(autoencoder, tmp_path, source, key, size, fitting):
-    settings, latents = replace(SETTINGS, **{key: size}), params.Latents(source=source)
+    settings, latents = replace(SETTINGS, **{key: size}), LatentsConfig(source=source)
     said = rf"episodes\.{key} = {size}: the checkpoint's autoencoder makes cells of 4 pixels: choose a multiple, e\.g\. {fitting}$"
     with pytest.raises(UserError, match=said):
         encode_shard(None, [0], settings, latents, autoencoder, 0, tmp_path / "shard-0.safetensors")

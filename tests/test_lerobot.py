@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from persistworld.config.params import Episodes, Params
+from persistworld.config.data import EpisodesConfig
+from persistworld.config.params import Params
 from persistworld.data.episodes import VIEWS, BadEpisode
 from persistworld.data.formats import open_episodes
 from persistworld.data.formats.lerobot_writer import episode_statistics, write_meta
@@ -133,7 +134,7 @@ def test_generate_removes_episodes_that_are_not_wanted_any_more(tmp_path):
 
 def test_what_a_killed_stage_simulated_is_taken_up_though_its_output_is_gone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Snakemake has removed data/episodes
-    episodes = Episodes(source="simulate", path="data/episodes", count=2, splits=("train",), **SIZE)
+    episodes = EpisodesConfig(source="simulate", path="data/episodes", count=2, splits=("train",), **SIZE)
     generate(UNFINISHED, [0], seed=0, workers=1, **SIZE)
     stamp = (UNFINISHED / "data/chunk-000/episode_000000.parquet").stat().st_mtime_ns
     episodes_stage(Params(episodes=episodes), argparse.Namespace(threads=1))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig, MasksConfig
+from persistworld.config.params import Params
+from persistworld.config.world_model import RolloutConfig
 from persistworld.data.episodes import BadEpisode, Episode
 from persistworld.data.manifest import Entry, Manifest, save_manifest
 from persistworld.evaluation.mask_sources import open_mask_source
@@ -21,7 +23,7 @@ from persistworld.stages.base_training import training_labels
 from persistworld.world_model.poses import PoseStatistics
 
 VIEWS = ("exterior_1", "wrist")
-SETTINGS = params.Episodes(source="folder", height=4, width=6, fps=5.0, views=VIEWS)
+SETTINGS = EpisodesConfig(source="folder", height=4, width=6, fps=5.0, views=VIEWS)
 
 
 class Recorded:
@@ -125,7 +127,7 @@ def test_nearest_resize_agrees_with_indexing():
 
 def test_training_labels_lie_as_the_frames_do():
     """In the order of `episodes.views`, whichever order the recording has, and at the frames' rate and size."""
-    settings = params.Params(episodes=params.Episodes(source="folder", height=4, width=6, fps=5.0, views=("wrist", "exterior_1")))
+    settings = Params(episodes=EpisodesConfig(source="folder", height=4, width=6, fps=5.0, views=("wrist", "exterior_1")))
     labels = training_labels(settings, Recorded(recorded_labels()), [0, 2])
     wrist, exterior = labels.unflatten(0, (2, 2, 5))[1]
     assert labels.shape == (20, 4, 6) and wrist.flatten(1).any(-1).tolist() == [False, False, True, True, True]
@@ -176,7 +178,7 @@ def test_another_value_error_is_not_taken_for_a_missing_noun(engine, tmp_path):
 
 
 def test_missing_roboengine_is_said_in_a_line():
-    settings = params.Params(masks=params.Masks(source="roboengine"))
+    settings = Params(masks=MasksConfig(source="roboengine"))
     with pytest.raises(UserError, match=r"robo_engine is not installed; .*workflow/envs/roboengine.yml") as error:
         open_mask_source(settings, Recorded(), None)
     assert "\n" not in str(error.value)
@@ -191,8 +193,8 @@ def stage(folder, monkeypatch, source):
     entries = tuple(Entry(i, "validation", words, None, 5) for i, words in enumerate(Recorded.instructions))
     statistics = PoseStatistics("euler", (0.0,) * 7, (1.0,) * 7)
     save_manifest(Manifest(entries, {}, statistics, {}), "data/manifest.json", 5)
-    settings = params.Params(
-        episodes=SETTINGS, masks=params.Masks(source=source, batch=4), rollout=params.Rollout(chunks=1)
+    settings = Params(
+        episodes=SETTINGS, masks=MasksConfig(source=source, batch=4), rollout=RolloutConfig(chunks=1)
     )
     masks.main(settings, Namespace())
     return MaskStore("data/masks.safetensors"), json.loads((folder / "results/metrics/masks.json").read_text())

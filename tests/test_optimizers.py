@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from persistworld.config.params import Optimizer
+from persistworld.config.training import OptimizerConfig
 from persistworld.runtime.errors import UserError
 from persistworld.training.optimizers import MatrixOptimizer, ema_update, learning_rate_share, orthogonalise
 
-MUON = Optimizer(learning_rate=1e-2, weight_decay=0.1, clip_norm=1e9)
+MUON = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, clip_norm=1e9)
 
 
 def network() -> nn.Sequential:
@@ -32,7 +32,7 @@ def train(model: nn.Module, optimizer: MatrixOptimizer, steps: range, share: flo
 def test_muon_on_kernels_is_torchs_on_the_flattened_matrix(adjust):
     """Three steps of both, with vectors by AdamW."""
     ours, theirs = network(), network()
-    settings = Optimizer(learning_rate=1e-2, weight_decay=0.1, clip_norm=1e9, adjust_lr=adjust)
+    settings = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, clip_norm=1e9, adjust_lr=adjust)
     optimizer = MatrixOptimizer(ours.parameters(), settings)
     matrices = [nn.Parameter(p.detach().flatten(1).clone()) for p in theirs.parameters() if p.ndim > 1]
     vectors = [p for p in theirs.parameters() if p.ndim == 1]
@@ -69,7 +69,7 @@ def test_orthogonalisation_moves_singular_values_and_keeps_the_vectors():
 
 def test_adamw_takes_everything():
     ours, theirs = network(), network()
-    settings = Optimizer(name="adamw", learning_rate=1e-2, weight_decay=0.1, clip_norm=1e9)
+    settings = OptimizerConfig(name="adamw", learning_rate=1e-2, weight_decay=0.1, clip_norm=1e9)
     train(ours, MatrixOptimizer(ours.parameters(), settings), range(3))
     adamw = torch.optim.AdamW(theirs.parameters(), lr=1e-2, weight_decay=0.1)
     for step in range(3):
@@ -81,7 +81,7 @@ def test_adamw_takes_everything():
 
 def test_clipping_reports_the_norm_before_it():
     ours, theirs = network(), network()
-    settings = Optimizer(name="adamw", learning_rate=1e-2, clip_norm=0.5)
+    settings = OptimizerConfig(name="adamw", learning_rate=1e-2, clip_norm=0.5)
     loss(ours, 0).backward()
     norm = MatrixOptimizer(ours.parameters(), settings).step()
     loss(theirs, 0).backward()
@@ -96,14 +96,14 @@ def test_a_gradient_that_is_not_finite_stops_the_training_before_it_is_taken(nam
     before = copy.deepcopy(model.state_dict())
     (loss(model, 0) * float("nan")).backward()
     with pytest.raises(UserError, match=r"norm is nan: the training diverged; lower optimizer\.learning_rate \(it is 0\.01\)"):
-        MatrixOptimizer(model.parameters(), Optimizer(name=name, learning_rate=1e-2)).step()
+        MatrixOptimizer(model.parameters(), OptimizerConfig(name=name, learning_rate=1e-2)).step()
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_a_share_of_the_rate_is_a_smaller_step():
     whole, half, none = network(), network(), network()
     for model, share in ((whole, 1.0), (half, 0.5), (none, 0.0)):
-        train(model, MatrixOptimizer(model.parameters(), Optimizer(learning_rate=1e-2)), range(1), share)
+        train(model, MatrixOptimizer(model.parameters(), OptimizerConfig(learning_rate=1e-2)), range(1), share)
     for start, a, b, c in zip(*(m.parameters() for m in (network(), whole, half, none)), strict=True):
         torch.testing.assert_close(a - start, 2 * (b - start), rtol=1e-3, atol=1e-6)
         assert torch.equal(c, start)

@@ -16,7 +16,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from synthetic_scores import GAIN, META, model_frame, write_synthetic
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig, MasksConfig
+from persistworld.config.evaluation import EvaluationConfig, PaperConfig
+from persistworld.config.params import Params
+from persistworld.config.world_model import AutoencoderConfig, RolloutConfig
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
 from persistworld.data.formats.lerobot_writer import episode_statistics, write_meta
 from persistworld.data.manifest import Entry, Manifest, save_manifest
@@ -297,7 +300,7 @@ def workplace(tmp_path_factory):
     for index in indices:
         write_simulated(root / "data/episodes", simulate_episode(index, 0, frames=FRAMES, height=24, width=40, fps=5.0))
     write_meta(root / "data/episodes", [episode_statistics(root / "data/episodes", i) for i in indices], 5.0)
-    sizes = params.Autoencoder(patch=2, latent_channels=4, channels=(32, 32), layers=1)
+    sizes = AutoencoderConfig(patch=2, latent_channels=4, channels=(32, 32), layers=1)
     torch.manual_seed(0)
     (root / "checkpoints/base").mkdir(parents=True)
     save_autoencoder(Autoencoder(sizes), root / "checkpoints/base")
@@ -323,12 +326,12 @@ def workplace(tmp_path_factory):
 
 def test_the_stages_write_everything_they_promise(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    settings = params.Params(
-        episodes=params.Episodes(height=24, width=40, path="data/episodes"),
-        evaluation=params.Evaluation(seeds=(0,)),
-        rollout=params.Rollout(chunks=2),
-        masks=params.Masks(source="simulator"),
-        paper=params.Paper(bootstrap=50, strip_frames=3, report_episodes=2),
+    settings = Params(
+        episodes=EpisodesConfig(height=24, width=40, path="data/episodes"),
+        evaluation=EvaluationConfig(seeds=(0,)),
+        rollout=RolloutConfig(chunks=2),
+        masks=MasksConfig(source="simulator"),
+        paper=PaperConfig(bootstrap=50, strip_frames=3, report_episodes=2),
     )
     for stage in (tables, figures, report):
         stage.main(settings, argparse.Namespace())

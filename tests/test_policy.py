@@ -14,7 +14,7 @@ from persistworld import load_world_model
 from persistworld.checkpoints.adapters import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
 from persistworld.checkpoints.folders import save_world_model
 from persistworld.checkpoints.layout import MANIFEST, WEIGHTS
-from persistworld.config import params
+from persistworld.config.post_training import AdapterConfig, PostTrainingConfig
 from persistworld.config.reading import digest
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import read_json, sha256, write_json
@@ -24,7 +24,7 @@ from persistworld.world_model.lora import target_modules
 from persistworld.world_model.model import Condition, WorldModel
 
 TARGETS = ["attention", "linear", "linear_and_convolution"]
-SETTINGS = params.PostTraining(lora=params.Lora(rank=3, alpha=6.0, targets="linear_and_convolution"))
+SETTINGS = PostTrainingConfig(lora=AdapterConfig(rank=3, alpha=6.0, targets="linear_and_convolution"))
 
 
 def inputs(base: WorldModel):
@@ -44,7 +44,7 @@ def predict(model: WorldModel) -> torch.Tensor:
 
 def moved(base: WorldModel, targets: str = "linear_and_convolution", train_action_encoder: bool = True) -> Policy:
     """A policy away from its start: every trained weight is off by a little."""
-    policy = Policy(base, params.Lora(rank=3, alpha=6.0, targets=targets), train_action_encoder, seed=0)
+    policy = Policy(base, AdapterConfig(rank=3, alpha=6.0, targets=targets), train_action_encoder, seed=0)
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in policy.theta.values():
@@ -62,11 +62,11 @@ def test_a_policy_starts_as_the_base(base):
 
 def test_weights_that_stay_the_bases_are_in_memory_once(base):
     """theta and the merged copy share them; what is trained or merged into is their own."""
-    policy = Policy(base, params.Lora(rank=3, alpha=6.0, targets="attention"), True, seed=0)
+    policy = Policy(base, AdapterConfig(rank=3, alpha=6.0, targets="attention"), True, seed=0)
     origin, merged = dict(base.named_parameters()), dict(policy.merged(policy.theta).named_parameters())
     own = {n for n, p in merged.items() if p is not origin[n]}
     encoder = {n for n in origin if n.startswith("action_encoder.")}
-    assert own == encoder | {f"unet.{n}.weight" for n in target_modules(base.unet, params.Lora(targets="attention"))}
+    assert own == encoder | {f"unet.{n}.weight" for n in target_modules(base.unet, AdapterConfig(targets="attention"))}
     shared = {id(p) for p in policy.model.parameters()} & {id(p) for p in origin.values()}
     assert len(shared) == len(origin) - len(encoder)
 
@@ -84,7 +84,7 @@ def test_merged_weights_predict_what_the_adapter_predicts(base, targets):
 @pytest.mark.parametrize("targets", TARGETS)
 def test_theta_through_merged_weights_is_theta_through_layers(base, targets, checkpointing):
     """The same names, start, predictions and gradients; nothing of the base is copied or trained."""
-    lora = params.Lora(rank=3, alpha=6.0, targets=targets)
+    lora = AdapterConfig(rank=3, alpha=6.0, targets=targets)
     layers = Policy(base, lora, True, seed=0)
     merged = Policy(base, dataclasses.replace(lora, merged=True), True, seed=0, gradient_checkpointing=checkpointing)
     assert list(merged.theta) == list(layers.theta)
@@ -130,7 +130,7 @@ def test_target_modules(base):
     """Attention's four projections, without query and key of the cross-attention, which has one token to look at."""
     kinds = {n: m for n, m in base.unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.Conv3d)}
     blind = {n for n in kinds if n.endswith(("attn2.to_q", "attn2.to_k"))}
-    attention, linear, every = (set(target_modules(base.unet, params.Lora(targets=t))) for t in TARGETS)
+    attention, linear, every = (set(target_modules(base.unet, AdapterConfig(targets=t))) for t in TARGETS)
     assert blind and every == kinds.keys() - blind
     assert linear == {n for n in every if isinstance(kinds[n], nn.Linear)}
     assert attention == {n for n in linear if ".attn" in n} and attention < linear < every

@@ -10,7 +10,10 @@ from conftest import HISTORY_INDEX, SAMPLER, VIEWS
 
 from persistworld.checkpoints.adapters import save_adapter
 from persistworld.checkpoints.folders import save_world_model
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig, LatentsConfig
+from persistworld.config.params import Params
+from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig
+from persistworld.config.training import BaseTrainingConfig, ControlConfig, OptimizerConfig
 from persistworld.data.latents import LatentStore
 from persistworld.post_training.cost import control_steps, post_training_cost
 from persistworld.post_training.groups import Samples, branch_candidates, compared_share, group_starts, plan_groups, roll_prefixes
@@ -26,7 +29,7 @@ from persistworld.training.run import provenance
 from persistworld.training.state import load_state, save_state
 from persistworld.world_model.model import WorldModel
 
-SETTINGS = params.PostTraining(
+SETTINGS = PostTrainingConfig(
     steps=3,
     groups=2,
     candidates=4,
@@ -36,16 +39,16 @@ SETTINGS = params.PostTraining(
     loss_weighting="edm",
     weight_ema=0.9,
     old_ema_slope=0.25,
-    reward=params.Reward(credit="cell", target="decoded"),
-    lora=params.Lora(rank=2, alpha=2.0),
-    optimizer=params.Optimizer(learning_rate=1e-3, decay_from=0.5),
+    reward=RewardConfig(credit="cell", target="decoded"),
+    lora=AdapterConfig(rank=2, alpha=2.0),
+    optimizer=OptimizerConfig(learning_rate=1e-3, decay_from=0.5),
     precision="float32",
     train_batch=3,
     save_every=1,
 )
 PREFIXES = (0, 1)  # of a step's two groups: the KL term counts all
-CONTROL = params.Control(batch=3, optimizer=params.Optimizer(learning_rate=1e-3))
-TRAINING = params.BaseTraining(
+CONTROL = ControlConfig(batch=3, optimizer=OptimizerConfig(learning_rate=1e-3))
+TRAINING = BaseTrainingConfig(
     frame_skips=(1,),
     history_rule="buffer",
     precision="float32",
@@ -296,7 +299,7 @@ def test_a_reference_that_is_theta_needs_no_pass_of_its_own(candidates, monkeypa
 
 def test_steps_on_one_batch_lower_its_loss(candidates):
     policy, samples, rewards = candidates
-    optimizer = MatrixOptimizer(policy.theta.values(), params.Optimizer(learning_rate=3e-3))
+    optimizer = MatrixOptimizer(policy.theta.values(), OptimizerConfig(learning_rate=3e-3))
     losses = []
     for _ in range(3):
         losses.append(update(policy, samples, rewards, PREFIXES, SETTINGS, seed=0, step=0).loss)
@@ -335,12 +338,12 @@ def test_a_run_is_never_resumed_on_other_data(tmp_path, monkeypatch):
     for name in ("checkpoints/base/world_model.safetensors", "checkpoints/base/autoencoder.safetensors", "data/manifest.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("one")
-    before = provenance(params.Params(), "stages.post_training", SETTINGS)
-    assert provenance(params.Params(), "stages.post_training", SETTINGS) == before
-    assert provenance(params.Params(latents=params.Latents(posterior="mean")), "stages.post_training", SETTINGS) != before
-    assert provenance(params.Params(episodes=params.Episodes(height=40)), "stages.post_training", SETTINGS) != before
+    before = provenance(Params(), "stages.post_training", SETTINGS)
+    assert provenance(Params(), "stages.post_training", SETTINGS) == before
+    assert provenance(Params(latents=LatentsConfig(posterior="mean")), "stages.post_training", SETTINGS) != before
+    assert provenance(Params(episodes=EpisodesConfig(height=40)), "stages.post_training", SETTINGS) != before
     (tmp_path / "checkpoints/base/autoencoder.safetensors").write_text("another")
-    assert provenance(params.Params(), "stages.post_training", SETTINGS) != before
+    assert provenance(Params(), "stages.post_training", SETTINGS) != before
 
 
 def test_the_control_accumulates_its_gradient(base, store, entries, tmp_path):
@@ -358,8 +361,8 @@ def test_the_controls_rate_is_its_own(base, store, entries, tmp_path):
     """Its one step is ten times as long at ten times its rate, and the same at ten times post-training's."""
     found = {}
     for own, other in ((1e-3, 1e-3), (1e-2, 1e-3), (1e-3, 1e-2)):
-        control = params.Control(batch=12, optimizer=params.Optimizer(learning_rate=own))
-        settings = dataclasses.replace(SETTINGS, steps=1, optimizer=params.Optimizer(learning_rate=other))
+        control = ControlConfig(batch=12, optimizer=OptimizerConfig(learning_rate=own))
+        settings = dataclasses.replace(SETTINGS, steps=1, optimizer=OptimizerConfig(learning_rate=other))
         assert control_steps(settings, control.batch) == 1
         folder = tmp_path / f"{own}-{other}"
         weights = train_control(base, store, entries, settings, TRAINING, control, 1, HISTORY_INDEX, 0, folder, "digest")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
+from persistworld.config.world_model import AutoencoderConfig
 from persistworld.data.episodes import VIEWS, BadEpisode
 from persistworld.data.formats import open_episodes
 from persistworld.data.formats.ctrl_world import ProcessedEpisodes
@@ -252,10 +253,10 @@ def test_episodes_without_latents_say_so():
 def test_the_samples_latents_are_refused_by_an_autoencoder_that_did_not_make_them():
     """They fit by shape (4 x 24 x 40), and a random autoencoder of SVD's layout and scaling shows that values are looked at."""
     torch.manual_seed(0)
-    stranger = Autoencoder(params.Autoencoder(channels=(32, 32, 32, 32), layers=1)).eval()
-    settings = params.Episodes(height=192, width=320)
+    stranger = Autoencoder(AutoencoderConfig(channels=(32, 32, 32, 32), layers=1)).eval()
+    settings = EpisodesConfig(height=192, width=320)
     with pytest.raises(UserError, match=r"another autoencoder or scaling; set latents.source to encode"):
         RecordedLatents(open_episodes(SAMPLE), settings, stranger).episode(199)
-    small = Autoencoder(params.Autoencoder(patch=2, channels=(32, 32, 32, 32), layers=1)).eval()
+    small = Autoencoder(AutoencoderConfig(patch=2, channels=(32, 32, 32, 32), layers=1)).eval()
     with pytest.raises(UserError, match=r"are \(4, 24, 40\) a frame, but .* makes \(4, 12, 20\)"):
         RecordedLatents(open_episodes(SAMPLE), settings, small).episode(199)

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor
 from safetensors.torch import load_file
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.world_model import SamplerConfig, UNetConfig, WorldModelConfig
 from persistworld.world_model import edm
 from persistworld.world_model.action_encoder import ActionEncoder
 from persistworld.world_model.model import Condition, Context, WorldModel
@@ -31,7 +31,7 @@ needs_reference = pytest.mark.skipif(
     reason="needs ../shared/reference (recorded vectors, beside the repository)",
 )
 HISTORY, FUTURE, FPS, BUCKET, NOISE_AUG, SCALE = 6, 5, 7, 127, 0.02, 0.18215
-SIZES = params.UNet(channels=(32, 64), heads=(1, 2), layers=1, cross_attention_dim=32, addition_time_embed_dim=8)
+SIZES = UNetConfig(channels=(32, 64), heads=(1, 2), layers=1, cross_attention_dim=32, addition_time_embed_dim=8)
 
 
 @pytest.fixture(autouse=True)
@@ -86,17 +86,17 @@ def test_world_model_samples_the_recorded_chunk(guidance: int) -> None:
     """The whole of WorldModel.sample, its tokens handed over as the recording has them."""
     vectors = load_file(REFERENCE / f"sampler_guidance{guidance}_steps5.safetensors")
     unet = reference_unet()
-    sizes = params.UNet(channels=(32, 64), heads=(2, 4), layers=1, cross_attention_dim=64, addition_time_embed_dim=16)
-    config = params.WorldModel(unet=sizes, use_text=False)
+    sizes = UNetConfig(channels=(32, 64), heads=(2, 4), layers=1, cross_attention_dim=64, addition_time_embed_dim=16)
+    config = WorldModelConfig(unet=sizes, use_text=False)
     model = WorldModel(config, ("exterior_1",), PoseStatistics("euler", (0,) * 7, (1,) * 7), None).eval()
     model.unet.load_state_dict(unet.state_dict())
     condition = Condition(vectors["history"], vectors["current"], vectors["action_hidden"], None)
     model.context = lambda c: Context(c.history, c.current, c.poses)
-    sampler = params.Sampler(steps=5, guidance=float(guidance))
+    sampler = SamplerConfig(steps=5, guidance=float(guidance))
     assert relative(model.sample(condition, vectors["noise"], sampler), vectors["out"]) < 1e-4
 
 
-def svd_scheduler(sampler: params.Sampler) -> EulerDiscreteScheduler:
+def svd_scheduler(sampler: SamplerConfig) -> EulerDiscreteScheduler:
     """SVD's scheduler_config.json, with the sigmas of `sampler`."""
     return EulerDiscreteScheduler(
         num_train_timesteps=1000,
@@ -122,7 +122,7 @@ def network(x_scaled: Tensor, c_noise: Tensor) -> Tensor:
 @pytest.mark.parametrize("steps", [50, 7, 2])
 @pytest.mark.parametrize("guidance", [1.0, 2.5])
 def test_sampler_is_diffusers_euler_scheduler(steps: int, guidance: float) -> None:
-    sampler = params.Sampler(steps=steps, guidance=guidance)
+    sampler = SamplerConfig(steps=steps, guidance=guidance)
     noise = torch.randn(2, FUTURE, 4, 6, 5, generator=torch.Generator().manual_seed(steps))
     ramp = torch.linspace(1, guidance, FUTURE).reshape(1, -1, 1, 1, 1)
 

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from conftest import VIEWS
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
+from persistworld.config.post_training import RewardConfig
 from persistworld.evaluation.frame_metrics import psnr, ssim
 from persistworld.post_training.objective import reward_weights
 from persistworld.post_training.rewards import RewardModel, latent_rewards
@@ -26,7 +27,7 @@ class FoldedPixels:
 
 
 def model(autoencoder, perceptual, **reward) -> RewardModel:
-    return RewardModel(autoencoder, perceptual, params.Reward(**reward), VIEWS, ssim_window=7, precision="float32")
+    return RewardModel(autoencoder, perceptual, RewardConfig(**reward), VIEWS, ssim_window=7, precision="float32")
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ class TwoEpisodes:
 
 def test_raw_targets_are_the_data_sets_frames():
     """At the model's frame rate, view fastest, in [0, 1]."""
-    settings = params.Episodes(height=4, width=8, fps=5.0)
+    settings = EpisodesConfig(height=4, width=8, fps=5.0)
     images = raw_images(TwoEpisodes(), settings)(1, [0, 2])
     assert images.shape == (6, 3, 4, 8)
     expected = [100 + 20 * view + 6 * frame for frame in (0, 2) for view in range(3)]
@@ -158,7 +159,7 @@ def test_raw_targets_are_kept_up_to_a_number_of_bytes():
             self.read += (index,) if view == VIEWS[0] else ()
             yield from super().frame_batches(index, view, stride, batch)
 
-    settings, each = params.Episodes(height=4, width=8, fps=5.0), 3 * 3 * 4 * 8 * 3  # frames, views, pixels, colours
+    settings, each = EpisodesConfig(height=4, width=8, fps=5.0), 3 * 3 * 4 * 8 * 3  # frames, views, pixels, colours
     for room, read in ((2 * each, (0, 1, 2, 1)), (3 * each, (0, 1, 2)), (1, (0, 1, 0, 2, 0, 1))):
         source = Counting()
         images = raw_images(source, settings, room)

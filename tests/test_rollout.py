@@ -7,12 +7,12 @@ import torch
 from conftest import HISTORY_INDEX, SAMPLER, make_model
 
 from persistworld import rollout
-from persistworld.config import params
+from persistworld.config.world_model import RolloutConfig, SamplerConfig
 from persistworld.rollouts.engine import Starts, roll
 from persistworld.rollouts.starts import starts_of
 from persistworld.runtime.randomness import normal
 
-SETTINGS = params.Rollout(sampler=SAMPLER, chunks=3, history_index=HISTORY_INDEX, precision="float32")
+SETTINGS = RolloutConfig(sampler=SAMPLER, chunks=3, history_index=HISTORY_INDEX, precision="float32")
 FRAMES = 13  # of 3 chunks
 
 
@@ -28,7 +28,7 @@ def three(base, starts) -> torch.Tensor:
 
 def test_fourteen_chunks_are_57_frames(base, starts):
     """14 * 4 + 1: each chunk's first frame is the one before it again."""
-    long = dataclasses.replace(SETTINGS, chunks=14, sampler=params.Sampler(steps=1, sigma_max=20.0, sigma_min=0.3))
+    long = dataclasses.replace(SETTINGS, chunks=14, sampler=SamplerConfig(steps=1, sigma_max=20.0, sigma_min=0.3))
     poses = starts.poses[:1].repeat(1, 5, 1)[:, :57]
     assert rollout(base, Starts(starts.first[:1], poses, starts.text[:1]), [0], 0, long).shape == (1, 57, 4, 12, 4)
 

@@ -7,7 +7,7 @@ import torch
 from conftest import VIEWS
 from safetensors.torch import save_file
 
-from persistworld.config import params
+from persistworld.config.evaluation import MetricsConfig
 from persistworld.evaluation.frame_metrics import masked_mean, psnr, psnr_of, squared_error_map, ssim, ssim_map
 from persistworld.evaluation.rollout_files import read_rollout
 from persistworld.evaluation.score_table import COLUMNS, load_scores, write_scores
@@ -40,7 +40,7 @@ def truth() -> Truth:
 
 
 def scorer(perceptual, masked_lpips: str = "multiplied") -> Scorer:
-    return Scorer(perceptual, params.Metrics(ssim_window=7, masked_lpips=masked_lpips), VIEWS)
+    return Scorer(perceptual, MetricsConfig(ssim_window=7, masked_lpips=masked_lpips), VIEWS)
 
 
 def images(frames: torch.Tensor, frame: int, view: str) -> torch.Tensor:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from persistworld.config.params import Colour, load_params
+from persistworld.config.data import Colour
+from persistworld.config.params import load_params
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, VIEWS, frame_stride, split_of
 from persistworld.data.video import OPTIONS, write_video
 from persistworld.runtime.errors import UserError

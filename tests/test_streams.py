@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import HISTORY_INDEX, SAMPLER
 
-from persistworld.config import params
+from persistworld.config.post_training import PostTrainingConfig
 from persistworld.post_training.groups import branch_candidates, group_starts
 from persistworld.post_training.streams import Streams, plan_streams
 from persistworld.runtime.errors import UserError
 
-SETTINGS = params.PostTraining(groups=3, candidates=2, keep=0, prefix=(0, 2), streams=True, sampler=SAMPLER, precision="float32")
+SETTINGS = PostTrainingConfig(groups=3, candidates=2, keep=0, prefix=(0, 2), streams=True, sampler=SAMPLER, precision="float32")
 
 
 def test_every_prefix_is_as_frequent_as_any_other(entries):

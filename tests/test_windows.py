@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from persistworld.config import params
+from persistworld.config.training import BaseTrainingConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.windows import buffer_rows, draw_window, read_batch, skip_rows
 from persistworld.rollouts.engine import Starts, chunk_condition
 
 REPLAY, POLICY = (0, 0, -8, -6, -4, -2), (0, 0, -12, -9, -6, -3)  # Ctrl-World's two published index sets
 H, L, CHUNKS = 6, 5, 14
-SKIP = params.BaseTraining()
-BUFFER = params.BaseTraining(history_rule="buffer", frame_skips=(1,))
+SKIP = BaseTrainingConfig()
+BUFFER = BaseTrainingConfig(history_rule="buffer", frame_skips=(1,))
 
 
 def published_history(index):

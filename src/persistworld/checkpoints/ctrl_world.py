@@ -15,7 +15,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, PreTra
 
 from persistworld.checkpoints.folders import write_manifest
 from persistworld.checkpoints.layout import CONFIG, WEIGHTS
-from persistworld.config import params
+from persistworld.config.world_model import WorldModelConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, read_json, write_json
 from persistworld.runtime.tensor_files import Tensors, map_tensors, write_safetensors
@@ -65,7 +65,7 @@ CTRL_WORLD_STATISTICS = PoseStatistics(
 
 
 def flat_shapes(
-    config: params.WorldModel, statistics: PoseStatistics, tokenizer: PreTrainedTokenizerFast | None
+    config: WorldModelConfig, statistics: PoseStatistics, tokenizer: PreTrainedTokenizerFast | None
 ) -> Shapes:
     """Flat names and shapes of all that takes part in inference, for a model of `config`; nothing is allocated."""
     with torch.device("meta"):
@@ -111,7 +111,7 @@ def reconcile(found: Tensors, wanted: Shapes, origin: str) -> Tensors:
 
 def import_checkpoint(
     tensors: Tensors,
-    config: params.WorldModel,
+    config: WorldModelConfig,
     views: Sequence[str],
     statistics: PoseStatistics,
     tokenizer_folder: Path,

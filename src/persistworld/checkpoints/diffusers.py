@@ -7,7 +7,7 @@ from diffusers import UNetSpatioTemporalConditionModel
 from transformers import CLIPTextConfig
 
 from persistworld.checkpoints.ctrl_world import FLAT_TEXT, IN_AUTOENCODER, IN_IMAGE_ENCODER, image_encoder_config
-from persistworld.config import params
+from persistworld.config.world_model import AutoencoderConfig, TextEncoderConfig, UNetConfig, WorldModelConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, read_json, write_json
 from persistworld.runtime.tensor_files import Tensors, map_tensors, write_safetensors
@@ -18,7 +18,7 @@ from persistworld.world_model.text import InstructionEncoder, load_tokenizer, sa
 from persistworld.world_model.unet import build_unet
 
 
-def read_folders(svd: Path, clip: Path, statistics: PoseStatistics, seed: int) -> tuple[Tensors, params.WorldModel]:
+def read_folders(svd: Path, clip: Path, statistics: PoseStatistics, seed: int) -> tuple[Tensors, WorldModelConfig]:
     """SVD's and CLIP's folders as diffusers and transformers save them: what Ctrl-World's training starts from.
 
     Sizes come from the folders' config.json. Neither has an action encoder: it gets random weights from `seed`.
@@ -35,7 +35,7 @@ def read_folders(svd: Path, clip: Path, statistics: PoseStatistics, seed: int) -
     return {prefix + name: tensor for prefix, part in parts.items() for name, tensor in part.items()}, config
 
 
-def export_folders(tensors: Tensors, config: params.WorldModel, tokenizer_folder: Path, output: Path) -> None:
+def export_folders(tensors: Tensors, config: WorldModelConfig, tokenizer_folder: Path, output: Path) -> None:
     """Write flat `tensors` as diffusers and transformers save them: unet/, vae/, text_encoder/, image_encoder/,
     tokenizer.json.
 
@@ -85,7 +85,7 @@ def _weights_of(folder: Path) -> Tensors:
     )
 
 
-def _config_of_folders(svd: Path, clip: Path, rotation: str) -> params.WorldModel:
+def _config_of_folders(svd: Path, clip: Path, rotation: str) -> WorldModelConfig:
     unet, vae = read_json(svd / "unet" / "config.json"), read_json(svd / "vae" / "config.json")
     if not (clip / "config.json").exists():
         raise UserError(f"{clip}/config.json: no such file; is this CLIP's folder?")
@@ -96,22 +96,22 @@ def _config_of_folders(svd: Path, clip: Path, rotation: str) -> params.WorldMode
             "only OpenAI's CLIP (quick_gelu, four times the width) is known here"
         )
     try:
-        return params.WorldModel(
-            autoencoder=params.Autoencoder(
+        return WorldModelConfig(
+            autoencoder=AutoencoderConfig(
                 patch=1,
                 latent_channels=vae["latent_channels"],
                 channels=tuple(vae["block_out_channels"]),
                 layers=vae["layers_per_block"],
                 scaling_factor=vae["scaling_factor"],
             ),
-            unet=params.UNet(
+            unet=UNetConfig(
                 channels=tuple(unet["block_out_channels"]),
                 heads=tuple(unet["num_attention_heads"]),
                 layers=unet["layers_per_block"],
                 cross_attention_dim=unet["cross_attention_dim"],
                 addition_time_embed_dim=unet["addition_time_embed_dim"],
             ),
-            text_encoder=params.TextEncoder(
+            text_encoder=TextEncoderConfig(
                 hidden=text.hidden_size,
                 layers=text.num_hidden_layers,
                 heads=text.num_attention_heads,

@@ -13,8 +13,8 @@ from typing import Any
 from accelerate import init_empty_weights
 
 from persistworld.checkpoints.layout import CONFIG, MANIFEST, WEIGHTS
-from persistworld.config import params
 from persistworld.config.reading import build_section, digest
+from persistworld.config.world_model import WorldModelConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import read_json, sha256, write_json
 from persistworld.runtime.provenance import git_commit
@@ -51,7 +51,7 @@ def build_world_model(folder: str | Path) -> WorldModel:
         lacking = [key for key in ("world_model", "views", "pose_statistics") if not isinstance(raw, dict) or not raw.get(key)]
         if lacking:
             raise UserError(f"no key {lacking[0]}")
-        config = build_section(params.WorldModel, raw["world_model"], "world_model")
+        config = build_section(WorldModelConfig, raw["world_model"], "world_model")
         statistics = build_section(PoseStatistics, raw["pose_statistics"], "pose_statistics")
     except UserError as error:
         raise UserError(f"{folder / CONFIG}: not a world model's ({error}); fetch or make the checkpoint again") from None

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from persistworld.checkpoints.layout import MANIFEST
-from persistworld.config.params import COMMIT, BaseCheckpoint
+from persistworld.config.data import COMMIT, BaseCheckpointConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, read_json, sha256, write_json
 from persistworld.runtime.workspace import CHECKPOINTS
@@ -78,7 +78,7 @@ def fetched_model(folder: Path) -> HubModel | None:
 
 
 def fetch(
-    source: BaseCheckpoint,
+    source: BaseCheckpointConfig,
     folder: Path,
     open_url: UrlOpener | None = None,
     endpoint: str | None = None,

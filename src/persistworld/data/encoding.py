@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from persistworld.config import params
 from persistworld.config.checks import require
+from persistworld.config.data import EpisodesConfig, LatentsConfig
 from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
 from persistworld.data.frames import resized_batches
 from persistworld.data.prefetch import prefetched
@@ -28,8 +28,8 @@ AHEAD = 2  # batches of frames that wait for the encoder, or are being decoded f
 def encode_episode(
     source: EpisodeSource,
     index: int,
-    settings: params.Episodes,
-    latents: params.Latents,
+    settings: EpisodesConfig,
+    latents: LatentsConfig,
     autoencoder: Autoencoder,
     seed: int,
 ) -> Tensor:
@@ -62,8 +62,8 @@ def encode_episode(
 def encode_episodes(
     source: EpisodeSource,
     indices: Sequence[int],
-    settings: params.Episodes,
-    latents: params.Latents,
+    settings: EpisodesConfig,
+    latents: LatentsConfig,
     autoencoder: Autoencoder,
     seed: int,
     folder: Path,
@@ -123,7 +123,7 @@ def _episode_file(folder: Path, index: int) -> Path:
     return folder / f"{index}.safetensors"
 
 
-def _check_size(settings: params.Episodes, autoencoder: Autoencoder) -> None:
+def _check_size(settings: EpisodesConfig, autoencoder: Autoencoder) -> None:
     """An autoencoder drops the rows and columns that do not fill a cell; what it decodes would be smaller than the frames."""
     factor = autoencoder.factor
     for key in ("height", "width"):
@@ -133,7 +133,7 @@ def _check_size(settings: params.Episodes, autoencoder: Autoencoder) -> None:
         require(size % factor == 0, f"episodes.{key}", size, mend)
 
 
-def _with_poses(source: EpisodeSource, index: int, settings: params.Episodes, encoded: Tensor) -> dict[str, Tensor]:
+def _with_poses(source: EpisodeSource, index: int, settings: EpisodesConfig, encoded: Tensor) -> dict[str, Tensor]:
     """A shard's two tensors of one episode. Raises BadEpisode when they differ in length."""
     poses = torch.from_numpy(source.episode(index).pose[:: frame_stride(source.fps, settings.fps)].copy())
     if len(poses) != len(encoded):

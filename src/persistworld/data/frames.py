@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
 from persistworld.data.episodes import EpisodeSource, frame_stride
 
 FEW = 4  # images that are resized at once: their floats stay in the cache, which is three times as fast as a batch
 
 
-def resized_batches(source: EpisodeSource, index: int, settings: params.Episodes, view: str, batch: int) -> Iterator[Tensor]:
+def resized_batches(source: EpisodeSource, index: int, settings: EpisodesConfig, view: str, batch: int) -> Iterator[Tensor]:
     """One view at the frame rate and size that the world model sees: (`batch` or, at the end, fewer; H, W, 3) uint8.
 
     Raises BadEpisode when it comes to what cannot be decoded, and at the end when the video is of another length.
@@ -28,6 +28,6 @@ def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
     return images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
 
 
-def resized_frames(source: EpisodeSource, index: int, settings: params.Episodes, view: str) -> Tensor:
+def resized_frames(source: EpisodeSource, index: int, settings: EpisodesConfig, view: str) -> Tensor:
     """(T, H, W, 3) uint8: the whole view. Raises BadEpisode."""
     return torch.cat(list(resized_batches(source, index, settings, view, batch=64)))

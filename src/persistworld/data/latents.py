@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from persistworld.config import params
 from persistworld.config.checks import require
+from persistworld.config.data import EpisodesConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import read_json
 
@@ -19,7 +19,7 @@ from persistworld.runtime.files import read_json
 class LatentStore:
     """Reads latents and poses from the shards of a folder."""
 
-    def __init__(self, folder: str | Path, settings: params.Episodes | None = None) -> None:
+    def __init__(self, folder: str | Path, settings: EpisodesConfig | None = None) -> None:
         """Raises UserError when there are no shards, or `settings` are given and the latents are of other views or sizes."""
         self.folder, self._shards = folder, {}
         paths = sorted(Path(folder).glob("shard-*.safetensors"))
@@ -34,7 +34,7 @@ class LatentStore:
         if settings is not None:
             self._check_views(folder, settings)
 
-    def _check_views(self, folder: str | Path, settings: params.Episodes) -> None:
+    def _check_views(self, folder: str | Path, settings: EpisodesConfig) -> None:
         """As many views as `settings` name, in their proportions. Rows of three views would be read as two without complaint."""
         name = next((name for name in self._shards if not name.endswith(".poses")), None)
         if name is None:

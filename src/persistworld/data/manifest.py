@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
+from persistworld.config.evaluation import EvaluationConfig
 from persistworld.config.reading import build_section
 from persistworld.data.episodes import EpisodeSource, split_of
 from persistworld.runtime.errors import UserError
@@ -68,19 +69,19 @@ class Manifest:
         return chosen
 
 
-def evaluation_episodes(manifest: Manifest, settings: params.Evaluation, frames: int) -> tuple[Entry, ...]:
+def evaluation_episodes(manifest: Manifest, settings: EvaluationConfig, frames: int) -> tuple[Entry, ...]:
     """The episodes that are rolled out and scored: of the split, at least `frames` long, the first `episodes` of them."""
     chosen = manifest.long_enough(settings.split, frames)
     return chosen[: settings.episodes] if settings.episodes else chosen
 
 
-def wanted_indices(settings: params.Episodes, source: EpisodeSource | None = None) -> list[int]:
+def wanted_indices(settings: EpisodesConfig, source: EpisodeSource | None = None) -> list[int]:
     """The indices below `count` whose split is asked for: of those that `source` has, or of all (to simulate them)."""
     indices = range(settings.count) if source is None else [i for i in source.indices() if i < settings.count]
     return [i for i in indices if _split(i, settings, source) in settings.splits]
 
 
-def _split(index: int, settings: params.Episodes, source: EpisodeSource | None) -> str:
+def _split(index: int, settings: EpisodesConfig, source: EpisodeSource | None) -> str:
     """The split that the data itself records, or else the one that the rule gives."""
     recorded = None if source is None else source.split(index)
     return recorded or split_of(index, settings.modulus, settings.validation, settings.tuning)
@@ -91,7 +92,7 @@ def build_manifest(
     store: "LatentStore",
     frames: dict[int, int],
     bad: dict[int, str],
-    settings: params.Episodes,
+    settings: EpisodesConfig,
     rotation: str,
     future: int,
 ) -> Manifest:
@@ -114,7 +115,7 @@ def build_manifest(
     return Manifest(tuple(entries), bad, statistics, dict(notes))
 
 
-def check_bad_share(usable: int, bad: dict[int, str], settings: params.Episodes, kept: str | Path | None = None) -> None:
+def check_bad_share(usable: int, bad: dict[int, str], settings: EpisodesConfig, kept: str | Path | None = None) -> None:
     """Raise UserError when too many of the episodes that were read cannot be used (`bad`: index -> reason), or none can.
 
     kept: the folder that remembers what was read, where there is one: it must go before they are read anew.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
 from persistworld.data.episodes import BadEpisode, EpisodeSource, LatentSource, frame_stride
 from persistworld.data.frames import resized_frames
 from persistworld.runtime.errors import UserError
@@ -17,7 +17,7 @@ ENCODE = "set latents.source to encode"
 class RecordedLatents:
     """Reads and stacks them as `encode_episode` would make them; the first episode's are held against the autoencoder."""
 
-    def __init__(self, source: EpisodeSource, settings: params.Episodes, autoencoder: Autoencoder) -> None:
+    def __init__(self, source: EpisodeSource, settings: EpisodesConfig, autoencoder: Autoencoder) -> None:
         """Raises UserError when the layout of `source` has no latents."""
         if not isinstance(source, LatentSource):
             raise UserError(f"latents.source = recorded: the layout of {settings.path} has no latents; {ENCODE}")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from persistworld.config.params import BUFFER_FILL, BaseTraining
+from persistworld.config.training import BaseTrainingConfig
+from persistworld.config.world_model import BUFFER_FILL
 from persistworld.data.latents import LatentStore
 
 CHUNK_STRIDE = 4  # new frames per chunk (L - 1): history entries are this far apart, in units of the frame skip
@@ -39,7 +40,7 @@ def skip_rows(current: int, history: int, spacing: int) -> list[int]:
 
 
 def draw_window(
-    frames: int, training: BaseTraining, history: int, future: int, index: tuple[int, ...], rng: torch.Generator
+    frames: int, training: BaseTrainingConfig, history: int, future: int, index: tuple[int, ...], rng: torch.Generator
 ) -> tuple[list[int], list[int]]:
     """History rows (H) and future rows (L) of a random window of an episode with `frames` frames."""
 

@@ -1,13 +1,13 @@
 """Chooses the mask source that `masks.source` names."""
 
-from persistworld.config import params
+from persistworld.config.params import Params
 from persistworld.data.episodes import EpisodeSource
 from persistworld.evaluation.masks import MaskSource
 from persistworld.evaluation.recorded_masks import SimulatorMasks
 from persistworld.evaluation.roboengine import RoboEngineMasks
 
 
-def open_mask_source(settings: params.Params, episodes: EpisodeSource, frames: int | None) -> MaskSource | None:
+def open_mask_source(settings: Params, episodes: EpisodeSource, frames: int | None) -> MaskSource | None:
     """The source that `masks.source` names (None for 'none'), for the first `frames` frames of an episode (None: all).
 
     Raises UserError when RoboEngine is asked for and is not installed.

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, BadEpisode, EpisodeSource, frame_stride
 from persistworld.evaluation.masks import ViewMasks
 
@@ -12,7 +12,7 @@ from persistworld.evaluation.masks import ViewMasks
 class SimulatorMasks:
     """The recorded labels, thinned to the world model's frame rate and resized to its frames (nearest neighbour)."""
 
-    def __init__(self, episodes: EpisodeSource, settings: params.Episodes, frames: int | None = None) -> None:
+    def __init__(self, episodes: EpisodeSource, settings: EpisodesConfig, frames: int | None = None) -> None:
         self._episodes, self._settings, self._frames = episodes, settings, frames
 
     def masks(self, index: int, view: str) -> ViewMasks:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
 from persistworld.data.episodes import EpisodeSource
 from persistworld.data.frames import resized_frames
 from persistworld.evaluation.masks import ObjectStatus, ViewMasks
@@ -35,7 +35,7 @@ class RoboEngineMasks:
     def __init__(
         self,
         episodes: EpisodeSource,
-        settings: params.Episodes,
+        settings: EpisodesConfig,
         batch: int,
         frames: int | None = None,
         cache: Path = CACHE,

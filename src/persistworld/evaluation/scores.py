@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.evaluation import MetricsConfig
 from persistworld.data.windows import CHUNK_STRIDE
 from persistworld.evaluation.frame_metrics import masked_mean, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
 from persistworld.evaluation.perceptual import PerceptualDistance
@@ -37,7 +37,7 @@ class Truth:
 class Scorer:
     """Scores one episode's rollouts at a time, where the perceptual network is; counts the empty masks that it meets."""
 
-    def __init__(self, perceptual: PerceptualDistance, settings: params.Metrics, views: tuple[str, ...]) -> None:
+    def __init__(self, perceptual: PerceptualDistance, settings: MetricsConfig, views: tuple[str, ...]) -> None:
         self.perceptual, self.settings, self.views = perceptual, settings, views
         self.empty_masks: Counter[str] = Counter()
 

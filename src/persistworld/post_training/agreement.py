@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.post_training import PostTrainingConfig
 from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
 from persistworld.post_training.objective import nft_loss
 from persistworld.post_training.rewards import RewardModel
@@ -40,7 +40,7 @@ def agreements(
     base: WorldModel,
     reward_model: RewardModel,
     data: Data,
-    settings: params.PostTraining,
+    settings: PostTrainingConfig,
     history_index: tuple[int, ...],
     seed: int,
     groups: int,
@@ -73,7 +73,7 @@ def agreements(
     return [agreement(name, torch.stack(gradients), others) for name, gradients in found.items() if gradients]
 
 
-def group_loss(base: WorldModel, kept: Kept, rows: Tensor, settings: params.PostTraining) -> Tensor:
+def group_loss(base: WorldModel, kept: Kept, rows: Tensor, settings: PostTrainingConfig) -> Tensor:
     """Eq. 2 of one group's `rows`, where theta and the reference are the base."""
     x0, sigma = kept.x0[rows], kept.sigma[rows]
     x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]

@@ -1,12 +1,12 @@
 """What post-training costs in U-Net evaluations, so that a control can be given the same."""
 
-from persistworld.config import params
+from persistworld.config.post_training import PostTrainingConfig
 from persistworld.post_training.groups import compared_share, longest_prefix
 
 BACKWARD = 2  # a backward pass costs about two forward passes
 
 
-def post_training_cost(settings: params.PostTraining) -> float:
+def post_training_cost(settings: PostTrainingConfig) -> float:
     """U-Net evaluations (forward passes of one chunk) that the whole post-training spends: prefix, branches, update."""
     longest = [longest_prefix(settings, step) for step in range(settings.steps)]
     mean_prefix = 0.0 if settings.streams else (settings.prefix[0] + sum(longest) / len(longest)) / 2  # streams go on from candidates
@@ -17,6 +17,6 @@ def post_training_cost(settings: params.PostTraining) -> float:
     return settings.steps * settings.groups * (sampled + updated)
 
 
-def control_steps(settings: params.PostTraining, batch: int) -> int:
+def control_steps(settings: PostTrainingConfig, batch: int) -> int:
     """Teacher-forced steps of `batch` windows for the same number of U-Net evaluations."""
     return max(1, round(post_training_cost(settings) / (batch * (1 + BACKWARD))))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.post_training import PostTrainingConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.data.windows import CHUNK_STRIDE
@@ -44,7 +44,7 @@ class Samples:
 
 
 def plan_groups(
-    episodes: Sequence[Entry], settings: params.PostTraining, future: int, seed: int, step: int, groups: int
+    episodes: Sequence[Entry], settings: PostTrainingConfig, future: int, seed: int, step: int, groups: int
 ) -> Plan:
     """Draw episode, first frame and prefix length P of every group."""
     rng = generator(seed, "groups", step)
@@ -71,7 +71,7 @@ def shuffled(episodes: Sequence[Entry], draws: Sequence[int], *key: int | str) -
     return [episodes[int(orders[draw // len(episodes)][draw % len(episodes)])] for draw in draws]
 
 
-def longest_prefix(settings: params.PostTraining, step: int) -> int:
+def longest_prefix(settings: PostTrainingConfig, step: int) -> int:
     """The longest prefix that `step` draws: under a curriculum it grows over the run."""
     shortest, longest = settings.prefix
     if settings.prefix_schedule == "random":
@@ -79,7 +79,7 @@ def longest_prefix(settings: params.PostTraining, step: int) -> int:
     return shortest + round((longest - shortest) * min(1.0, (step + 1) / settings.steps))
 
 
-def compared_share(settings: params.PostTraining) -> float:
+def compared_share(settings: PostTrainingConfig) -> float:
     """The part of a run's kept samples, on average, whose distance from the base is in the KL term: those of short enough prefixes."""
     if settings.kl_weight == 0:
         return 0.0
@@ -102,7 +102,7 @@ def group_starts(model: WorldModel, store: LatentStore, plan: Plan, branch: int)
 
 
 def roll_prefixes(
-    model: WorldModel, starts: Starts, plan: Plan, settings: params.PostTraining, index: tuple[int, ...], seed: int, step: int
+    model: WorldModel, starts: Starts, plan: Plan, settings: PostTrainingConfig, index: tuple[int, ...], seed: int, step: int
 ) -> Tensor:
     """S1: entries (G, max P + 1, C, Vh, w) of every group's own rollout of P chunks; entries past its P are not read."""
     entries = starts.first[:, None]
@@ -123,7 +123,7 @@ def branch_candidates(
     starts: Starts,
     entries: Tensor,
     plan: Plan,
-    settings: params.PostTraining,
+    settings: PostTrainingConfig,
     index: tuple[int, ...],
     seed: int,
     step: int,

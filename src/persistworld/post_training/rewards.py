@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.post_training import RewardConfig
 from persistworld.evaluation.frame_metrics import SsimTarget, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
 from persistworld.evaluation.perceptual import PerceptualDistance
 from persistworld.world_model.autoencoder import Autoencoder
@@ -45,7 +45,7 @@ class RewardModel:
         self,
         autoencoder: Autoencoder,
         perceptual: PerceptualDistance,
-        settings: params.Reward,
+        settings: RewardConfig,
         views: tuple[str, ...],
         ssim_window: int,
         precision: str,

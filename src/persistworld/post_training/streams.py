@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.post_training import PostTrainingConfig
 from persistworld.data.manifest import Entry
 from persistworld.post_training.groups import Plan, Samples, shuffled
 from persistworld.rollouts.engine import Starts
@@ -19,7 +19,7 @@ from persistworld.runtime.randomness import generator
 
 
 def plan_streams(
-    episodes: Sequence[Entry], settings: params.PostTraining, future: int, seed: int, step: int, groups: int
+    episodes: Sequence[Entry], settings: PostTrainingConfig, future: int, seed: int, step: int, groups: int
 ) -> Plan:
     """What each group's stream stands at: as `plan_groups`, and like it a function of the step alone.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.data import EpisodesConfig
 from persistworld.data.episodes import EpisodeSource
 from persistworld.data.frames import resized_frames
 from persistworld.data.latents import LatentStore
@@ -22,7 +22,7 @@ def decoded_images(store: LatentStore, decode: Callable[[Tensor], Tensor]) -> Ta
     return lambda episode, rows: decode(store.latents(episode, rows))
 
 
-def raw_images(source: EpisodeSource, settings: params.Episodes, cached_bytes: int = CACHED_BYTES) -> TargetImages:
+def raw_images(source: EpisodeSource, settings: EpisodesConfig, cached_bytes: int = CACHED_BYTES) -> TargetImages:
     """The dataset's own frames; of the episodes used last, those that fit into `cached_bytes` are kept."""
     kept: OrderedDict[int, Tensor] = OrderedDict()  # the one used last at the end
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.post_training import PostTrainingConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.post_training.groups import (
@@ -67,7 +67,7 @@ def train(
     base: WorldModel,
     reward_model: RewardModel,
     data: Data,
-    settings: params.PostTraining,
+    settings: PostTrainingConfig,
     history_index: tuple[int, ...],
     seed: int,
     run_folder: Path,
@@ -162,7 +162,7 @@ class Kept:
 
 
 def keep_candidates(
-    samples: Samples, rewards: list[Rewards], settings: params.PostTraining, seed: int, step: int
+    samples: Samples, rewards: list[Rewards], settings: PostTrainingConfig, seed: int, step: int
 ) -> Kept:
     """Eq. 6 and 7 in each group, N best and N worst; sigma and noise drawn per sample, or per group when shared."""
     count, branch, frames = samples.chunks.shape[1:4]
@@ -188,7 +188,7 @@ def update(
     samples: Samples,
     rewards: list[Rewards],
     prefixes: Sequence[int],
-    settings: params.PostTraining,
+    settings: PostTrainingConfig,
     seed: int,
     step: int,
 ) -> Losses:
@@ -224,7 +224,7 @@ def update(
     return Losses(**totals)
 
 
-def anchor(prefixes: Sequence[int], per_group: int, settings: params.PostTraining) -> tuple[Tensor, float]:
+def anchor(prefixes: Sequence[int], per_group: int, settings: PostTrainingConfig) -> tuple[Tensor, float]:
     """Which of a step's kept samples the base is asked about, too, bool (G * per_group,), and the weight of their mean distance from it.
 
     They are those with a prefix of at most `kl_prefix`; where there is none, or no KL term, the first alone, for the log.

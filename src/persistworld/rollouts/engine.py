@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.world_model import RolloutConfig, SamplerConfig
 from persistworld.data.windows import CHUNK_STRIDE, buffer_rows
 from persistworld.runtime.randomness import normal
 from persistworld.world_model.model import Condition, WorldModel
@@ -48,7 +48,7 @@ def chunk_condition(
 
 
 def sample_in_parts(
-    model: WorldModel, condition: Condition, noise: Tensor, sampler: params.Sampler, precision: str, size: int = 0
+    model: WorldModel, condition: Condition, noise: Tensor, sampler: SamplerConfig, precision: str, size: int = 0
 ) -> Tensor:
     """`model.sample` on the model's device, `size` chunks at a time (0: all at once), which bounds the memory of activations."""
     rows = [slice(i, i + (size or len(noise))) for i in range(0, len(noise), size or len(noise))]
@@ -60,7 +60,7 @@ def roll(
     starts: Starts,
     chunks: int,
     noise_for: NoiseFor,
-    sampler: params.Sampler,
+    sampler: SamplerConfig,
     index: tuple[int, ...],
     precision: str,
 ) -> Iterator[Tensor]:
@@ -75,7 +75,7 @@ def roll(
 
 
 def rollout(
-    model: WorldModel, starts: Starts, episodes: Sequence[int], seed: int, settings: params.Rollout
+    model: WorldModel, starts: Starts, episodes: Sequence[int], seed: int, settings: RolloutConfig
 ) -> Tensor:
     """All distinct frames (B, chunks * (L - 1) + 1, C, Vh, w) of one rollout per start.
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from persistworld.checkpoints.hub import KNOWN, PARTS, RECORDS, TOKENIZER, HubModel, fetch, fetch_model, fetched_model, known_model
 from persistworld.checkpoints.layout import CONFIG, MANIFEST, WEIGHTS
 from persistworld.config.checks import require
-from persistworld.config.params import BaseCheckpoint, Params, WorldModel
+from persistworld.config.data import BaseCheckpointConfig
+from persistworld.config.params import Params
 from persistworld.config.reading import build_section
+from persistworld.config.world_model import WorldModelConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, read_json, write_json
 from persistworld.runtime.workspace import BASE
@@ -55,12 +57,12 @@ def main(params: Params, args: argparse.Namespace) -> None:
     print(f"base checkpoint: {source.location} -> {BASE}")
 
 
-def _known(source: BaseCheckpoint) -> HubModel | None:
+def _known(source: BaseCheckpointConfig) -> HubModel | None:
     """Which of the published models `source` is, also when `persistworld fetch` made the folder that it names."""
     return fetched_model(Path(source.location)) if source.source == "file" else known_model(source.location)
 
 
-def _check_config(params: Params) -> WorldModel:
+def _check_config(params: Params) -> WorldModelConfig:
     """What the config.json that was fetched says of the world model. It is one's (diffusers and transformers write files of
     that name, too), and neither `world_model` nor `episodes.views` say otherwise.
 
@@ -78,14 +80,14 @@ def _check_config(params: Params) -> WorldModel:
     mend = f"the checkpoint {location} stacks them as {', '.join(trained)}: keep its order"
     require(not reordered, "episodes.views", ", ".join(views), mend)
     try:
-        given = build_section(WorldModel, config["world_model"], "world_model")
+        given = build_section(WorldModelConfig, config["world_model"], "world_model")
     except UserError as error:
         raise UserError(f"base_checkpoint.location = {location}: its {CONFIG} is damaged ({error}); fetch or make it again") from None
     _check_world_model(params.world_model, given, location)
     return given
 
 
-def _check_world_model(wanted: WorldModel, given: WorldModel, location: str) -> None:
+def _check_world_model(wanted: WorldModelConfig, given: WorldModelConfig, location: str) -> None:
     """The checkpoint's numbers hold everywhere but in `base_training`, so parameters that say otherwise would do so in vain.
 
     Of sizes only those that are not the defaults: most parameter files leave them to the checkpoint. `use_text: false` is
@@ -97,14 +99,14 @@ def _check_world_model(wanted: WorldModel, given: WorldModel, location: str) -> 
         require(value == theirs, f"world_model.{key}", value, mend.format(theirs))
     no_text = wanted.use_text and not given.use_text
     require(not no_text, "world_model.use_text", wanted.use_text, f"the checkpoint {location} takes no text: write false")
-    default = WorldModel()
+    default = WorldModelConfig()
     for section, keys in SIZES.items():
         for key in keys if section != "text_encoder" or wanted.use_text else ():
             value, usual, theirs = (getattr(getattr(model, section), key) for model in (wanted, default, given))
             require(value in (usual, theirs), f"world_model.{section}.{key}", value, mend.format(theirs))
 
 
-def _leave_out_text(given: WorldModel) -> None:
+def _leave_out_text(given: WorldModelConfig) -> None:
     """Write BASE as what was fetched without its text encoder: its action encoder then adds no text to the poses."""
     # Imported here for the reason below.
     from persistworld.checkpoints.folders import write_manifest

@@ -10,8 +10,9 @@ from persistworld.checkpoints.ctrl_world import flat_tensors
 from persistworld.checkpoints.diffusers import export_folders
 from persistworld.checkpoints.export import export_adapter, is_adapter, merged_tensors
 from persistworld.checkpoints.layout import CONFIG
-from persistworld.config.params import Params, WorldModel
+from persistworld.config.params import Params
 from persistworld.config.reading import build_section
+from persistworld.config.world_model import WorldModelConfig
 from persistworld.runtime.files import read_json
 from persistworld.runtime.tensor_files import write_pickle
 
@@ -28,6 +29,6 @@ def main(params: Params, args: argparse.Namespace) -> None:
         if args.format == "flat":
             write_pickle(tensors, output)
         else:
-            config = build_section(WorldModel, read_json(base / CONFIG)["world_model"], "world_model")
+            config = build_section(WorldModelConfig, read_json(base / CONFIG)["world_model"], "world_model")
             export_folders(tensors, config, base, output)
     print(f"exported {folder} as {args.format}: {output}")

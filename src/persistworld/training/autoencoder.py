@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from persistworld.config.params import Autoencoder as Sizes
-from persistworld.config.params import BaseTraining
+from persistworld.config.training import BaseTrainingConfig
+from persistworld.config.world_model import AutoencoderConfig as Sizes
 from persistworld.runtime.distributed import device
 from persistworld.runtime.progress import track
 from persistworld.runtime.randomness import generator, normal
@@ -19,7 +19,7 @@ from persistworld.world_model.views import images_to_float
 KL_WEIGHT = 1e-4  # per latent dimension: keeps the latents near unit scale without costing pixels
 
 
-def train_autoencoder(frames: Tensor, sizes: Sizes, training: BaseTraining, seed: int) -> Autoencoder:
+def train_autoencoder(frames: Tensor, sizes: Sizes, training: BaseTrainingConfig, seed: int) -> Autoencoder:
     """Fit an autoencoder to `frames` (N, H, W, 3) uint8 by pixel error and a KL penalty.
 
     The returned autoencoder's scaling factor makes the latents of its training frames unit variance, as SVD's does.

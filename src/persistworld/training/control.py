@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.post_training import PostTrainingConfig
+from persistworld.config.training import BaseTrainingConfig, ControlConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.runtime.distributed import average_gradients, mean_over_processes, processes
@@ -24,9 +25,9 @@ def train_control(
     base: WorldModel,
     store: LatentStore,
     episodes: Sequence[Entry],
-    settings: params.PostTraining,
-    training: params.BaseTraining,
-    control: params.Control,
+    settings: PostTrainingConfig,
+    training: BaseTrainingConfig,
+    control: ControlConfig,
     steps: int,
     history_index: tuple[int, ...],
     seed: int,

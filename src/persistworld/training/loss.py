@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from persistworld.config.params import BaseTraining
+from persistworld.config.training import BaseTrainingConfig
 from persistworld.world_model import edm
 from persistworld.world_model.model import Context, WorldModel
 
@@ -26,7 +26,7 @@ class Draws:
         return Draws(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
-def draw(history: Tensor, future: Tensor, training: BaseTraining, rng: torch.Generator) -> Draws:
+def draw(history: Tensor, future: Tensor, training: BaseTrainingConfig, rng: torch.Generator) -> Draws:
     """Fresh draws for latents history (B, H, C, Vh, w) and future (B, L, C, Vh, w)."""
     batch = len(future)
     return Draws(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from persistworld.config.params import Optimizer as Settings
+from persistworld.config.training import OptimizerConfig as Settings
 from persistworld.runtime.errors import UserError
 
 

@@ -12,7 +12,7 @@ import torch
 from peft import inject_adapter_in_model
 from torch import Tensor
 
-from persistworld.config import params
+from persistworld.config.post_training import AdapterConfig
 from persistworld.world_model.lora import ADAPTER, lora_config, merge_into, merged_weights, sum_into_weights
 from persistworld.world_model.model import WorldModel
 
@@ -21,7 +21,7 @@ class Policy:
     """Three weight sets of one frozen world model: `theta` (trained), `old` (its slow copy) and the base they started from."""
 
     def __init__(
-        self, base: WorldModel, lora: params.Lora, train_action_encoder: bool, seed: int, gradient_checkpointing: bool = False
+        self, base: WorldModel, lora: AdapterConfig, train_action_encoder: bool, seed: int, gradient_checkpointing: bool = False
     ) -> None:
         self.base = base
         self.scale = lora.alpha / lora.rank

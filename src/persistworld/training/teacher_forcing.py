@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from persistworld.config import params
 from persistworld.config import reading as configuration
+from persistworld.config.training import BaseTrainingConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.data.windows import Batch, draw_window, read_batch
@@ -31,7 +31,7 @@ def train_world_model(
     model: WorldModel,
     store: LatentStore,
     episodes: Sequence[Entry],
-    training: params.BaseTraining,
+    training: BaseTrainingConfig,
     history_index: tuple[int, ...],
     seed: int,
     run_folder: Path,
@@ -86,7 +86,7 @@ class Materials(Dataset):
     model: WorldModel
     store: LatentStore
     episodes: Sequence[Entry]
-    training: params.BaseTraining
+    training: BaseTrainingConfig
     history_index: tuple[int, ...]
     seed: int
     purpose: str  # what is trained: trainings with one seed draw differently
@@ -114,7 +114,7 @@ def draw_batch(
     model: WorldModel,
     store: LatentStore,
     episodes: Sequence[Entry],
-    training: params.BaseTraining,
+    training: BaseTrainingConfig,
     history_index: tuple[int, ...],
     rng: torch.Generator,
 ) -> tuple[Batch, list[str]]:
@@ -130,7 +130,7 @@ def accumulate_gradient(
     batch: Batch,
     sentences: list[str],
     draws: Draws,
-    training: params.BaseTraining,
+    training: BaseTrainingConfig,
     part: int,
     key: str = "base_training.batch",
 ) -> Tensor:
@@ -149,7 +149,7 @@ def accumulate_gradient(
 
 
 def training_loss(
-    rows: slice, model: WorldModel, batch: Batch, sentences: list[str], draws: Draws, training: params.BaseTraining
+    rows: slice, model: WorldModel, batch: Batch, sentences: list[str], draws: Draws, training: BaseTrainingConfig
 ) -> Tensor:
     """The mean loss of a batch's `rows`; instructions are encoded with gradient: the text encoder is trained along."""
     batch, draws = on_device(batch.take(rows), model.device), on_device(draws.take(rows), model.device)

@@ -12,8 +12,8 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKLTemporalDecoder
 from torch import Tensor, nn
 
-from persistworld.config import params
 from persistworld.config.reading import build_section
+from persistworld.config.world_model import AutoencoderConfig
 from persistworld.runtime.files import read_json, write_json
 from persistworld.runtime.tensor_files import load_weights, write_tensors
 from persistworld.world_model.views import images_to_uint8, split_views
@@ -27,7 +27,7 @@ class Autoencoder(nn.Module):
     Takes tensors from any device; what it makes is on its own.
     """
 
-    def __init__(self, sizes: params.Autoencoder) -> None:
+    def __init__(self, sizes: AutoencoderConfig) -> None:
         super().__init__()
         self.sizes = sizes
         self.vae = AutoencoderKLTemporalDecoder(
@@ -82,7 +82,7 @@ def save_autoencoder(autoencoder: Autoencoder, folder: Path, half: bool = False)
 def load_autoencoder(folder: str | Path) -> Autoencoder:
     """The autoencoder of a checkpoint folder, in float32 and evaluation mode. Raises UserError on missing or wrong keys."""
     folder = Path(folder)
-    sizes = build_section(params.Autoencoder, read_json(folder / CONFIG), CONFIG)
+    sizes = build_section(AutoencoderConfig, read_json(folder / CONFIG), CONFIG)
     with init_empty_weights(include_buffers=False):
         autoencoder = Autoencoder(sizes)
     load_weights(autoencoder, folder / WEIGHTS)

@@ -9,8 +9,8 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from persistworld.config import params
 from persistworld.config.checks import require
+from persistworld.config.post_training import AdapterConfig
 from persistworld.world_model.model import WorldModel
 
 ADAPTER = "default"  # peft's own name for a sole adapter, so that saved keys are the usual ones
@@ -46,14 +46,14 @@ def adapter_product(down: Tensor, up: Tensor, scale: float) -> Tensor:
     return scale * (up.float().flatten(1) @ down.float().flatten(1))
 
 
-def lora_config(unet: nn.Module, lora: params.Lora) -> LoraConfig:
+def lora_config(unet: nn.Module, lora: AdapterConfig) -> LoraConfig:
     """peft's configuration for the modules that `lora.targets` and `.exclude` name."""
     return LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, init_lora_weights=True, target_modules=target_modules(unet, lora)
     )
 
 
-def target_modules(unet: nn.Module, lora: params.Lora) -> list[str]:
+def target_modules(unet: nn.Module, lora: AdapterConfig) -> list[str]:
     """Names of the U-Net's modules that get an adapter. Raises UserError where `lora.exclude` names none of them, or all."""
     kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
     if lora.targets == "linear_and_convolution":

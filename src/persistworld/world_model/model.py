@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from persistworld.config import params
+from persistworld.config.world_model import SamplerConfig, WorldModelConfig
 from persistworld.world_model import edm
 from persistworld.world_model.action_encoder import ActionEncoder
 from persistworld.world_model.poses import PoseStatistics
@@ -56,7 +56,7 @@ class WorldModel(nn.Module):
 
     def __init__(
         self,
-        config: params.WorldModel,
+        config: WorldModelConfig,
         views: Sequence[str],
         statistics: PoseStatistics,
         text_encoder: InstructionEncoder | None,
@@ -102,7 +102,7 @@ class WorldModel(nn.Module):
         return edm.predict_x0(output[:, context.history.shape[1] :].float(), x_sigma, s)
 
     @torch.no_grad()
-    def sample(self, condition: Condition, noise: Tensor, sampler: params.Sampler, precision: str = "float32") -> Tensor:
+    def sample(self, condition: Condition, noise: Tensor, sampler: SamplerConfig, precision: str = "float32") -> Tensor:
         """Future latents (B, L, C, Vh, w) from unit-variance `noise` of that shape."""
         batch, frames = noise.shape[:2]
         scale = guidance_scale(sampler, frames).to(noise.device)
@@ -129,7 +129,7 @@ class WorldModel(nn.Module):
         current: Tensor,
         poses: np.ndarray,
         instructions: Sequence[str] | None = None,
-        sampler: params.Sampler | None = None,
+        sampler: SamplerConfig | None = None,
         noise: Tensor | None = None,
         precision: str = "float32",
     ) -> Tensor:
@@ -146,7 +146,7 @@ class WorldModel(nn.Module):
         if noise is None:
             noise = torch.randn(batch, self.config.future, *current.shape[1:], device=current.device)
         condition = Condition(history, current, torch.from_numpy(normalised).to(current.device), text)
-        return self.sample(condition, noise, sampler or params.Sampler(), precision)
+        return self.sample(condition, noise, sampler or SamplerConfig(), precision)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:

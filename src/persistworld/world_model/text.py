@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, PreTrainedTokenizerFast
 
-from persistworld.config.params import TextEncoder
+from persistworld.config.world_model import TextEncoderConfig
 from persistworld.runtime.errors import UserError
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -17,7 +17,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 class InstructionEncoder(nn.Module):
     """Sentences to CLIP's projected embeddings (B, projection)."""
 
-    def __init__(self, sizes: TextEncoder, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, sizes: TextEncoderConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.length = sizes.length
@@ -46,7 +46,7 @@ class InstructionEncoder(nn.Module):
         return self.clip(input_ids=batch["input_ids"].to(device)).text_embeds
 
 
-def train_tokenizer(sentences: Sequence[str], sizes: TextEncoder) -> PreTrainedTokenizerFast:
+def train_tokenizer(sentences: Sequence[str], sizes: TextEncoderConfig) -> PreTrainedTokenizerFast:
     """CLIP's byte-pair encoding (lower case, words end in </w>) learned on `sentences`."""
     # The trainer numbers final letters in an order that changes from process to process, unless they are given to it.
     final = sorted({letter.lower() + "</w>" for sentence in sentences for letter in sentence if not letter.isspace()})

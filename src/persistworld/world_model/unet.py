@@ -8,7 +8,7 @@ from diffusers.models.resnet import AlphaBlender
 from torch import Tensor, nn
 from torch.nn import functional
 
-from persistworld.config.params import UNet
+from persistworld.config.world_model import UNetConfig
 
 
 class FrameConditionedUNet(UNetSpatioTemporalConditionModel):
@@ -100,7 +100,7 @@ class GatedFeatures(GEGLU):
         return gate * features if torch.is_grad_enabled() else gate.mul_(features)
 
 
-def build_unet(sizes: UNet, latent_channels: int, frames: int) -> FrameConditionedUNet:
+def build_unet(sizes: UNetConfig, latent_channels: int, frames: int) -> FrameConditionedUNet:
     """A U-Net of `sizes` with random weights: input 2 * latent_channels (noised latent, current frame), output latent_channels."""
     levels = len(sizes.channels)
     unet = FrameConditionedUNet(

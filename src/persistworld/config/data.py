@@ -1,0 +1,93 @@
+"""Where episodes, the base checkpoint, latents and masks come from."""
+
+import re
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from persistworld.config.checks import at_least, distinct, positive, require, within_unit
+from persistworld.runtime.workspace import EPISODES
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+View = str
+Colour = Literal["red", "green", "blue", "yellow", "magenta", "orange"]  # the simulator's, simulator/tasks.py
+
+
+@dataclass(frozen=True)
+class EpisodesConfig:
+    """Where episodes come from and how they are split."""
+
+    source: Literal["simulate", "folder"] = "folder"  # simulate: the PyBullet tabletop; folder: LeRobot or Ctrl-World layout at `path`
+    path: str = "../droid_1.0.1"  # simulate: data/episodes; folder: anywhere else, for the stage `episodes` replaces data/episodes
+    count: int = 95_600  # indices 0 .. count-1 are considered
+    splits: tuple[str, ...] = ("train", "validation")  # which splits are made or read at all
+    modulus: int = 100  # DROID: index % 100 == 99 is validation
+    validation: tuple[int, ...] = (99,)
+    tuning: tuple[int, ...] = ()
+    frames: int = 61  # simulated frames per episode
+    height: int = 192  # pixels per view that the world model sees
+    width: int = 320
+    fps: float = 5.0  # after frame skip
+    colours: tuple[Colour, ...] = typing.get_args(Colour)  # simulate: of the manipulated object
+    views: tuple[View, ...] = ("exterior_1", "exterior_2", "wrist")
+    bad_share: float = 0.05  # a larger share of unusable episodes fails the stage
+
+    def check(self) -> None:
+        own = Path(self.path).resolve() == EPISODES.resolve()
+        require(self.source == "simulate" or not own, "episodes.path", self.path, "the workflow replaces it: keep your data set elsewhere")
+        at_least(1, self, "episodes", "count", "modulus", "frames", "height", "width")
+        require(1 <= len(self.views) <= 4, "episodes.views", self.views, "name one to four views")
+        distinct(self, "episodes", "views", "splits")
+        within_unit(self, "episodes", "bad_share")
+        require(len(self.colours) >= 1, "episodes.colours", self.colours, "name at least one")
+        positive(self, "episodes", "fps")
+        require(len(self.splits) >= 1, "episodes.splits", self.splits, "choose from train, tuning, validation")
+        for name in ("validation", "tuning"):
+            residues = getattr(self, name)
+            require(all(0 <= r < self.modulus for r in residues), f"episodes.{name}", residues, f"residues lie in 0..{self.modulus - 1}")
+        require(not set(self.validation) & set(self.tuning), "episodes.tuning", self.tuning, "shares a residue with episodes.validation")
+        for split in self.splits:
+            require(split in ("train", "tuning", "validation"), "episodes.splits", split, "choose from train, tuning, validation")
+
+
+@dataclass(frozen=True)
+class BaseCheckpointConfig:
+    """The pre-trained world model: where it is fetched from."""
+
+    source: Literal["file", "https", "hf"] = "hf"
+    location: str = "yjguo/Ctrl-World"  # a folder, a URL ending in .tar, or a hub repository
+    revision: str | None = None  # hf: a commit hash; branches move, so they are refused
+    sha256: dict[str, str] = field(default_factory=dict)  # file name -> digest; recorded at first download, enforced after
+
+    def check(self) -> None:
+        if self.source == "hf":
+            mend = "pin a commit hash for source hf, 40 hex digits: `hf models info` of the repository prints the newest as sha"
+            require(self.revision is not None, "base_checkpoint.revision", self.revision, mend)
+            moves = not COMMIT.fullmatch(self.revision or "")
+            require(not moves, "base_checkpoint.revision", self.revision, f"branches and tags move: {mend}")
+        for name, digest in self.sha256.items():
+            require(bool(SHA256.fullmatch(digest)), f"base_checkpoint.sha256.{name}", digest, "a digest has 64 hex digits")
+
+
+@dataclass(frozen=True)
+class LatentsConfig:
+    """The autoencoder encodes every view of every frame once."""
+
+    source: Literal["encode", "recorded"] = "encode"  # recorded: those that lie with the episodes (Ctrl-World's processed layout)
+    posterior: Literal["mean", "sample"] = "sample"
+    batch: int = 64  # images per encoder call
+    shards: int = 8  # files, and jobs that can run side by side
+
+    def check(self) -> None:
+        at_least(1, self, "latents", "batch", "shards")
+
+
+@dataclass(frozen=True)
+class MasksConfig:
+    source: Literal["simulator", "roboengine", "none"] = "roboengine"
+    batch: int = 16
+
+    def check(self) -> None:
+        at_least(1, self, "masks", "batch")

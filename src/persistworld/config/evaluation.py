@@ -1,0 +1,64 @@
+"""Scores, evaluation episodes, tables and figures."""
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from persistworld.config.checks import at_least, distinct, require
+
+TABLETOP = "tabletop"
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """How frames are scored (paper, section 4)."""
+
+    lpips: Literal["alex", "vgg", "squeeze", "tabletop"] = "alex"  # tabletop: the small network shipped with the tabletop base checkpoint
+    ssim_window: int = 7  # uniform window, data range 255
+    masked_lpips: Literal["multiplied", "spatial"] = "multiplied"
+
+    def check(self) -> None:
+        require(self.ssim_window % 2 == 1 and self.ssim_window >= 3, "metrics.ssim_window", self.ssim_window, "must be odd and at least 3")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    split: Literal["validation", "tuning"] = "validation"
+    episodes: int = 0  # 0: all of the split
+    seeds: tuple[int, ...] = (0,)
+    models: tuple[str, ...] = ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder")
+    protocol: Literal["decoded", "raw"] = "decoded"  # the headline; both are always scored
+
+    def check(self) -> None:
+        require(self.episodes >= 0, "evaluation.episodes", self.episodes, "must be at least 1, or 0 for all of the split")
+        require(len(self.seeds) >= 1, "evaluation.seeds", self.seeds, "give at least one seed")
+        require(len(self.models) >= 1, "evaluation.models", self.models, "name at least one")
+        distinct(self, "evaluation", "seeds", "models")
+        narrow = all(-1 << 15 <= seed < 1 << 15 for seed in self.seeds)
+        require(narrow, "evaluation.seeds", self.seeds, "the score table keeps 16 bits of a seed: choose from -32768 to 32767")
+
+    def require_models(self, names: tuple[str, ...], purpose: str) -> None:
+        """Raise UserError unless all of `names` are among the models; tables do without any of them, `purpose` does not."""
+        lacking = [name for name in names if name not in self.models]
+        mend = f"{purpose} compare {' with '.join(names)}: add {', '.join(lacking)}, or ask for the tables alone"
+        require(not lacking, "evaluation.models", ", ".join(self.models), mend)
+
+
+@dataclass(frozen=True)
+class PaperConfig:
+    """Tables, figures and the report."""
+
+    bootstrap: int = 2_000
+    confidence: float = 0.95
+    strip_frames: int = 8  # columns of Figure 3
+    report_episodes: int = 4  # playable rollouts in the report
+    scale: str = "tabletop"  # written on every table and figure; with any other text than `tabletop` the workflow's jobs ask for a GPU
+
+    def check(self) -> None:
+        at_least(1, self, "paper", "bootstrap", "strip_frames")
+        at_least(0, self, "paper", "report_episodes")
+        # Any text may stand here, but this one says that jobs need no GPU (workflow/rules/common.smk): a slip would ask for some.
+        plain = self.scale.strip().lower()
+        slip = self.scale != TABLETOP and (plain.startswith(TABLETOP) or difflib.get_close_matches(plain, [TABLETOP], cutoff=0.8))
+        require(not slip, "paper.scale", self.scale, f"did you mean '{TABLETOP}'? That very text makes jobs ask for no GPU")
+        require(0 < self.confidence < 1, "paper.confidence", self.confidence, "must lie between 0 and 1, e.g. 0.95")
