@@ -1,4 +1,4 @@
-"""Seconds and memory of one chunk at several batch sizes, beside the FLOPs that it takes; with `rollout.torch_compile`, compiled."""
+"""Seconds and memory of one chunk at several batch sizes, beside its FLOPs; compiled with `compute.rollout.torch_compile`."""
 
 import copy
 
@@ -13,14 +13,14 @@ from persistworld.rollouts.compilation import compile_unet
 def rows(materials: Materials) -> list[Row]:
     """A chunk alone (what a planner waits for), in a rollout's batch, and in the batch that post-training samples at once."""
     params, model = materials.params, materials.model
-    settings, training = params.rollout, params.post_training
-    if settings.torch_compile:  # a copy, for the other benchmarks take the plain model
+    settings, training, compute = params.rollout, params.post_training, params.compute
+    if compute.rollout.torch_compile:  # a copy, for the other benchmarks take the plain model
         model = copy.deepcopy(model)
         compile_unet(model, settings.precision)
-    how = f"{settings.precision}, {'torch_compile' if settings.torch_compile else 'not compiled'}, {materials.weights} weights"
+    how = f"{settings.precision}, {'torch_compile' if compute.rollout.torch_compile else 'not compiled'}, {materials.weights} weights"
     flops = chunk_flops(params)
     parts = [Row("a chunk", flops / TERA, "TFLOP", f"{settings.sampler.steps} steps; {flops / H200:.3g} s at an H200's 989 TFLOP/s")]
-    sizes = {1, settings.batch, training.sample_batch or min(32, training.groups * training.candidates)}
+    sizes = {1, compute.rollout.batch, compute.post_training.sample_batch or min(32, training.groups * training.candidates)}
     for batch in sorted(sizes):
         condition, noise = materials.condition(batch), materials.latents(batch, model.config.future)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from benchmarks.footprint import flops, peak_bytes
 from benchmarks.materials import random_model
 from benchmarks.table import Row
+from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.params import Params
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.post_training.groups import compared_share
@@ -50,7 +51,7 @@ class _Models:
 def rows(params: Params) -> list[Row]:
     """FLOPs of a forward, a chunk, a view's decoding and encoding, a post-training step; memory of both phases."""
     models = _models(params)
-    return [*_flops(models, params), *_memory(models, params.post_training)]
+    return [*_flops(models, params), *_memory(models, params.post_training, params.compute.post_training)]
 
 
 @torch.no_grad()
@@ -88,7 +89,7 @@ def _flops(models: _Models, params: Params) -> list[Row]:
     prefixes = 0 if settings.streams else settings.groups * sum(settings.prefix) / 2
     sampled = (prefixes + candidates) * settings.sampler.steps * forward
     # theta forward and backward (2, and forward again when checkpointing), old where it is not theta, and base with a KL term
-    updated = kept * (4 - settings.old_is_theta + settings.gradient_checkpointing + compared_share(settings)) * forward
+    updated = kept * (4 - settings.old_is_theta + params.compute.post_training.gradient_checkpointing + compared_share(settings)) * forward
     scored = candidates * len(size.views) * decode  # every view of every candidate
     step = sampled + updated + scored
     per_step, days = f"{settings.groups} groups of {settings.candidates}", settings.steps * step / H200 / 8 / 86400
@@ -143,7 +144,7 @@ def _with_hooks(models: _Models, suffix: str, hook, result) -> float:
     return result()
 
 
-def _memory(models: _Models, settings: PostTrainingConfig) -> list[Row]:
+def _memory(models: _Models, settings: PostTrainingConfig, compute: PostTrainingCompute) -> list[Row]:
     """Bytes that sampling and updating take on one device; the larger sum is the peak."""
     model = models.model
     weights, text = _count(model), 0 if model.text_encoder is None else _count(model.text_encoder)
@@ -153,7 +154,7 @@ def _memory(models: _Models, settings: PostTrainingConfig) -> list[Row]:
         view = _empty(128, channels, rows // len(model.views), width)
         decoding = peak_bytes(lambda: models.autoencoder.decode(view))
     model.requires_grad_(False)
-    policy = Policy(model, settings.lora, settings.train_action_encoder, 0, settings.gradient_checkpointing)
+    policy = Policy(model, settings.lora, settings.train_action_encoder, 0, compute)
     size = sum(p.numel() for p in policy.theta.values())
     momentum = sum(p.numel() * (1 if p.ndim >= 2 and settings.optimizer.name == "muon" else 2) for p in policy.theta.values())
     # base, theta and the plain copy that adapters are merged into share what no adapter touches
@@ -169,10 +170,10 @@ def _memory(models: _Models, settings: PostTrainingConfig) -> list[Row]:
     fixed = copies + states + 4 * decoder
     # Under autocast a layer's weights are cast anew each time; for the backward pass the casts are kept, a block's when checkpointing.
     whole = settings.precision == "float32"  # nothing is cast
-    cast = 0 if whole or settings.gradient_checkpointing else 2 * weights
-    at_once, batch = settings.sample_batch or settings.groups * settings.candidates, settings.train_batch
+    cast = 0 if whole or compute.gradient_checkpointing else 2 * weights
+    at_once, batch = compute.sample_batch or settings.groups * settings.candidates, compute.train_batch
     trained_part = f"LoRA rank {settings.lora.rank} on {settings.lora.targets}, and the action encoder"
-    how = "with gradient checkpointing" if settings.gradient_checkpointing else "without gradient checkpointing"
+    how = "with gradient checkpointing" if compute.gradient_checkpointing else "without gradient checkpointing"
     return [
         Row("world model", weights / 1e6, "M parameters", f"{text / 1e6:.3g} of them the text encoder"),
         Row("autoencoder", decoder / 1e6, "M parameters", ""),

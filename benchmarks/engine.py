@@ -20,7 +20,7 @@ from persistworld.world_model.model import FPS, MOTION_BUCKET, Condition, WorldM
 def rows(materials: Materials) -> list[Row]:
     """Chunks per second of both, the ratio, and by how much their outputs differ."""
     model, settings = materials.model, materials.params.rollout
-    batch = settings.batch
+    batch = materials.params.compute.rollout.batch
     condition, noise = materials.condition(batch), materials.latents(batch, model.config.future)
     stock = copy.deepcopy(model)
     stock.unet.set_attn_processor(AttnProcessor2_0())

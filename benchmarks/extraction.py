@@ -100,15 +100,15 @@ def _episode(settings: EpisodesConfig) -> tuple[EpisodeSource, int, str] | None:
 
 
 def _own(settings: Params, source: EpisodeSource, index: int, what: str, autoencoder: Autoencoder) -> list[Row]:
-    episodes, latents = settings.episodes, settings.latents
-    reading = _read(episodes, source, index, latents.batch)
+    episodes, batch = settings.episodes, settings.compute.encode_batch
+    reading = _read(episodes, source, index, batch)
     encode = _encode(autoencoder, reading.first)
-    parts = [*reading.rows("", what), Row("encode", encode, "images/s", f"float32, batch {latents.batch}; random weights")]
+    parts = [*reading.rows("", what), Row("encode", encode, "images/s", f"float32, batch {batch}; random weights")]
     images, serial = reading.kept * len(episodes.views), 1 / (1 / reading.rate + 1 / encode)
     note = f"bound: {_bound(reading, encode)}, {min(reading.rate, encode):.3g}; one part after another: {serial:.3g}"
     if images / serial > PATIENCE:
         return [*parts, Row("pipeline", min(reading.rate, encode), "images/s", f"computed: too slow here to time; {note}")]
-    time = seconds(lambda: encode_episode(source, index, episodes, latents, autoencoder, settings.seed))
+    time = seconds(lambda: encode_episode(source, index, episodes, settings.latents, batch, autoencoder, settings.seed))
     return [*parts, Row("pipeline", images / time, "images/s", note)]
 
 

@@ -36,7 +36,8 @@ def rows(materials: Materials) -> list[Row]:
         memory = []
 
         def run() -> None:
-            train(materials.model, reward_model, data, settings, index, params.seed, folder / "run", "benchmark")
+            compute = params.compute.post_training
+            train(materials.model, reward_model, data, settings, index, params.seed, folder / "run", "benchmark", compute)
 
         if materials.device.type == "cuda":
             memory = [Row("peak memory", peak_gib(run), "GiB", "of all phases")]
@@ -48,7 +49,7 @@ def rows(materials: Materials) -> list[Row]:
     note = {
         "seconds_prefix": f"mean P {mean(row['prefix_mean'] for row in log):.1f}",
         "seconds_branch": f"{settings.groups} x {settings.candidates} candidates of {settings.branch}",
-        "seconds_update": f"{settings.groups * settings.kept} samples, {settings.train_batch} a pass",
+        "seconds_update": f"{settings.groups * settings.kept} samples, {params.compute.post_training.train_batch} a pass",
     }
     parts = [Row(name.removeprefix("seconds_"), mean(row[name] for row in log), "s", note.get(name, "")) for name in phases]
     note = f"{settings.groups} of {params.post_training.groups} groups; {settings.precision}, {materials.weights} weights"

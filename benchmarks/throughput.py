@@ -38,7 +38,7 @@ def _simulation(materials: Materials) -> Row:
 
 def _sampling(materials: Materials) -> list[Row]:
     settings, model = materials.params.rollout, materials.model
-    batch, future = settings.batch, model.config.future
+    batch, future = materials.params.compute.rollout.batch, model.config.future
     condition, noise = materials.condition(batch), materials.latents(batch, future)
     time = seconds(lambda: model.sample(condition, noise, settings.sampler, settings.precision))
     note = f"batch {batch}, {settings.sampler.steps} steps, {settings.precision}, {materials.weights} weights"

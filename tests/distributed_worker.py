@@ -12,6 +12,7 @@ from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES, VIEWS,
 from made_up import stages
 from test_post_training import DyingStore, Killed
 
+from persistworld.config.compute import BaseTrainingCompute, PostTrainingCompute
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig
 from persistworld.config.training import BaseTrainingConfig, ControlConfig, OptimizerConfig
 from persistworld.data.latents import LatentStore
@@ -47,7 +48,6 @@ TRAINING = BaseTrainingConfig(
     weight_ema=0.5,
     precision="float32",
     frame_skips=(1,),
-    save_every=1,
 )
 # Three groups on two processes: one gets two of them.
 POST_TRAINING = PostTrainingConfig(
@@ -62,10 +62,9 @@ POST_TRAINING = PostTrainingConfig(
     lora=AdapterConfig(rank=2, alpha=2.0),
     optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3),
     precision="float32",
-    train_batch=2,
-    save_every=1,
 )
 
+COMPUTE = PostTrainingCompute(train_batch=2, save_every=1)
 
 RUNS = {"post_training": POST_TRAINING, "streams": dataclasses.replace(POST_TRAINING, streams=True, kl_prefix=0)}
 CONTROLLED = dataclasses.replace(POST_TRAINING, steps=1)  # four steps, of four windows each
@@ -82,20 +81,22 @@ def post_train(store: LatentStore, run_folder: Path, settings: PostTrainingConfi
     perceptual = PerceptualDistance(SegmentationBackbone((4, 4, 8, 8)))
     reward_model = RewardModel(autoencoder, perceptual, settings.reward, VIEWS, 7, "float32")
     data = Data(store, EPISODES, decoded_images(store, reward_model.decode))
-    return flat(train(make_model(3), reward_model, data, settings, HISTORY_INDEX, 0, run_folder, "digest"))
+    return flat(train(make_model(3), reward_model, data, settings, HISTORY_INDEX, 0, run_folder, "digest", COMPUTE))
 
 
 def train_base(store: LatentStore, run_folder: Path) -> torch.Tensor:
     """The trained weights, flat."""
     start = make_model(3).requires_grad_(True)
-    return flat(train_world_model(start, store, EPISODES, TRAINING, HISTORY_INDEX, 0, run_folder).state_dict())
+    compute = BaseTrainingCompute(save_every=1)
+    return flat(train_world_model(start, store, EPISODES, TRAINING, HISTORY_INDEX, 0, run_folder, compute).state_dict())
 
 
 def train_controlled(store: LatentStore, run_folder: Path) -> torch.Tensor:
     """The trained weights, flat; the log is in `run_folder`."""
     model = make_model(3)
     steps = control_steps(CONTROLLED, CONTROL.batch)
-    return flat(train_control(model, store, EPISODES, CONTROLLED, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, run_folder, "digest"))
+    settings = (CONTROLLED, TRAINING, CONTROL)
+    return flat(train_control(model, store, EPISODES, *settings, steps, HISTORY_INDEX, 0, run_folder, "digest", COMPUTE))
 
 
 TEACHER_FORCED = {"base": train_base, "control": train_controlled}

@@ -30,8 +30,9 @@ SPLITS = {"train": (0, 1, 2), "val": (99, 199)}
 SMALL = {
     "episodes": {"path": "../made_up", "height": HEIGHT, "width": WIDTH},
     "base_checkpoint": {"source": "file", "location": "../base"},
-    "latents": {"shards": 2, "posterior": "mean", "batch": 4},
-    "rollout": {"chunks": 2, "batch": 2, "history_index": list(HISTORY_INDEX), "precision": "float32"},
+    "latents": {"shards": 2, "posterior": "mean"},
+    "compute": {"gpus": 0, "encode_batch": 4, "rollout": {"batch": 2}},
+    "rollout": {"chunks": 2, "history_index": list(HISTORY_INDEX), "precision": "float32"},
     "post_training": {
         "steps": 1, "groups": 2, "candidates": 2, "keep": 1, "prefix": [0, 1], "lora": {"rank": 2, "alpha": 2.0}, "precision": "float32",
     },
@@ -92,9 +93,9 @@ def stages(*commands: str) -> None:
         assert main([*command.split(), "--threads", "1"]) == 0, command
 
 
-def encode_shard(source, indices, settings, latents, autoencoder, seed: int, path: Path) -> None:
+def encode_shard(source, indices, settings, latents, batch, autoencoder, seed: int, path: Path) -> None:
     """A whole shard in one go, as the stages make it of its episodes."""
     parts = path.parent / f"{path.stem}.parts"
-    bad = encode_episodes(source, indices, settings, latents, autoencoder, seed, parts, path.stem)
+    bad = encode_episodes(source, indices, settings, latents, batch, autoencoder, seed, parts, path.stem)
     join_shard(indices, bad, parts, path)
     shutil.rmtree(parts, ignore_errors=True)

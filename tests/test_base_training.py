@@ -9,6 +9,7 @@ import torch
 from conftest import HISTORY_INDEX, SIZES, make_model
 
 from persistworld.checkpoints.folders import save_world_model
+from persistworld.config.compute import BaseTrainingCompute
 from persistworld.config.data import EpisodesConfig
 from persistworld.config.params import Params
 from persistworld.config.training import BaseTrainingConfig, OptimizerConfig
@@ -31,7 +32,6 @@ TRAINING = BaseTrainingConfig(
     weight_ema=0.9,
     precision="float32",
     frame_skips=(1, 2),
-    save_every=1,
 )
 
 
@@ -125,9 +125,10 @@ def test_batches_are_windows_of_one_episode_each(base, store, entries):
             assert (whole == frame).flatten(1).all(dim=1).any()
 
 
-def train(store, entries, folder, training=TRAINING, seed=0):
+def train(store, entries, folder, training=TRAINING, seed=0, **compute):
     model = make_model(3).requires_grad_(True)
-    return train_world_model(model, store, entries, training, HISTORY_INDEX, seed, folder)
+    compute = BaseTrainingCompute(**{"save_every": 1} | compute)
+    return train_world_model(model, store, entries, training, HISTORY_INDEX, seed, folder, compute)
 
 
 def test_a_killed_run_ends_with_the_same_bytes(store, entries, latent_folder, tmp_path):
@@ -192,8 +193,8 @@ def test_training_in_parts_takes_the_same_steps(store, entries, tmp_path):
     training = dataclasses.replace(TRAINING, optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3))
     model, sizes = make_model(3).requires_grad_(True), []
     model.action_encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    parts = dataclasses.replace(training, train_batch=1, gradient_checkpointing=True)
-    found = train_world_model(model, store, entries, parts, HISTORY_INDEX, 0, tmp_path / "parts")
+    compute = BaseTrainingCompute(train_batch=1, gradient_checkpointing=True)
+    found = train_world_model(model, store, entries, training, HISTORY_INDEX, 0, tmp_path / "parts", compute)
     assert sizes == 3 * [1, 1] and model.unet.is_gradient_checkpointing
     whole = train(store, entries, tmp_path / "whole", training)
     start, found, whole = (torch.cat([p.flatten() for p in m.parameters()]) for m in (make_model(3), found, whole))
@@ -211,7 +212,7 @@ def test_the_text_encoder_is_trained_along(base, store, entries):
 
 def test_training_lowers_the_loss(store, entries, tmp_path):
     """On fixed windows and draws, after 12 steps on all of them."""
-    training = dataclasses.replace(TRAINING, steps=12, batch=4, weight_ema=0.0, save_every=100, warmup=0)
+    training = dataclasses.replace(TRAINING, steps=12, batch=4, weight_ema=0.0, warmup=0)
     start = make_model(3)
     batch, sentences = draw_batch(start, store, entries, training, HISTORY_INDEX, generator(9))
     end = train(store, entries, tmp_path, training)
@@ -293,16 +294,16 @@ def test_there_is_no_autoencoder_from_nothing(tmp_path):
 
 def test_without_a_compiler_it_is_one_line(store, entries, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match=r"^base_training\.torch_compile = default: found no no-such-compiler; [^\n]*$"):
-        train(store, entries, tmp_path, dataclasses.replace(TRAINING, torch_compile="default"))
+    with pytest.raises(UserError, match=r"^compute\.base_training\.torch_compile = default: found no no-such-compiler; [^\n]*$"):
+        train(store, entries, tmp_path, torch_compile="default")
 
 
 def test_readers_change_nothing(store, entries, tmp_path):
     """Windows and draws made ahead by two processes are those that the trainer makes itself, to the bit; compiled or not."""
     alone = train(store, entries, tmp_path / "alone", TRAINING)
-    helped = train(store, entries, tmp_path / "helped", dataclasses.replace(TRAINING, readers=2))
+    helped = train(store, entries, tmp_path / "helped", readers=2)
     with torch.compiler.set_stance("force_eager"):  # the compiled U-Net itself: tests/test_compilation.py
-        compiled = train(store, entries, tmp_path / "compiled", dataclasses.replace(TRAINING, torch_compile="default"))
+        compiled = train(store, entries, tmp_path / "compiled", torch_compile="default")
     for name, expected in alone.state_dict().items():
         assert torch.equal(helped.state_dict()[name], expected) and torch.equal(compiled.state_dict()[name], expected), name
 
@@ -312,4 +313,4 @@ def test_an_episode_without_latents_is_one_line(store, entries, tmp_path, reader
     """A reader's error is the trainer's own, without the traceback that it travels with."""
     missing = [dataclasses.replace(entries[0], index=999)]
     with pytest.raises(UserError, match=r"^[^\n]*: no shard holds episode 999, [^\n]*$"):
-        train(store, missing, tmp_path, dataclasses.replace(TRAINING, readers=readers))
+        train(store, missing, tmp_path, readers=readers)

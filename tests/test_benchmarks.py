@@ -14,6 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import batching, chunk, clip, cost, extraction, phases, throughput
 from benchmarks.materials import Materials, load_materials
 from benchmarks.table import Row, markdown
+from persistworld.config.compute import RolloutCompute
 from persistworld.config.params import Params, load_params
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +34,9 @@ def small() -> Params:
     base = dataclasses.replace(TABLETOP.base_checkpoint, location="nowhere")
     episodes = dataclasses.replace(TABLETOP.episodes, height=16, width=16, path="nowhere")
     training = dataclasses.replace(TABLETOP.post_training, groups=2, prefix=(0, 1))
-    rollout = dataclasses.replace(TABLETOP.rollout, batch=2)
+    compute = dataclasses.replace(TABLETOP.compute, rollout=RolloutCompute(batch=2))
     return dataclasses.replace(
-        TABLETOP, base_checkpoint=base, episodes=episodes, post_training=training, rollout=rollout, world_model=SIZES
+        TABLETOP, base_checkpoint=base, episodes=episodes, post_training=training, compute=compute, world_model=SIZES
     )
 
 
@@ -49,7 +50,7 @@ def materials(small) -> Materials:
 def test_our_engine_and_a_plain_loop_sample_the_same_chunk(tmp_path, monkeypatch, capsys):
     """As one calls it, on the shipped base: float32, three steps, text and all three views."""
     raw = yaml.safe_load((ROOT / "presets/tabletop.yaml").read_text())
-    raw["rollout"]["batch"] = 1
+    raw["compute"]["rollout"]["batch"] = 1
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
     monkeypatch.chdir(ROOT)  # where the base lies
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -29,7 +29,7 @@ MEASURE = """
 import os
 import sys
 from pathlib import Path
-from persistworld.config import params
+from persistworld.config.world_model import WorldModelConfig
 from persistworld.config.reading import build_section
 from persistworld.world_model.poses import PoseStatistics
 from persistworld.runtime.files import read_json

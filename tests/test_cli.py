@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from persistworld.checkpoints.hub import KNOWN
-from persistworld.cli import STAGES
+from persistworld.cli import STAGES, TOOLS
 
 SCRIPT = Path(sys.executable).parent / "persistworld"
 ROOT = Path(__file__).parents[1]
@@ -101,7 +101,7 @@ def test_the_processes_of_a_job_share_its_threads():
 
 
 def test_fetch_knows_the_models_by_name():
-    assert STAGES["fetch"][1]["name"]["choices"] == list(KNOWN)
+    assert TOOLS["fetch"][1]["name"]["choices"] == list(KNOWN)
 
 
 def test_every_stage_has_its_module():

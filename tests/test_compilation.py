@@ -16,8 +16,8 @@ from persistworld.rollouts.starts import starts_of
 from persistworld.runtime.errors import UserError
 from persistworld.world_model.model import WorldModel
 
-SETTINGS = RolloutConfig(sampler=SAMPLER, chunks=2, history_index=HISTORY_INDEX, batch=2, precision="float32")
-COMPILED = dataclasses.replace(SETTINGS, torch_compile=True)
+SETTINGS = RolloutConfig(sampler=SAMPLER, chunks=2, history_index=HISTORY_INDEX, precision="float32")
+COMPILED = 2  # rows: a compiled model has one batch size
 FRAMES = 9  # of 2 chunks
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch.compile needs a C++ compiler, g++ or what CXX names"
@@ -32,10 +32,10 @@ def small(base) -> WorldModel:
     return WorldModel(config, VIEWS, base.statistics, base.text_encoder).eval().requires_grad_(False)
 
 
-def rollouts(model, store, entries, settings) -> torch.Tensor:
+def rollouts(model, store, entries, settings, rows=0) -> torch.Tensor:
     """Of three episodes, two at once and then one, as the stage rolls them out."""
     parts = [entries[:2], entries[2:3]]
-    return torch.cat([rollout(model, starts_of(model, store, p, FRAMES), [e.index for e in p], 0, settings) for p in parts])
+    return torch.cat([rollout(model, starts_of(model, store, p, FRAMES), [e.index for e in p], 0, settings, rows) for p in parts])
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -50,7 +50,7 @@ def test_one_graph_serves_all_chunks_and_the_last_smaller_batch(small, store, en
     assert list(small.state_dict()) == names
     assert small.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     with torch.compiler.set_stance("default", force_backend="eager"), torch._dynamo.config.patch(error_on_recompile=True):
-        found = rollouts(small, store, entries, COMPILED)
+        found = rollouts(small, store, entries, SETTINGS, COMPILED)
     assert found.shape == (3, FRAMES, 4, 12, 4) and relative(found, expected) < 1e-4
 
 
@@ -60,7 +60,7 @@ def test_compiled_rollouts_are_the_plain_ones(small, store, entries):
     expected = rollouts(small, store, entries, SETTINGS)
     compile_unet(small, "float32")
     with torch._dynamo.config.patch(error_on_recompile=True):
-        assert relative(rollouts(small, store, entries, COMPILED), expected) < 1e-4
+        assert relative(rollouts(small, store, entries, SETTINGS, COMPILED), expected) < 1e-4
 
 
 @needs_compiler
@@ -80,5 +80,5 @@ def test_weights_in_bfloat16_are_those_that_autocast_makes(store, entries):
 
 def test_without_a_compiler_it_is_one_line(base, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UserError, match=r"^rollout\.torch_compile = True: found no no-such-compiler; [^\n]*$"):
+    with pytest.raises(UserError, match=r"^compute\.rollout\.torch_compile = True: found no no-such-compiler; [^\n]*$"):
         compile_unet(copy.deepcopy(base), "float32")

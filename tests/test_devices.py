@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import HISTORY_INDEX, SAMPLER, VIEWS
 
+from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig
 from persistworld.config.training import BaseTrainingConfig
 from persistworld.config.world_model import RolloutConfig
@@ -70,7 +71,7 @@ def test_rollouts(model, store, entries):
 def test_a_post_training_step(model, decoder, perceptual, store, entries, credit):
     """Prefix, branch, reward and what the update is made of, down to the predictions."""
     settings = dataclasses.replace(SETTINGS, reward=dataclasses.replace(SETTINGS.reward, credit=credit))
-    policy = Policy(model, settings.lora, True, seed=0, gradient_checkpointing=True)
+    policy = Policy(model, settings.lora, True, seed=0, compute=PostTrainingCompute(gradient_checkpointing=True))
     plan = plan_groups(entries, settings, 5, 0, 0, settings.groups)
     sampler = policy.merged(policy.theta)
     starts = group_starts(sampler, store, plan, settings.branch)

@@ -44,7 +44,7 @@ VIEWS = ("exterior_1", "exterior_2", "wrist")
 SMALL = {
     "episodes": {"path": "../quirky", "height": 64, "width": 128, "bad_share": 0.2},
     "latents": {"shards": 2, "posterior": "mean"},
-    "base_training": {"autoencoder_steps": 2, "autoencoder_episodes": 1, "steps": 2, "save_every": 1},
+    "base_training": {"autoencoder_steps": 2, "autoencoder_episodes": 1, "steps": 2},
     "rollout": {"chunks": 2},
     "post_training": {"steps": 1, "candidates": 2, "keep": 1, "prefix": [0, 1]},
     "masks": {"source": "roboengine"},

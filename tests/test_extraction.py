@@ -92,7 +92,7 @@ def test_frames_left_out_are_counted(clip):
 def test_the_pipeline_encodes_what_the_whole_view_would_give(autoencoder, posterior, batch, size):
     """Bit for bit, against frames that are decoded and resized, and noise that is drawn, at once for a view of 12 frames."""
     source, settings = InMemory(), dataclasses.replace(SETTINGS, height=size[0], width=size[1])
-    found = encode_episode(source, 3, settings, LatentsConfig(posterior=posterior, batch=batch), autoencoder, 7)
+    found = encode_episode(source, 3, settings, LatentsConfig(posterior=posterior), batch, autoencoder, 7)
     views = []
     for number, view in enumerate(settings.views):
         whole = torch.cat([*resized_batches(source, 3, settings, view, FRAMES)])
@@ -112,7 +112,7 @@ def test_memory_does_not_grow_with_the_episode(autoencoder):
     most = {}
     for frames in (40, 400):
         source = InMemory(frames)
-        encode_episode(source, 0, SETTINGS, LatentsConfig(posterior="mean", batch=4), autoencoder, 0)
+        encode_episode(source, 0, SETTINGS, LatentsConfig(posterior="mean"), 4, autoencoder, 0)
         most[frames] = source.most
         assert source.alive == 0
     assert max(most.values()) <= (AHEAD + 2) * 4
@@ -137,14 +137,14 @@ def test_a_video_that_breaks_in_the_middle_is_a_bad_episode(tmp_path, clip):
     tiny = AutoencoderConfig(patch=4, latent_channels=4, channels=(32,), layers=1, scaling_factor=0.5)
     settings = EpisodesConfig(height=24, width=32, fps=5.0)
     with pytest.raises(BadEpisode, match=r"^episode 0: video .*/0/1\.mp4 cannot be decoded \("):
-        encode_episode(source, 0, settings, LatentsConfig(posterior="mean", batch=2), Autoencoder(tiny), 0)
+        encode_episode(source, 0, settings, LatentsConfig(posterior="mean"), 2, Autoencoder(tiny), 0)
     assert not _prefetching()
 
 
 def test_errors_cross_over_and_the_thread_ends(autoencoder):
     source = InMemory(fails_at=8)
     with pytest.raises(BadEpisode, match="episode 0: video exterior_1 cannot be decoded"):
-        encode_episode(source, 0, SETTINGS, LatentsConfig(posterior="mean", batch=4), autoencoder, 0)
+        encode_episode(source, 0, SETTINGS, LatentsConfig(posterior="mean"), 4, autoencoder, 0)
     assert source.closed == 1 and not _prefetching()
 
     def counting() -> Iterator[int]:

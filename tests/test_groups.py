@@ -70,11 +70,10 @@ def test_the_number_of_chunks_sampled_at_once_changes_rounding_alone(base, store
     """6 candidates and up to 3 prefixes, 4 at a time."""
     sizes, model = [], copy.deepcopy(base)
     model.sample = lambda condition, noise, *rest: sizes.append(len(noise)) or base.sample(condition, noise, *rest)
-    settings = dataclasses.replace(SETTINGS, sample_batch=4)
     starts, entries, samples = sampled
-    found = roll_prefixes(model, starts, plan, settings, HISTORY_INDEX, 1, 7)
+    found = roll_prefixes(model, starts, plan, SETTINGS, HISTORY_INDEX, 1, 7, 4)
     torch.testing.assert_close(found, entries, **CLOSE)
-    found = branch_candidates(model, starts, entries, plan, settings, HISTORY_INDEX, 1, 7)
+    found = branch_candidates(model, starts, entries, plan, SETTINGS, HISTORY_INDEX, 1, 7, 4)
     torch.testing.assert_close(found.chunks, samples.chunks, **CLOSE)
     assert sizes == [2, 2, 1, 4, 2, 4, 2]
 

@@ -66,8 +66,8 @@ def made(autoencoder, tmp_path_factory):
     wanted = wanted_indices(SETTINGS, Recorded())
     for shard in (0, 1):
         path = folder / f"shard-{shard}.safetensors"
-        latents = LatentsConfig(posterior="mean", batch=8)
-        encode_shard(Recorded(), wanted[shard::2], SETTINGS, latents, autoencoder, 0, path)
+        latents = LatentsConfig(posterior="mean")
+        encode_shard(Recorded(), wanted[shard::2], SETTINGS, latents, 8, autoencoder, 0, path)
     return LatentStore(folder), *read_shard_indices(folder, 2)
 
 
@@ -176,7 +176,7 @@ def test_sampled_latents_do_not_depend_on_the_batch(autoencoder, tmp_path):
     found = []
     for batch in (3, 64):
         path = tmp_path / str(batch) / "shard-0.safetensors"
-        encode_shard(Recorded(), [1], SETTINGS, LatentsConfig(posterior="sample", batch=batch), autoencoder, 0, path)
+        encode_shard(Recorded(), [1], SETTINGS, LatentsConfig(posterior="sample"), batch, autoencoder, 0, path)
         found.append(LatentStore(path.parent).latents(1))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
@@ -198,8 +198,8 @@ def test_a_killed_shard_takes_up_where_it_stopped(autoencoder, tmp_path):
                 raise KeyboardInterrupt
             return super().frames(index, view)
 
-    source, latents = Killed(), LatentsConfig(posterior="mean", batch=8)
-    arguments = (source, [0, 1, 3], SETTINGS, latents, autoencoder, 0)
+    source, latents = Killed(), LatentsConfig(posterior="mean")
+    arguments = (source, [0, 1, 3], SETTINGS, latents, 8, autoencoder, 0)
     with pytest.raises(KeyboardInterrupt):
         encode_episodes(*arguments, tmp_path / "kept", "shard-0")
     assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == ["0.safetensors", "1.safetensors"]
@@ -213,7 +213,7 @@ def test_a_killed_shard_takes_up_where_it_stopped(autoencoder, tmp_path):
 
 
 def test_an_episode_that_another_node_kept_to_itself_is_named(autoencoder, tmp_path):
-    bad = encode_episodes(Recorded(), [BROKEN], SETTINGS, LatentsConfig(posterior="mean"), autoencoder, 0, tmp_path / "kept", "shard-0")
+    bad = encode_episodes(Recorded(), [BROKEN], SETTINGS, LatentsConfig(posterior="mean"), 8, autoencoder, 0, tmp_path / "kept", "shard-0")
     with pytest.raises(UserError, match=r"kept/3\.safetensors: another process encoded it, but it is not here; put runs/ on a disk"):
         join_shard([BROKEN, 3], bad, tmp_path / "kept", tmp_path / "shard-0.safetensors")
     assert not (tmp_path / "shard-0.safetensors").exists()
@@ -232,7 +232,7 @@ class WithLatents(Recorded):
 
 def test_recorded_latents_are_taken_thinned_and_stacked(autoencoder, made, tmp_path):
     path, latents = tmp_path / "shard-0.safetensors", LatentsConfig(source="recorded")
-    encode_shard(WithLatents(autoencoder), [0, 1, 3], SETTINGS, latents, autoencoder, 0, path)
+    encode_shard(WithLatents(autoencoder), [0, 1, 3], SETTINGS, latents, 8, autoencoder, 0, path)
     frames, bad = read_shard_indices(tmp_path, 1)
     assert frames == {0: 7, 3: 8} and bad.keys() == {1}
     assert bad[1].startswith("no recorded latents of exterior_1, wrist (") and "set latents.source to encode for all" in bad[1]
@@ -242,7 +242,7 @@ def test_recorded_latents_are_taken_thinned_and_stacked(autoencoder, made, tmp_p
 
 def test_recorded_latents_that_do_not_fit_are_refused(autoencoder, tmp_path):
     def encode(source, settings=SETTINGS):
-        encode_shard(source, [0], settings, LatentsConfig(source="recorded"), autoencoder, 0, tmp_path / "shard-0.safetensors")
+        encode_shard(source, [0], settings, LatentsConfig(source="recorded"), 8, autoencoder, 0, tmp_path / "shard-0.safetensors")
 
     with pytest.raises(UserError, match=r"^latents.source = recorded: those of episode 0, exterior_1, differ by .* to encode$"):
         encode(WithLatents(autoencoder, scale=5.49))  # 1 / 0.18215: not scaled

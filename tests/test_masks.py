@@ -194,7 +194,7 @@ def stage(folder, monkeypatch, source):
     statistics = PoseStatistics("euler", (0.0,) * 7, (1.0,) * 7)
     save_manifest(Manifest(entries, {}, statistics, {}), "data/manifest.json", 5)
     settings = Params(
-        episodes=SETTINGS, masks=MasksConfig(source=source, batch=4), rollout=RolloutConfig(chunks=1)
+        episodes=SETTINGS, masks=MasksConfig(source=source), rollout=RolloutConfig(chunks=1)
     )
     masks.main(settings, Namespace())
     return MaskStore("data/masks.safetensors"), json.loads((folder / "results/metrics/masks.json").read_text())

@@ -14,6 +14,7 @@ from persistworld import load_world_model
 from persistworld.checkpoints.adapters import ACTION_ENCODER, ADAPTER_CONFIG, ADAPTER_WEIGHTS, save_adapter
 from persistworld.checkpoints.folders import save_world_model
 from persistworld.checkpoints.layout import MANIFEST, WEIGHTS
+from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig
 from persistworld.config.reading import digest
 from persistworld.runtime.errors import UserError
@@ -55,7 +56,8 @@ def moved(base: WorldModel, targets: str = "linear_and_convolution", train_actio
 def test_a_policy_starts_as_the_base(base):
     policy = Policy(base, SETTINGS.lora, True, seed=0)
     assert torch.allclose(predict(policy.model), predict(base), atol=1e-5)  # products in another order where peft's layers are
-    assert torch.equal(predict(Policy(base, dataclasses.replace(SETTINGS.lora, merged=True), True, seed=0).model), predict(base))
+    summed = Policy(base, SETTINGS.lora, True, seed=0, compute=PostTrainingCompute(merged_adapter=True))
+    assert torch.equal(predict(summed.model), predict(base))
     assert torch.equal(predict(policy.merged(policy.theta)), predict(base))
     assert all(torch.equal(policy.old[n], w) and policy.old[n] is not w for n, w in policy.theta.items())
 
@@ -86,7 +88,7 @@ def test_theta_through_merged_weights_is_theta_through_layers(base, targets, che
     """The same names, start, predictions and gradients; nothing of the base is copied or trained."""
     lora = AdapterConfig(rank=3, alpha=6.0, targets=targets)
     layers = Policy(base, lora, True, seed=0)
-    merged = Policy(base, dataclasses.replace(lora, merged=True), True, seed=0, gradient_checkpointing=checkpointing)
+    merged = Policy(base, lora, True, 0, PostTrainingCompute(merged_adapter=True, gradient_checkpointing=checkpointing))
     assert list(merged.theta) == list(layers.theta)
     assert {id(p) for p in base.unet.parameters()} <= {id(p) for p in merged.model.unet.parameters()}
     rng = torch.Generator().manual_seed(1)
@@ -107,7 +109,7 @@ def test_theta_through_merged_weights_is_theta_through_layers(base, targets, che
 
 
 def test_merged_weights_are_summed_in_float32_under_autocast(base):
-    policy = Policy(base, dataclasses.replace(SETTINGS.lora, merged=True), True, seed=0)
+    policy = Policy(base, SETTINGS.lora, True, seed=0, compute=PostTrainingCompute(merged_adapter=True))
     layer = policy.model.unet.conv_in
     with torch.autocast("cpu", torch.bfloat16):
         assert layer.weight.dtype == torch.float32

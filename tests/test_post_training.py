@@ -10,6 +10,7 @@ from conftest import HISTORY_INDEX, SAMPLER, VIEWS
 
 from persistworld.checkpoints.adapters import save_adapter
 from persistworld.checkpoints.folders import save_world_model
+from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.data import EpisodesConfig, LatentsConfig
 from persistworld.config.params import Params
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig
@@ -43,9 +44,8 @@ SETTINGS = PostTrainingConfig(
     lora=AdapterConfig(rank=2, alpha=2.0),
     optimizer=OptimizerConfig(learning_rate=1e-3, decay_from=0.5),
     precision="float32",
-    train_batch=3,
-    save_every=1,
 )
+COMPUTE = PostTrainingCompute(train_batch=3, save_every=1)
 PREFIXES = (0, 1)  # of a step's two groups: the KL term counts all
 CONTROL = ControlConfig(batch=3, optimizer=OptimizerConfig(learning_rate=1e-3))
 TRAINING = BaseTrainingConfig(
@@ -84,7 +84,7 @@ def run(base, store, entries, reward_model):
 
     def start(folder, store=store, settings=SETTINGS, digest="digest"):
         data = Data(store, entries, decoded_images(store, reward_model.decode))
-        return train(base, reward_model, data, settings, HISTORY_INDEX, 0, folder, digest)
+        return train(base, reward_model, data, settings, HISTORY_INDEX, 0, folder, digest, COMPUTE)
 
     return start
 
@@ -215,10 +215,10 @@ def test_a_clip_reward_reaches_every_chunk_of_the_candidate(candidates):
     torch.testing.assert_close(found.r[:8, 2, 0, 3, 0], torch.stack([r, r.flip(0)], dim=1).flatten())
 
 
-def gradients(policy: Policy, samples, rewards, settings) -> torch.Tensor:
+def gradients(policy: Policy, samples, rewards, settings, train_batch=3) -> torch.Tensor:
     for weight in policy.theta.values():
         weight.grad = None
-    update(policy, samples, rewards, PREFIXES, settings, seed=0, step=0)
+    update(policy, samples, rewards, PREFIXES, settings, 0, 0, train_batch)
     return torch.cat([w.grad.flatten() for w in policy.theta.values()])
 
 
@@ -229,7 +229,7 @@ def test_the_gradient_does_not_depend_on_the_size_of_a_part(candidates):
         for weight in policy.theta.values():
             weight += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     settings = dataclasses.replace(SETTINGS, keep=0, kl_weight=0.5)
-    found = [gradients(policy, samples, rewards, dataclasses.replace(settings, train_batch=n)) for n in (1, 3, 16)]
+    found = [gradients(policy, samples, rewards, settings, n) for n in (1, 3, 16)]
     scale = found[0].abs().max().item()
     torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-4 * scale)
     torch.testing.assert_close(found[2], found[0], rtol=1e-3, atol=1e-4 * scale)
@@ -242,7 +242,7 @@ def test_the_kl_term_is_of_short_prefixes(candidates, monkeypatch):
     with torch.no_grad():
         for weight in policy.theta.values():
             weight += 0.3 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-    settings = dataclasses.replace(SETTINGS, keep=0, kl_weight=0.5, train_batch=3)
+    settings = dataclasses.replace(SETTINGS, keep=0, kl_weight=0.5)
     kept = keep_candidates(samples, rewards, settings, 0, 1)
     x_sigma = kept.x0 + kept.sigma.reshape(-1, 1, 1, 1, 1) * kept.noise
     with torch.no_grad():
@@ -251,19 +251,19 @@ def test_the_kl_term_is_of_short_prefixes(candidates, monkeypatch):
     seen, predict = [], WorldModel.predict_x0
     monkeypatch.setattr(WorldModel, "predict_x0", lambda model, x, *rest: seen.append((model, len(x))) or predict(model, x, *rest))
     settings = dataclasses.replace(settings, kl_prefix=0)
-    found = update(policy, samples, rewards, (1, 0), settings, seed=0, step=1)
-    without = update(policy, samples, rewards, (1, 0), dataclasses.replace(settings, kl_weight=0.0), seed=0, step=1)
+    found = update(policy, samples, rewards, (1, 0), settings, 0, 1, 3)
+    without = update(policy, samples, rewards, (1, 0), dataclasses.replace(settings, kl_weight=0.0), 0, 1, 3)
     assert found.drift_base == pytest.approx(distances[4:].mean().item(), rel=1e-3)
     assert found.loss - without.loss == pytest.approx(0.5 * found.drift_base, rel=1e-3)
     assert without.drift_base == pytest.approx(distances[0].item(), rel=1e-3)
-    assert update(policy, samples, rewards, (1, 1), settings, seed=0, step=1) == without
+    assert update(policy, samples, rewards, (1, 1), settings, 0, 1, 3) == without
     assert sum(count for model, count in seen if model is policy.base) == 4 + 1 + 1
 
 
 def test_checkpointing_changes_no_gradient(base, candidates):
     """Activations are computed a second time instead of being kept."""
     policy, samples, rewards = candidates
-    slim = Policy(base, SETTINGS.lora, True, seed=0, gradient_checkpointing=True)
+    slim = Policy(base, SETTINGS.lora, True, seed=0, compute=PostTrainingCompute(gradient_checkpointing=True))
     assert slim.model.unet.is_gradient_checkpointing and not slim.base.unet.is_gradient_checkpointing
     expected, found = (gradients(p, samples, rewards, SETTINGS) for p in (policy, slim))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
@@ -302,7 +302,7 @@ def test_steps_on_one_batch_lower_its_loss(candidates):
     optimizer = MatrixOptimizer(policy.theta.values(), OptimizerConfig(learning_rate=3e-3))
     losses = []
     for _ in range(3):
-        losses.append(update(policy, samples, rewards, PREFIXES, SETTINGS, seed=0, step=0).loss)
+        losses.append(update(policy, samples, rewards, PREFIXES, SETTINGS, 0, 0, 3).loss)
         optimizer.step()
     assert losses[2] < losses[1] < losses[0]
 
@@ -350,9 +350,9 @@ def test_the_control_accumulates_its_gradient(base, store, entries, tmp_path):
     """Its batch of 3 windows at once, or 1 a backward pass."""
     found = []
     for part in (3, 1):
-        settings = dataclasses.replace(SETTINGS, steps=1, train_batch=part)
+        settings, compute = dataclasses.replace(SETTINGS, steps=1), PostTrainingCompute(train_batch=part)
         steps, folder = control_steps(settings, CONTROL.batch), tmp_path / str(part)
-        train_control(base, store, entries, settings, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, folder, "digest")
+        train_control(base, store, entries, settings, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, folder, "digest", compute)
         found.append(pd.read_csv(tmp_path / str(part) / "log.csv"))
     pd.testing.assert_frame_equal(*found, rtol=1e-3)
 
@@ -378,7 +378,7 @@ def test_a_killed_control_ends_with_the_same_bytes(base, store, entries, latent_
     assert steps == 4
 
     def run(folder, store, digest="digest"):
-        return train_control(base, store, entries, settings, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, folder, digest)
+        return train_control(base, store, entries, settings, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, folder, digest, COMPUTE)
 
     whole = run(tmp_path / "whole", store)
     with pytest.raises(Killed):

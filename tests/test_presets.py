@@ -66,11 +66,11 @@ def test_droid_is_droids_data_and_ctrl_worlds_model(droid: Params) -> None:
 
 def test_one_gpu_changes_the_size_of_a_step_and_nothing_of_the_method(droid: Params) -> None:
     single = load_params(PRESETS["droid_single_gpu"])
-    changed = {"steps", "groups", "sample_batch", "train_batch"}
+    changed = {"steps", "groups"}
     ours, theirs = vars(single.post_training), vars(droid.post_training)
     assert {name for name in theirs if ours[name] != theirs[name]} == changed
     sections = {name for name in vars(droid) if vars(single)[name] != vars(droid)[name]}
-    assert sections == {"preset", "post_training", "evaluation"}
+    assert sections == {"preset", "post_training", "compute", "evaluation"}
     assert post_training_cost(single.post_training) < post_training_cost(droid.post_training) / 40
 
 

@@ -36,10 +36,10 @@ def test_code_is_the_import_closure(package):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("part/deep.py", "ONE = 2\\n"),
-        ("part/__init__.py", "import os\\n"),
+        ("part/deep.py", "ONE = 2\n"),
+        ("part/__init__.py", "import os\n"),
         ("part/words.json", "{1}"),
-        ("stages/one.py", "from pack.part import alone\\n"),
+        ("stages/one.py", "from pack.part import alone\n"),
     ],
 )
 def test_other_code_is_another_digest(package, name, text):

@@ -28,8 +28,9 @@ SMALL = {
         "autoencoder_steps": 2, "autoencoder_episodes": 2, "autoencoder_batch": 4, "perceptual_steps": 2, "steps": 2,
         "batch": 2, "frame_skips": [1], "history_rule": "buffer",
     },
-    "rollout": {"sampler": SAMPLER, "batch": 2},
-    "post_training": {"steps": 2, "groups": 1, "candidates": 2, "sampler": SAMPLER, "save_every": 1},
+    "rollout": {"sampler": SAMPLER},
+    "compute": {"rollout": {"batch": 2}, "post_training": {"save_every": 1}},
+    "post_training": {"steps": 2, "groups": 1, "candidates": 2, "sampler": SAMPLER},
     "evaluation": {"seeds": [0]},
     "paper": {"bootstrap": 20, "report_episodes": 1},
 }  # fmt: skip

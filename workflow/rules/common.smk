@@ -45,12 +45,12 @@ MODELS = PARAMS.evaluation.models
 # Models that are a checkpoint, as against baselines that need none; of them, those that are evaluated.
 ROLLED_OUT = [model for model in (*RESERVED_MODELS, *PARAMS.variants) if model not in BASELINES]
 CHECKPOINTS = [model for model in MODELS if model in ROLLED_OUT]
-# One GPU a job at the paper's scale, none on the tabletop. More: --set-resources RULE:gpu=N, or set-resources in a profile.
-GPUS = 0 if PARAMS.paper.scale == "tabletop" else 1
+# GPUs of each job. More for one rule: --set-resources RULE:gpu=N, or set-resources in a profile.
+GPUS = PARAMS.compute.gpus
 # Post-training, the longest stage, and its control run side by side, each on half of the cores; a small model has no use for more than four.
 # (A cluster has no number of cores; its profile sets threads.)
-TRAINING_THREADS = min(4, max(1, (workflow.cores or 1) // 2))
-SECTIONS = [name for name in SETTINGS if name != "preset"]
+TRAINING_THREADS = PARAMS.compute.threads or min(4, max(1, (workflow.cores or 1) // 2))
+SECTIONS = [name for name in SETTINGS if name not in ("preset", "compute")]
 FIGURES = [3, 4, 5, 11]
 LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
 ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=CHECKPOINTS, seed=SEEDS)

@@ -77,17 +77,12 @@ class LatentsConfig:
 
     source: Literal["encode", "recorded"] = "encode"  # recorded: those that lie with the episodes (Ctrl-World's processed layout)
     posterior: Literal["mean", "sample"] = "sample"
-    batch: int = 64  # images per encoder call
     shards: int = 8  # files, and jobs that can run side by side
 
     def check(self) -> None:
-        at_least(1, self, "latents", "batch", "shards")
+        at_least(1, self, "latents", "shards")
 
 
 @dataclass(frozen=True)
 class MasksConfig:
     source: Literal["simulator", "roboengine", "none"] = "roboengine"
-    batch: int = 16
-
-    def check(self) -> None:
-        at_least(1, self, "masks", "batch")

@@ -1,12 +1,9 @@
 """Scores, evaluation episodes, tables and figures."""
 
-import difflib
 from dataclasses import dataclass
 from typing import Literal
 
 from persistworld.config.checks import at_least, distinct, require
-
-TABLETOP = "tabletop"
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,9 @@ class PaperConfig:
     confidence: float = 0.95
     strip_frames: int = 8  # columns of Figure 3
     report_episodes: int = 4  # playable rollouts in the report
-    scale: str = "tabletop"  # written on every table and figure; with any other text than `tabletop` the workflow's jobs ask for a GPU
+    scale: str = "tabletop"  # printed on every table and figure
 
     def check(self) -> None:
         at_least(1, self, "paper", "bootstrap", "strip_frames")
         at_least(0, self, "paper", "report_episodes")
-        # Any text may stand here, but this one says that jobs need no GPU (workflow/rules/common.smk): a slip would ask for some.
-        plain = self.scale.strip().lower()
-        slip = self.scale != TABLETOP and (plain.startswith(TABLETOP) or difflib.get_close_matches(plain, [TABLETOP], cutoff=0.8))
-        require(not slip, "paper.scale", self.scale, f"did you mean '{TABLETOP}'? That very text makes jobs ask for no GPU")
         require(0 < self.confidence < 1, "paper.confidence", self.confidence, "must lie between 0 and 1, e.g. 0.95")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from persistworld.config.checks import require
+from persistworld.config.compute import ComputeConfig
 from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig, LatentsConfig, MasksConfig
 from persistworld.config.evaluation import EvaluationConfig, MetricsConfig, PaperConfig
 from persistworld.config.post_training import PostTrainingConfig
@@ -47,6 +48,7 @@ class Params:
     control: ControlConfig = field(default_factory=ControlConfig)
     masks: MasksConfig = field(default_factory=MasksConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
     variants: dict[str, Any] = field(default_factory=dict)  # name -> keys of post_training that differ; one more model each

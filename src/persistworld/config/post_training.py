@@ -38,7 +38,6 @@ class AdapterConfig:
     alpha: float = 64.0
     targets: Literal["attention", "linear", "linear_and_convolution"] = "attention"
     exclude: tuple[str, ...] = ()  # modules whose names have one of these in them get no adapter
-    merged: bool = False  # train through W + B A instead of layers of A and B: a quarter faster where layers are narrow, dear where wide
 
     def check(self, where: str) -> None:
         at_least(1, self, where, "rank")
@@ -74,10 +73,6 @@ class PostTrainingConfig:
     lora: AdapterConfig = field(default_factory=AdapterConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    sample_batch: int = 0  # groups' prefixes or candidates that are sampled at once; 0: all of a process's
-    train_batch: int = 16  # candidates per backward pass; the gradient is accumulated over them
-    gradient_checkpointing: bool = False  # the update computes activations twice instead of keeping them
-    save_every: int = 100
 
     @property
     def kept(self) -> int:
@@ -104,7 +99,7 @@ class PostTrainingConfig:
         require(self.branch >= 1, "post_training.branch", self.branch, "F must be at least 1")
         require(self.beta > 0, "post_training.beta", self.beta, "must be positive: beta = 0 gives no gradient")
         where = "post_training"
-        at_least(1, self, where, "steps", "groups", "train_batch", "save_every")
+        at_least(1, self, where, "steps", "groups")
         at_least(0, self, where, "kl_weight", "sigma_std", "old_ema_slope")
         within = self.kl_prefix == -1 or self.kl_prefix >= self.prefix[0]
         mend = f"no prefix is so short: choose {self.prefix[0]} (the shortest) or more, or -1 for all"
@@ -119,4 +114,3 @@ class PostTrainingConfig:
             self.reward.credit == "clip" or weights <= {1.0}, "post_training.reward.view_weights", self.reward.view_weights,
             "views are weighed against each other in a clip's reward only: set reward.credit to clip, or drop the weights",
         )
-        require(self.sample_batch >= 0, "post_training.sample_batch", self.sample_batch, "must be at least 1, or 0 for all at once")

@@ -45,16 +45,11 @@ class BaseTrainingConfig:
     frame_skips: tuple[int, ...] = (1, 2)
     history_rule: Literal["skip", "buffer"] = "skip"  # skip: every 4 * frame_skip frames (Ctrl-World); buffer: as rollouts look back
     history_collapse: float = 0.15  # probability of a history that repeats the current frame
-    train_batch: int = 0  # windows per backward pass; the gradient is accumulated over them; 0: all of a process's share of `batch`
-    gradient_checkpointing: bool = False  # activations are computed twice instead of kept
-    readers: int = 0  # processes that draw the next steps' windows while one is computed: a GPU must not wait for them
-    torch_compile: Literal["none", "default", "reduce-overhead"] = "none"  # the U-Net's; reduce-overhead: as CUDA graphs
-    save_every: int = 500
 
     def check(self) -> None:
         where = "base_training"
-        at_least(1, self, where, "autoencoder_episodes", "autoencoder_batch", "steps", "batch", "save_every")
-        at_least(0, self, where, "autoencoder_steps", "perceptual_steps", "warmup", "readers")
+        at_least(1, self, where, "autoencoder_episodes", "autoencoder_batch", "steps", "batch")
+        at_least(0, self, where, "autoencoder_steps", "perceptual_steps", "warmup")
         at_least(0, self, where, "sigma_std", "history_noise", "current_noise")
         within_unit(self, where, "action_dropout", "history_collapse")
         a_decay(self, where, "weight_ema")
@@ -62,7 +57,6 @@ class BaseTrainingConfig:
         self.optimizer.check(f"{where}.optimizer")
         skips = len(self.frame_skips) >= 1 and min(self.frame_skips) >= 1
         require(skips, "base_training.frame_skips", self.frame_skips, "name at least one; 1 is every frame")
-        require(self.train_batch >= 0, "base_training.train_batch", self.train_batch, "must be at least 1, or 0 for all at once")
 
 
 @dataclass(frozen=True)

@@ -104,14 +104,11 @@ class RolloutConfig:
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     chunks: int = 14  # 14 * 4 + 1 = 57 distinct frames
     history_index: tuple[int, ...] = (0, 0, -8, -6, -4, -2)  # of the buffer, one latent per chunk; policy script: 0 0 -12 -9 -6 -3
-    batch: int = 8  # episodes rolled out together
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    # The U-Net channels-last and through torch.compile (on a GPU as a CUDA graph): minutes once, less time a chunk; rounding differs.
-    torch_compile: bool = False
 
     def check(self) -> None:
         self.sampler.check("rollout.sampler")
-        at_least(1, self, "rollout", "chunks", "batch")
+        at_least(1, self, "rollout", "chunks")
         past = all(-BUFFER_FILL <= i <= 0 for i in self.history_index)
         require(
             past, "rollout.history_index", self.history_index,

@@ -30,10 +30,11 @@ def encode_episode(
     index: int,
     settings: EpisodesConfig,
     latents: LatentsConfig,
+    batch: int,
     autoencoder: Autoencoder,
     seed: int,
 ) -> Tensor:
-    """Scaled, stacked latents (T, C, V * h, w) float32 of one episode. Raises BadEpisode.
+    """Scaled, stacked latents (T, C, V * h, w) float32 of one episode, `batch` images per autoencoder call. Raises BadEpisode.
 
     While one batch is encoded a thread decodes and resizes the next, past the ends of views. Memory holds the latents and
     a few batches of frames, however long the episode.
@@ -41,7 +42,7 @@ def encode_episode(
 
     def batches() -> Iterator[tuple[str, Tensor]]:
         for view in settings.views:
-            for frames in resized_batches(source, index, settings, view, latents.batch):
+            for frames in resized_batches(source, index, settings, view, batch):
                 yield view, frames
 
     parts: dict[str, list[Tensor]] = {view: [] for view in settings.views}
@@ -50,7 +51,7 @@ def encode_episode(
     with closing(prefetched(batches(), AHEAD)) as made:
         for view, frames in made:
             noise = None
-            if latents.posterior == "sample":  # drawn frame by frame: `latents.batch` must not matter
+            if latents.posterior == "sample":  # drawn frame by frame: the batch must not matter
                 noise = torch.stack([torch.randn(shape, generator=draws[view]) for _ in frames])
             parts[view].append(autoencoder.encode(images_to_float(frames), noise).cpu())
     views = [torch.cat(parts[view]) for view in settings.views]
@@ -64,6 +65,7 @@ def encode_episodes(
     indices: Sequence[int],
     settings: EpisodesConfig,
     latents: LatentsConfig,
+    batch: int,
     autoencoder: Autoencoder,
     seed: int,
     folder: Path,
@@ -80,7 +82,7 @@ def encode_episodes(
         read = RecordedLatents(source, settings, autoencoder).episode
     else:
         def read(index: int) -> Tensor:
-            return encode_episode(source, index, settings, latents, autoencoder, seed)
+            return encode_episode(source, index, settings, latents, batch, autoencoder, seed)
 
     bad = {}
     for index in track(indices, len(indices), label):

@@ -15,5 +15,5 @@ def open_mask_source(settings: Params, episodes: EpisodeSource, frames: int | No
     if settings.masks.source == "simulator":
         return SimulatorMasks(episodes, settings.episodes, frames)
     if settings.masks.source == "roboengine":
-        return RoboEngineMasks(episodes, settings.episodes, settings.masks.batch, frames)
+        return RoboEngineMasks(episodes, settings.episodes, settings.compute.mask_batch, frames)
     return None

@@ -41,6 +41,7 @@ def agreements(
     reward_model: RewardModel,
     data: Data,
     settings: PostTrainingConfig,
+    sample_batch: int,
     history_index: tuple[int, ...],
     seed: int,
     groups: int,
@@ -52,8 +53,8 @@ def agreements(
     settings = replace(settings, streams=False, precision="float32", kl_weight=0.0)
     plan = plan_groups(data.episodes, settings, base.config.future, seed, 0, groups)
     starts = group_starts(base, data.store, plan, settings.branch)
-    entries = roll_prefixes(base, starts, plan, settings, history_index, seed, 0)
-    samples = branch_candidates(base, starts, entries, plan, settings, history_index, seed, 0)
+    entries = roll_prefixes(base, starts, plan, settings, history_index, seed, 0, sample_batch)
+    samples = branch_candidates(base, starts, entries, plan, settings, history_index, seed, 0, sample_batch)
     rewards = score_groups(reward_model, data, plan, samples)
     draws = [keep_candidates(samples, rewards, settings, seed, number) for number in range(DRAWS)]
     named = {n: p for n, p in base.named_parameters() if p.ndim >= 2 and n.startswith(("unet.", "action_encoder."))}

@@ -102,7 +102,8 @@ def group_starts(model: WorldModel, store: LatentStore, plan: Plan, branch: int)
 
 
 def roll_prefixes(
-    model: WorldModel, starts: Starts, plan: Plan, settings: PostTrainingConfig, index: tuple[int, ...], seed: int, step: int
+    model: WorldModel, starts: Starts, plan: Plan, settings: PostTrainingConfig, index: tuple[int, ...], seed: int, step: int,
+    sample_batch: int = 0,
 ) -> Tensor:
     """S1: entries (G, max P + 1, C, Vh, w) of every group's own rollout of P chunks; entries past its P are not read."""
     entries = starts.first[:, None]
@@ -111,7 +112,7 @@ def roll_prefixes(
         active = torch.tensor([g for g, p in enumerate(plan.prefixes) if p > chunk])
         condition = chunk_condition(entries[active], starts.take(active), [chunk] * len(active), index, shape[0])
         noise = torch.stack([normal(shape, seed, "prefix", step, plan.first_group + int(g), chunk) for g in active])
-        latest = sample_in_parts(model, condition, noise, settings.sampler, settings.precision, settings.sample_batch)[:, -1]
+        latest = sample_in_parts(model, condition, noise, settings.sampler, settings.precision, sample_batch)[:, -1]
         added = entries[:, -1].clone()
         added[active] = latest
         entries = torch.cat([entries, added[:, None]], dim=1)
@@ -127,6 +128,7 @@ def branch_candidates(
     index: tuple[int, ...],
     seed: int,
     step: int,
+    sample_batch: int = 0,
 ) -> Samples:
     """S2: K candidates of F chunks from each group's frozen prefix, each on a private copy of the buffer."""
     groups, count = len(plan.prefixes), settings.candidates
@@ -139,7 +141,7 @@ def branch_candidates(
         condition = chunk_condition(entries, starts, done, index, shape[0])
         names = [(plan.first_group + i // count, i % count) for i in range(groups * count)]
         noise = torch.stack([normal(shape, seed, "branch", step, group, k, number) for group, k in names])
-        chunk = sample_in_parts(model, condition, noise, settings.sampler, settings.precision, settings.sample_batch)
+        chunk = sample_in_parts(model, condition, noise, settings.sampler, settings.precision, sample_batch)
         chunks.append(chunk)
         conditions.append(condition)
         done = [d + 1 for d in done]

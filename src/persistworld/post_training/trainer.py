@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
@@ -72,6 +73,7 @@ def train(
     seed: int,
     run_folder: Path,
     digest: str,
+    compute: PostTrainingCompute = PostTrainingCompute(),
 ) -> dict[str, Tensor]:
     """Run Algorithm 1 for `settings.steps` steps; returns the trained weights (adapter and action encoder).
 
@@ -79,7 +81,7 @@ def train(
     rounding. One log row a step in run_folder. The first process alone writes.
     """
     own, writes = own_groups(settings.groups), processes().is_main_process
-    policy = Policy(base, settings.lora, settings.train_action_encoder, seed, settings.gradient_checkpointing)
+    policy = Policy(base, settings.lora, settings.train_action_encoder, seed, compute)
     average = {n: p.detach().clone() for n, p in policy.theta.items()}
     optimizer = MatrixOptimizer(policy.theta.values(), settings.optimizer)
     streams = Streams(own, settings.prefix[1], data.store.latents(data.episodes[0].index, [0])[0].to(base.device))
@@ -97,15 +99,15 @@ def train(
             if settings.streams:
                 entries = streams.begin(starts, plan)
             else:
-                entries = roll_prefixes(sampler, starts, plan, settings, history_index, seed, step)
+                entries = roll_prefixes(sampler, starts, plan, settings, history_index, seed, step, compute.sample_batch)
         with clock.phase("branch"):
-            samples = branch_candidates(sampler, starts, entries, plan, settings, history_index, seed, step)
+            samples = branch_candidates(sampler, starts, entries, plan, settings, history_index, seed, step, compute.sample_batch)
             if settings.streams:
                 streams.advance(samples, plan, seed, step)
         with clock.phase("reward"):
             rewards = score_groups(reward_model, data, plan, samples)
         with clock.phase("update"):
-            losses = update(policy, samples, rewards, whole.prefixes, settings, seed, step)
+            losses = update(policy, samples, rewards, whole.prefixes, settings, seed, step, compute.train_batch)
             sum_gradients(policy.theta.values())
             share = learning_rate_share(step, settings.steps, decay_from=settings.optimizer.decay_from)
             norm = optimizer.step(share)
@@ -115,7 +117,7 @@ def train(
         clips = torch.stack(gathered([reward.clip.cpu() for reward in rewards]))
         losses = Losses(*map(sum, zip(*map(astuple, gathered([losses])), strict=True)))
         log.append(log_row(step, whole, clips, losses, norm, clock))
-        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+        if (step + 1) % compute.save_every == 0 or step + 1 == settings.steps:
             buffers = streams.state()
             if writes:
                 save(run_folder, step + 1, digest, policy, average, optimizer, buffers)
@@ -191,6 +193,7 @@ def update(
     settings: PostTrainingConfig,
     seed: int,
     step: int,
+    train_batch: int,
 ) -> Losses:
     """S4: accumulate the gradient of Eq. 2 (and of the KL term) over the kept candidates, a part at a time.
 
@@ -202,7 +205,7 @@ def update(
     count, first = per_group * settings.groups, per_group * samples.first_group
     compared, kl_weight = anchor(prefixes, per_group, settings)
     totals = {"loss": 0.0, "drift_old": 0.0, "drift_base": 0.0}
-    for rows in torch.arange(len(kept.x0)).split(settings.train_batch):
+    for rows in torch.arange(len(kept.x0)).split(train_batch):
         x0, sigma, condition = kept.x0[rows], kept.sigma[rows], kept.condition.take(rows)
         x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]
         asked = compared[first + rows]

@@ -1,4 +1,4 @@
-"""The U-Net prepared for many rollouts of one shape: `rollout.torch_compile`."""
+"""The U-Net prepared for many rollouts of one shape: `compute.rollout.torch_compile`."""
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ def compile_unet(model: WorldModel, precision: str) -> None:
     Each shape is compiled on its own, because a CUDA graph is of one shape: `rollout` fills its batches up to one size. The first chunk
     takes minutes at full size. Raises UserError without a C++ compiler.
     """
-    require_compiler("rollout.torch_compile", True)
+    require_compiler("compute.rollout.torch_compile", True)
     held = torch.bfloat16 if precision == "bfloat16" else torch.float32
     for module in model.unet.modules():
         # The kinds of layers whose products autocast takes in bfloat16; normalisations stay in float32.

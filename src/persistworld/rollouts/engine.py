@@ -75,17 +75,17 @@ def roll(
 
 
 def rollout(
-    model: WorldModel, starts: Starts, episodes: Sequence[int], seed: int, settings: RolloutConfig
+    model: WorldModel, starts: Starts, episodes: Sequence[int], seed: int, settings: RolloutConfig, rows: int = 0
 ) -> Tensor:
     """All distinct frames (B, chunks * (L - 1) + 1, C, Vh, w) of one rollout per start.
 
-    The noise depends on (seed, episode, chunk) alone: not on the model, the batch or who else is in it. Of `settings.torch_compile` this is
-    the fixed shape; the model is compiled before, once (`compilation.compile_unet`).
+    The noise depends on (seed, episode, chunk) alone: not on the model, the batch or who else is in it. `rows` pads the batch to a
+    fixed size, for a compiled model (`compilation.compile_unet`): another size would be compiled again.
     """
     count = len(episodes)
-    if settings.torch_compile:  # the last rollout again and again up to a full batch: another size would be compiled anew
-        rows = [*range(count), *[count - 1] * (settings.batch - count)]
-        starts, episodes = starts.take(torch.tensor(rows)), [episodes[i] for i in rows]
+    if rows > count:  # the last rollout again and again
+        places = [*range(count), *[count - 1] * (rows - count)]
+        starts, episodes = starts.take(torch.tensor(places)), [episodes[i] for i in places]
     shape = (model.config.future, *starts.first.shape[1:])
 
     def noise_for(place: int, chunk: int) -> Tensor:

@@ -59,6 +59,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         params.rollout.history_index,
         params.seed,
         run_folder,
+        params.compute.base_training,
     )
     if not processes().is_main_process:
         return
@@ -124,7 +125,7 @@ def _latents(
         shard = folder / f"shard-{number}.safetensors"
         if not shard.with_suffix(".json").exists():
             indices, parts, settings = training[number::shards], folder / str(number), (params.episodes, params.latents)
-            bad = encode_episodes(source, indices, *settings, autoencoder, params.seed, parts, shard.stem)
+            bad = encode_episodes(source, indices, *settings, params.compute.encode_batch, autoencoder, params.seed, parts, shard.stem)
             join_shard(indices, bad, parts, shard)
             shutil.rmtree(parts, ignore_errors=True)  # not there when no episode could be used
     processes().wait_for_everyone()

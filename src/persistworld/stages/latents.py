@@ -32,7 +32,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     path, resume = LATENTS / f"shard-{args.shard}.safetensors", RUNS / "latents" / _identity(params, source) / str(args.shard)
     autoencoder = load_autoencoder(BASE).to(device())
     own, settings = indices[own_part(len(indices))], (params.episodes, params.latents)
-    bad = encode_episodes(source, own, *settings, autoencoder, params.seed, resume, path.stem)
+    bad = encode_episodes(source, own, *settings, params.compute.encode_batch, autoencoder, params.seed, resume, path.stem)
     bad = dict(collected([*bad.items()]))  # the first process waits for the others here
     if not processes().is_main_process:
         return

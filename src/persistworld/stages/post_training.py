@@ -19,7 +19,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
     base, reward_model, data = load_materials(params)
     made_from = provenance(params, "stages.post_training", settings, params.metrics)
     run_folder = RUNS / args.run / digest(settings)
-    weights = train(base, reward_model, data, settings, params.rollout.history_index, params.seed, run_folder, made_from)
+    history, compute = params.rollout.history_index, params.compute.post_training
+    weights = train(base, reward_model, data, settings, history, params.seed, run_folder, made_from, compute)
     if not processes().is_main_process:
         return
     with atomic_path(CHECKPOINTS / args.run) as folder:

@@ -24,18 +24,19 @@ from persistworld.runtime.workspace import CHECKPOINTS, LATENTS, MANIFEST, rollo
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    settings, seeds = params.rollout, params.evaluation.seeds
+    settings, compute, seeds = params.rollout, params.compute.rollout, params.evaluation.seeds
     require(args.seed in seeds, "--seed", args.seed, f"not among evaluation.seeds, {', '.join(map(str, seeds))}; choose one of them")
     model, store = load_world_model(CHECKPOINTS / args.model).to(device()), LatentStore(LATENTS)
-    if settings.torch_compile:
+    if compute.torch_compile:
         compile_unet(model, settings.precision)
     frames = params.rollout_frames
     episodes = evaluation_episodes(load_manifest(MANIFEST), params.evaluation, frames)
-    parts = [episodes[i : i + settings.batch] for i in range(0, len(episodes), settings.batch)]
+    parts = [episodes[i : i + compute.batch] for i in range(0, len(episodes), compute.batch)]
+    rows = compute.batch if compute.torch_compile else 0
     own, latents = parts[own_part(len(parts))], []
     for part in track(own, len(own), f"rollouts of {args.model}, seed {args.seed}"):
         starts = starts_of(model, store, part, frames)
-        latents.append(rollout(model, starts, [e.index for e in part], args.seed, settings).cpu())
+        latents.append(rollout(model, starts, [e.index for e in part], args.seed, settings, rows).cpu())
     latents = collected(latents)
     if not processes().is_main_process:
         return

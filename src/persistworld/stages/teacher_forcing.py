@@ -24,9 +24,9 @@ def main(params: Params, args: argparse.Namespace) -> None:
     episodes = load_manifest(MANIFEST).long_enough("train", base.config.future)
     made_from = provenance(params, "stages.teacher_forcing", *sections)
     run_folder = RUNS / RUN / digest(*sections)
-    store, index = LatentStore(LATENTS), params.rollout.history_index
+    store, index, compute = LatentStore(LATENTS), params.rollout.history_index, params.compute.post_training
     steps = control_steps(params.post_training, params.control.batch)
-    weights = train_control(base, store, episodes, *sections, steps, index, params.seed, run_folder, made_from)
+    weights = train_control(base, store, episodes, *sections, steps, index, params.seed, run_folder, made_from, compute)
     if not processes().is_main_process:
         return
     with atomic_path(CHECKPOINTS / RUN) as folder:

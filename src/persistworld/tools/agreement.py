@@ -16,7 +16,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     several = len({entry.index for entry in data.episodes}) > 1
     require(args.groups > 1 and several, "--groups", args.groups, "two episodes are compared: name at least 2, and have 2 to train on")
     settings, history = params.post_training, params.rollout.history_index
-    found = agreements(base, reward_model, data, settings, history, params.seed, args.groups)
+    found = agreements(base, reward_model, data, settings, params.compute.post_training.sample_batch, history, params.seed, args.groups)
     print("| weights | what episodes have in common | share of the gradient | number |\n|---|---|---|---|")
     whole = sum(each.squared for each in found)
     for part in joined(found, args.depth):

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.config.training import BaseTrainingConfig, ControlConfig
 from persistworld.data.latents import LatentStore
@@ -33,6 +34,7 @@ def train_control(
     seed: int,
     run_folder: Path,
     digest: str,
+    compute: PostTrainingCompute = PostTrainingCompute(),
 ) -> dict[str, Tensor]:
     """Teacher-forced training of the adapter and the action encoder; returns the trained weights, as `trainer.train`.
 
@@ -41,7 +43,7 @@ def train_control(
     Several processes share every batch; the first one alone writes.
     """
     training = dataclasses.replace(training, batch=control.batch)
-    policy = Policy(base, settings.lora, settings.train_action_encoder, seed, settings.gradient_checkpointing)
+    policy = Policy(base, settings.lora, settings.train_action_encoder, seed, compute)
     average = {n: p.detach().clone() for n, p in policy.theta.items()}
     optimizer = MatrixOptimizer(policy.theta.values(), control.optimizer)
     start = 0
@@ -58,14 +60,14 @@ def train_control(
     materials = Materials(base, store, episodes, training, history_index, seed, "teacher_forcing")
     for step in track(range(start, steps), steps, "teacher forcing", start):
         batch, sentences, draws = materials[step]
-        loss = accumulate_gradient(policy.model, batch, sentences, draws, training, settings.train_batch, "control.batch")
+        loss = accumulate_gradient(policy.model, batch, sentences, draws, training, compute.train_batch, "control.batch")
         average_gradients(policy.theta.values())
         loss = mean_over_processes(loss).item()
         share = learning_rate_share(step, steps, decay_from=control.optimizer.decay_from)
         norm = optimizer.step(share)
         ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
         log.append({"step": step, "loss": loss, "gradient_norm": norm})
-        if writes and ((step + 1) % settings.save_every == 0 or step + 1 == steps):
+        if writes and ((step + 1) % compute.save_every == 0 or step + 1 == steps):
             theta = {n: p.detach() for n, p in policy.theta.items()}
             state = {"theta": theta, "average": average, "optimizer": optimizer.state_dict()}
             save_state(run_folder, step + 1, digest, state)

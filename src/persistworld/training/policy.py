@@ -1,8 +1,8 @@
-"""The trainable part: LoRA on the U-Net (peft) and the whole action encoder; and plain copies of the model with it merged in.
+"""The trainable part of a world model: LoRA on the U-Net (peft) and the whole action encoder; and plain copies with it merged in.
 
 `theta` learns and `old` follows it (paper 3.2, Algorithm 1). Sampling and the reference's predictions use a plain U-Net with the adapter
-merged, which is exact and costs nothing per step. Theta's loss has the adapter as layers of its own, peft's, or, where `lora.merged` says
-so, as a sum with the weight that it adapts. The three models share every weight that stays the base's.
+merged: exact, and free per step. Theta's loss runs through peft's adapter layers or, with `compute.post_training.merged_adapter`, through
+the sum of each weight and its adapter. The three models share every weight that stays the base's.
 """
 
 import copy
@@ -12,6 +12,7 @@ import torch
 from peft import inject_adapter_in_model
 from torch import Tensor
 
+from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.post_training import AdapterConfig
 from persistworld.world_model.lora import ADAPTER, lora_config, merge_into, merged_weights, sum_into_weights
 from persistworld.world_model.model import WorldModel
@@ -21,7 +22,12 @@ class Policy:
     """Three weight sets of one frozen world model: `theta` (trained), `old` (its slow copy) and the base they started from."""
 
     def __init__(
-        self, base: WorldModel, lora: AdapterConfig, train_action_encoder: bool, seed: int, gradient_checkpointing: bool = False
+        self,
+        base: WorldModel,
+        lora: AdapterConfig,
+        train_action_encoder: bool,
+        seed: int,
+        compute: PostTrainingCompute = PostTrainingCompute(),
     ) -> None:
         self.base = base
         self.scale = lora.alpha / lora.rank
@@ -30,10 +36,10 @@ class Policy:
             torch.manual_seed(seed)  # peft draws its initial weights from the global generator
             inject_adapter_in_model(lora_config(base.unet, lora), self.model.unet, ADAPTER)
         self.model.action_encoder.requires_grad_(train_action_encoder)
-        if gradient_checkpointing:
+        if compute.gradient_checkpointing:
             self.model.unet.enable_gradient_checkpointing()
         self.theta = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        if lora.merged:
+        if compute.merged_adapter:
             sum_into_weights(self.model.unet, self.scale)
         self.old = {n: p.detach().clone() for n, p in self.theta.items()}
         self._merged = _copy_sharing(base, own={n for n, _ in merged_weights(dict(base.named_parameters()), self.theta, self.scale)})

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from persistworld.config import reading as configuration
+from persistworld.config.compute import BaseTrainingCompute
 from persistworld.config.training import BaseTrainingConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
@@ -35,6 +36,7 @@ def train_world_model(
     history_index: tuple[int, ...],
     seed: int,
     run_folder: Path,
+    compute: BaseTrainingCompute = BaseTrainingCompute(),
 ) -> WorldModel:
     """Train all of `model`; returns its exponential moving average (or itself, without one). State is kept in `run_folder`."""
     average = copy.deepcopy(model)
@@ -49,17 +51,17 @@ def train_world_model(
         optimizer.load_state_dict(state["optimizer"])
 
     model.train()
-    if training.gradient_checkpointing:
+    if compute.gradient_checkpointing:
         model.unet.enable_gradient_checkpointing()
-    if training.torch_compile != "none":
-        require_compiler("base_training.torch_compile", training.torch_compile)
-        model.unet.compile(dynamic=False, mode=training.torch_compile)
+    if compute.torch_compile != "none":
+        require_compiler("compute.base_training.torch_compile", compute.torch_compile)
+        model.unet.compile(dynamic=False, mode=compute.torch_compile)
     recent: list[float] = []
     writes = processes().is_main_process
     log = TrainingLog(run_folder, start, writes)
-    materials = Materials(model, store, episodes, training, history_index, seed, "base_training")
+    materials = Materials(model, store, episodes, training, history_index, seed, "base_training", compute.readers)
     for step, (batch, sentences, draws) in enumerate(track(materials.from_step(start), training.steps, "base training", start), start):
-        loss = accumulate_gradient(model, batch, sentences, draws, training, training.train_batch or training.batch)
+        loss = accumulate_gradient(model, batch, sentences, draws, training, compute.train_batch or training.batch)
         average_gradients(model.parameters())
         norm = optimizer.step(learning_rate_share(step, training.steps, training.warmup, training.optimizer.decay_from))
         # The decay rises from 0.1, so that the random start is soon forgotten.
@@ -71,7 +73,7 @@ def train_world_model(
             if writes:
                 print(f"base training step {step + 1}: loss {sum(recent) / len(recent):.4f}", flush=True)
             recent.clear()
-        if (step + 1) % training.save_every == 0 or step + 1 == training.steps:
+        if (step + 1) % compute.save_every == 0 or step + 1 == training.steps:
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             if writes:
                 save_state(run_folder, step + 1, digest, state)
@@ -90,6 +92,7 @@ class Materials(Dataset):
     history_index: tuple[int, ...]
     seed: int
     purpose: str  # what is trained: trainings with one seed draw differently
+    readers: int = 0  # processes that draw steps ahead
 
     def __len__(self) -> int:
         return self.training.steps
@@ -102,7 +105,7 @@ class Materials(Dataset):
     def from_step(self, start: int) -> Iterator[tuple[Batch, list[str], Draws]]:
         """The steps from `start` on in their order, drawn ahead by `readers` processes where there are any."""
         # A generator of its own: the loader would take a number from torch's global one. Forked: open shards cannot be sent to a process.
-        rest, own, readers = range(start, len(self)), torch.Generator(), self.training.readers
+        rest, own, readers = range(start, len(self)), torch.Generator(), self.readers
         how = "fork" if readers else None
         try:
             yield from DataLoader(self, batch_size=None, sampler=rest, num_workers=readers, generator=own, multiprocessing_context=how)
