@@ -1,4 +1,4 @@
-"""What values of a section may be: each check raises a UserError that names the key, the value and the mend."""
+"""Range checks of parameters. Each raises a UserError that names the key, the value and what to do."""
 
 from typing import Any
 

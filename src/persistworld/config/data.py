@@ -20,9 +20,9 @@ class EpisodesConfig:
     """Where episodes come from and how they are split."""
 
     source: Literal["simulate", "folder"] = "folder"  # simulate: the PyBullet tabletop; folder: LeRobot or Ctrl-World layout at `path`
-    path: str = "../droid_1.0.1"  # simulate: data/episodes; folder: anywhere else, for the stage `episodes` replaces data/episodes
+    path: str = "../droid_1.0.1"  # simulate: data/episodes; folder: any other place, since the stage `episodes` replaces data/episodes
     count: int = 95_600  # indices 0 .. count-1 are considered
-    splits: tuple[str, ...] = ("train", "validation")  # which splits are made or read at all
+    splits: tuple[str, ...] = ("train", "validation")  # splits that are simulated or read
     modulus: int = 100  # DROID: index % 100 == 99 is validation
     validation: tuple[int, ...] = (99,)
     tuning: tuple[int, ...] = ()
@@ -30,9 +30,9 @@ class EpisodesConfig:
     height: int = 192  # pixels per view that the world model sees
     width: int = 320
     fps: float = 5.0  # after frame skip
-    colours: tuple[Colour, ...] = typing.get_args(Colour)  # simulate: of the manipulated object
+    colours: tuple[Colour, ...] = typing.get_args(Colour)  # simulate: colours of the manipulated object
     views: tuple[View, ...] = ("exterior_1", "exterior_2", "wrist")
-    bad_share: float = 0.05  # a larger share of unusable episodes fails the stage
+    bad_share: float = 0.05  # largest share of unusable episodes; more fail the stage
 
     def check(self) -> None:
         own = Path(self.path).resolve() == EPISODES.resolve()
@@ -54,11 +54,11 @@ class EpisodesConfig:
 
 @dataclass(frozen=True)
 class BaseCheckpointConfig:
-    """The pre-trained world model: where it is fetched from."""
+    """Where the pre-trained world model comes from."""
 
     source: Literal["file", "https", "hf"] = "hf"
     location: str = "yjguo/Ctrl-World"  # a folder, a URL ending in .tar, or a hub repository
-    revision: str | None = None  # hf: a commit hash; branches move, so they are refused
+    revision: str | None = None  # hf: a commit hash; branches are refused, since they move
     sha256: dict[str, str] = field(default_factory=dict)  # file name -> digest; recorded at first download, enforced after
 
     def check(self) -> None:
@@ -75,9 +75,9 @@ class BaseCheckpointConfig:
 class LatentsConfig:
     """The autoencoder encodes every view of every frame once."""
 
-    source: Literal["encode", "recorded"] = "encode"  # recorded: those that lie with the episodes (Ctrl-World's processed layout)
+    source: Literal["encode", "recorded"] = "encode"  # recorded: taken from the data set (Ctrl-World's processed layout)
     posterior: Literal["mean", "sample"] = "sample"
-    shards: int = 8  # files, and jobs that can run side by side
+    shards: int = 8  # number of files; one job each
 
     def check(self) -> None:
         at_least(1, self, "latents", "shards")

@@ -24,7 +24,7 @@ class EvaluationConfig:
     episodes: int = 0  # 0: all of the split
     seeds: tuple[int, ...] = (0,)
     models: tuple[str, ...] = ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder")
-    protocol: Literal["decoded", "raw"] = "decoded"  # the headline; both are always scored
+    protocol: Literal["decoded", "raw"] = "decoded"  # ground truth of the tables; both are always scored
 
     def check(self) -> None:
         require(self.episodes >= 0, "evaluation.episodes", self.episodes, "must be at least 1, or 0 for all of the split")
@@ -35,7 +35,7 @@ class EvaluationConfig:
         require(narrow, "evaluation.seeds", self.seeds, "the score table keeps 16 bits of a seed: choose from -32768 to 32767")
 
     def require_models(self, names: tuple[str, ...], purpose: str) -> None:
-        """Raise UserError unless all of `names` are among the models; tables do without any of them, `purpose` does not."""
+        """Raise UserError unless all of `names` are in `models`; `purpose` needs them, tables do not."""
         lacking = [name for name in names if name not in self.models]
         mend = f"{purpose} compare {' with '.join(names)}: add {', '.join(lacking)}, or ask for the tables alone"
         require(not lacking, "evaluation.models", ", ".join(self.models), mend)
@@ -48,7 +48,7 @@ class PaperConfig:
     bootstrap: int = 2_000
     confidence: float = 0.95
     strip_frames: int = 8  # columns of Figure 3
-    report_episodes: int = 4  # playable rollouts in the report
+    report_episodes: int = 4  # rollouts shown as videos in the report
     scale: str = "tabletop"  # printed on every table and figure
 
     def check(self) -> None:

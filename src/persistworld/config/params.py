@@ -21,11 +21,11 @@ from persistworld.config.training import BaseTrainingConfig, ControlConfig
 from persistworld.config.world_model import RolloutConfig, WorldModelConfig
 from persistworld.runtime.errors import UserError
 
-VARIANT = re.compile(r"[a-z][a-z0-9_]*")  # it becomes part of file names
+VARIANT = re.compile(r"[a-z][a-z0-9_]*")  # used in file names
 
 RESERVED_MODELS = ("base", "post_trained", "teacher_forced", "copy_frame", "autoencoder")
 BASELINES = ("copy_frame", "autoencoder")
-# What lies where a variant's files would: in results/metrics/ (its numbers), checkpoints/ and runs/.
+# Names taken in results/metrics/, checkpoints/ and runs/, where a variant would write.
 TAKEN_NAMES = (
     "table_1", "table_2", "paired", "paired_details", "masks", "fetched", "episodes", "latents", "base_checkpoint", "base_training",
 )  # fmt: skip
@@ -54,7 +54,7 @@ class Params:
     variants: dict[str, Any] = field(default_factory=dict)  # name -> keys of post_training that differ; one more model each
 
     def check(self) -> None:
-        """Raise UserError at the first value that is impossible, by itself or beside the others, in any run."""
+        """Raise UserError at the first value that is impossible, alone or together with others, in any run."""
         self._check_run()
         for name in self.variants:
             require(name not in RESERVED_MODELS, "variants", name, "is the name of a model that always exists: choose another")
@@ -81,7 +81,7 @@ class Params:
         window = self.metrics.ssim_window
         smallest = min(self.episodes.height, self.episodes.width)
         require(window <= smallest, "metrics.ssim_window", window, f"does not fit into views of {smallest} pixels (episodes.height, width)")
-        # Who reads training episodes alone (to make a base model) evaluates nothing.
+        # A run that reads training episodes only (to train a base model) evaluates nothing.
         held_out = set(self.episodes.splits) - {"train"}
         require(
             not held_out or self.evaluation.split in held_out, "evaluation.split", self.evaluation.split,
@@ -97,7 +97,7 @@ class Params:
             )
 
     def _check_views(self) -> None:
-        """A reward's weights are of views that there are, and not all of them 0."""
+        """Weights of the reward name existing views and are not all 0."""
         key, weights, views = "post_training.reward.view_weights", self.post_training.reward.view_weights, self.episodes.views
         for view in weights:
             require(view in views, key, view, f"no such view; {nearest(view, views)}")
@@ -105,7 +105,7 @@ class Params:
 
     @property
     def rollout_frames(self) -> int:
-        """Distinct frames of an evaluation's rollout, the first one included."""
+        """Number of distinct frames of an evaluation rollout, including the first."""
         return self.rollout.chunks * (self.world_model.future - 1) + 1
 
     def for_run(self, run: str) -> "Params":
@@ -121,7 +121,7 @@ class Params:
         changed = dataclasses.replace(self, post_training=build_section(PostTrainingConfig, merged, f"variants.{run}"), variants={})
         try:
             changed._check_run()
-        except UserError as error:  # of a key that the variant overrides, or of one that what it overrides does not suit
+        except UserError as error:  # name the variant in the message
             name, here = str(error).removeprefix("post_training."), f"variants.{run}"
             raise UserError(f"{here}: {name}" if name == str(error) else f"{here}.{name}") from None
         return changed
@@ -139,5 +139,5 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def control_sections(whole: Params) -> tuple[PostTrainingConfig, BaseTrainingConfig, ControlConfig]:
-    """The parameters that make the control."""
+    """The sections that determine the control `teacher_forced`."""
     return whole.post_training, whole.base_training, whole.control

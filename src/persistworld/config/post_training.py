@@ -10,13 +10,13 @@ from persistworld.config.world_model import SamplerConfig
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Paper 3.4, Eq. 3-5. `credit` is the granularity at which a reward is normalised and credited; the paper's is the clip."""
+    """Paper 3.4, Eq. 3-5. `credit` is the unit that gets a reward: the clip in the paper, or a part of it (docs/objective.md)."""
 
     lpips: float = 1.0
     ssim: float = 1.0
     psnr: float = 1.0 / 32.0
-    view_weights: dict[str, float] = field(default_factory=dict)  # a view that is not named weighs 1 (Table 8)
-    credit: Literal["clip", "view_frame", "cell", "latent"] = "clip"  # latent: error of latents, not of images (docs/objective.md)
+    view_weights: dict[str, float] = field(default_factory=dict)  # weight per view, 1 if not named (Table 8)
+    credit: Literal["clip", "view_frame", "cell", "latent"] = "clip"  # latent: from the error of latents; no image is decoded
     target: Literal["raw", "decoded"] = "raw"  # ground-truth frames of the dataset, or their autoencoder reconstruction
     epsilon: float = 1e-4  # of Eq. 6
 
@@ -37,7 +37,7 @@ class AdapterConfig:
     rank: int = 64
     alpha: float = 64.0
     targets: Literal["attention", "linear", "linear_and_convolution"] = "attention"
-    exclude: tuple[str, ...] = ()  # modules whose names have one of these in them get no adapter
+    exclude: tuple[str, ...] = ()  # modules whose names contain one of these get no adapter
 
     def check(self, where: str) -> None:
         at_least(1, self, where, "rank")
@@ -52,21 +52,21 @@ class PostTrainingConfig:
     groups: int = 64  # groups per step, over all ranks
     candidates: int = 16  # K
     keep: int = 5  # N; 0 keeps all
-    prefix: tuple[int, int] = (0, 9)  # inclusive; equal numbers fix it (Table 5)
+    prefix: tuple[int, int] = (0, 9)  # [shortest, longest], inclusive; equal numbers fix it (Table 5)
     prefix_schedule: Literal["random", "curriculum"] = "random"
-    streams: bool = False  # a random candidate of each group goes on to the next step, instead of a new prefix for every group
+    streams: bool = False  # a random candidate of each group continues in the next step; saves rolling out a new prefix per group
     branch: int = 1  # F
     sampling_policy: Literal["theta", "old"] = "theta"  # Algorithm 1 samples from theta; the theory assumes old
     beta: float = 1.0
     kl_weight: float = 1e-4
-    kl_prefix: int = -1  # the KL term is the mean over samples whose prefix is no longer (a forward pass of the base each); -1: over all
+    kl_prefix: int = -1  # longest prefix whose samples enter the KL term (one forward pass of the base each); -1: all samples
     loss_weighting: Literal["plain", "edm", "self_normalised"] = "plain"
-    shared_noise: bool = False  # one sigma and noise draw for a group
+    shared_noise: bool = False  # one draw of sigma and noise per group
     sigma_mean: float = 0.7  # ln sigma ~ N(mean, std^2)
     sigma_std: float = 1.6
-    old_ema_slope: float = 0.001  # d = min(slope * step, max); old <- d old + (1 - d) theta. At 0 old is theta, and a forward pass is saved
+    old_ema_slope: float = 0.001  # d = min(slope * step, max); old <- d old + (1 - d) theta. 0: old is theta, which saves a forward pass
     old_ema_max: float = 0.5
-    weight_ema: float = 0.0  # of the learning policy (Table 11); 0: none
+    weight_ema: float = 0.0  # decay of the average of theta that is saved (Table 11); 0: save theta
     train_action_encoder: bool = True
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -76,12 +76,12 @@ class PostTrainingConfig:
 
     @property
     def kept(self) -> int:
-        """Candidates of a group that are trained on."""
+        """Number of candidates per group that enter the loss."""
         return 2 * self.keep or self.candidates
 
     @property
     def old_is_theta(self) -> bool:
-        """Whether the reference follows the learner in one step."""
+        """Whether the reference policy equals theta at each step."""
         return self.old_ema_slope == 0 or self.old_ema_max == 0
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Plain keys and values, as YAML and JSON give them, into frozen dataclasses: strictly, and with a mend in every error.
+"""Builds frozen dataclasses from plain keys and values (YAML, JSON), strictly; each error says what to do.
 
 A key that no field names is refused, with the nearest name; so are wrong types. What values mean is up to the dataclass.
 """
@@ -21,19 +21,19 @@ from persistworld.runtime.errors import UserError
 
 
 def digest(*sections: Any) -> str:
-    """A short hash of sections (or of all parameters), for checkpoints' manifests."""
+    """A short hash of parameter sections, for manifests of checkpoints."""
     content = json.dumps([dataclasses.asdict(section) for section in sections], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The end of an error about an unknown `name`: the known one that is most like it, or all of them."""
+    """The end of an error about an unknown `name`: the most similar known name, or all of them."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
 
 
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """`old` with the keys of `new` in their place; sections within are merged likewise, neither argument is changed."""
+    """A copy of `old` with the keys of `new` in place of its own; nested sections are merged the same way."""
     merged = dict(old)
     for key, value in new.items():
         merged[key] = merge(old[key], value) if isinstance(value, dict) and isinstance(old.get(key), dict) else value
@@ -41,7 +41,7 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_section(cls: type, raw: dict[str, Any], where: str) -> Any:
-    """A dataclass from plain keys and values, strictly. `where` names the section in errors."""
+    """Build a dataclass from plain keys and values, strictly. `where` names the section in errors."""
     hints = _hints(cls)
     if not isinstance(raw, dict):
         raise UserError(f"{where} = {raw!r}: expected a section with keys, such as {', '.join(list(hints)[:3])}")
@@ -87,7 +87,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             number = float(value)
         except OverflowError:
             number = math.inf
-        if not math.isfinite(number):  # a limit that shall not bind is a large number, which comparisons and JSON can bear
+        if not math.isfinite(number):  # for "no limit" use a large number: comparisons and JSON can handle it
             raise UserError(f"{name} = {value}: expected a finite number")
         return number
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
@@ -97,7 +97,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError when there is none to be had, or a key stands there twice."""
+    """The mapping in a YAML file. Raises UserError when it cannot be read or has a key twice."""
     try:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -114,7 +114,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys, of which the last one would win in silence."""
+    """Refuses repeated keys, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]

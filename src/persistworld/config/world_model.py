@@ -6,7 +6,7 @@ from typing import Literal
 from persistworld.config.checks import at_least, positive, require
 
 BUFFER_FILL = 24  # copies of the first latent that a rollout's history buffer starts with (Ctrl-World's evaluation)
-NETWORKS_GROUPS = 32  # diffusers' U-Net and autoencoder normalise over so many groups of channels
+NETWORKS_GROUPS = 32  # channel groups of the normalisation layers in diffusers' U-Net and autoencoder
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class TextEncoderConfig:
 
 @dataclass(frozen=True)
 class WorldModelConfig:
-    """Ctrl-World's architecture. Only `base_training` and imports read sizes from here. A checkpoint folder brings its
-    own: the stage `base_checkpoint` refuses parameters that contradict it, but `use_text: false` leaves its text out.
+    """Ctrl-World's architecture.
+
+    Only `base_training` and imports read sizes from here. A checkpoint folder has its own sizes, and the stage `base_checkpoint`
+    refuses parameters that contradict them; `use_text: false` drops the checkpoint's text encoder.
     """
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
@@ -80,7 +82,7 @@ class WorldModelConfig:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """Euler sampler on Karras sigmas; SVD's configuration by default. `guidance` 1 is none (paper, appendix E.1)."""
+    """Euler sampler on Karras sigmas, with SVD's configuration by default. `guidance` 1 means none (paper, appendix E.1)."""
 
     steps: int = 50
     sigma_max: float = 700.0
@@ -103,7 +105,7 @@ class RolloutConfig:
 
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     chunks: int = 14  # 14 * 4 + 1 = 57 distinct frames
-    history_index: tuple[int, ...] = (0, 0, -8, -6, -4, -2)  # of the buffer, one latent per chunk; policy script: 0 0 -12 -9 -6 -3
+    history_index: tuple[int, ...] = (0, 0, -8, -6, -4, -2)  # places in the history buffer, which grows by one latent per chunk
     precision: Literal["float32", "bfloat16"] = "bfloat16"
 
     def check(self) -> None:
