@@ -43,7 +43,7 @@ class BaseTrainingConfig:
     current_noise: float = 0.2
     action_dropout: float = 0.05
     frame_skips: tuple[int, ...] = (1, 2)
-    history_rule: Literal["skip", "buffer"] = "skip"  # skip: every 4 * frame_skip frames (Ctrl-World); buffer: the rows that a rollout would read
+    history_rule: Literal["skip", "buffer"] = "skip"  # skip: every 4 * frame_skip frames (Ctrl-World); buffer: the rows a rollout reads
     history_collapse: float = 0.15  # probability that the history repeats the current frame
 
     def check(self) -> None:
