@@ -58,5 +58,5 @@ def _scoring(materials: Materials) -> Row:
     masks[..., settings.height // 2 :, settings.width // 2 :] = 2
     truth = Truth(0, raw.to(torch.uint8), film, masks)
     scorer = Scorer(materials.perceptual, materials.params.metrics, settings.views)
-    time = seconds(lambda: scorer.score("base", {0: film}, truth))
+    time = seconds(lambda: scorer.score({("base", 0): film}, truth))
     return Row("scoring", frames / time, "frames/s", "full, robot, object; both protocols; all metrics")

@@ -70,7 +70,7 @@ RUNS = {"post_training": POST_TRAINING, "streams": dataclasses.replace(POST_TRAI
 CONTROLLED = dataclasses.replace(POST_TRAINING, steps=1)  # four steps, of four windows each
 CONTROL = ControlConfig(batch=TRAINING.batch)
 READS = 2 * TRAINING.batch  # of latents in a step of base training or of the control: a history and a future each
-SHARED_STAGES = ("latents --shard 0", "latents --shard 1", "manifest", "masks", "scores --model copy_frame")
+SHARED_STAGES = ("latents --shard 0", "latents --shard 1", "manifest", "truth", "masks", "scores --model copy_frame")
 EPISODES = [Entry(i, "train", words, None, FRAMES) for i, words in enumerate(INSTRUCTIONS)]
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from persistworld.evaluation.score_table import COLUMNS, METRICS, PROTOCOLS, REGIONS, write_scores
 
-META = {"lpips_backbone": "tabletop", "ssim_window": 7, "masked_lpips": "multiplied", "scale": "tabletop"}
+META = {"lpips_backbone": "tabletop", "convention": "ctrl_world", "ssim_window": 7, "masked_lpips": "multiplied"}
 VIEWS = ("exterior_1", "exterior_2", "wrist")
 LEVEL = {"ssim": 0.9, "psnr": 25.0, "lpips": 0.05}
 GAIN = {"ssim": 0.009, "psnr": 0.5, "lpips": -0.005}  # of a model with effect 1, for every episode

@@ -55,7 +55,7 @@ def test_missing_parameters_are_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "args", [("latnts",), ("rollouts", "--model", "base"), ("latents", "--shard", "x"), ("fetch", "sdv", "--output", "x")]
+    "args", [("latnts",), ("rollouts", "--seed", "0"), ("latents", "--shard", "x"), ("fetch", "sdv", "--output", "x")]
 )
 def test_a_mistake_on_the_command_line_is_one_line(tmp_path, args):
     done = run(*args, cwd=tmp_path)

@@ -132,7 +132,7 @@ def fetch_as(checkpoint: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **
         base_checkpoint=BaseCheckpointConfig(source="file", location=str(checkpoint)),
         world_model=dataclasses.replace(WorldModelConfig(), **world_model),
     )
-    base_checkpoint.main(params, argparse.Namespace())
+    base_checkpoint.main(params, argparse.Namespace(name="base"))
     return params
 
 
@@ -185,7 +185,7 @@ def test_views_keep_the_order_of_the_checkpoint(checkpoint: Path, tmp_path: Path
     for views in (("wrist", "exterior_1", "exterior_2"), VIEWS[::-1]):
         swapped = dataclasses.replace(params, episodes=dataclasses.replace(params.episodes, views=views))
         with pytest.raises(UserError, match=r"episodes\.views = .*stacks them as exterior_1, exterior_2, wrist: keep its order"):
-            base_checkpoint.main(swapped, argparse.Namespace())
+            base_checkpoint.main(swapped, argparse.Namespace(name="base"))
 
 
 def test_text_is_left_out_of_a_given_checkpoint(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_a_given_checkpoint_without_text_is_taken_as_it_is(tmp_path: Path, monke
 def test_a_seed_and_a_shard_that_the_parameters_do_not_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"--seed = 77: not among evaluation\.seeds, 0; choose one of them"):
-        rollouts.main(Params(), argparse.Namespace(model="base", seed=77))
+        rollouts.main(Params(), argparse.Namespace(model="base", seed=[77]))
     for shard in (-1, 8, 9):
         with pytest.raises(UserError, match=rf"--shard = {shard}: with latents\.shards = 8 choose from 0 to 7"):
             latents.main(Params(), argparse.Namespace(shard=shard))

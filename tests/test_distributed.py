@@ -145,12 +145,13 @@ def test_one_process_ends_what_two_began(two, alone, store):
 
 
 def test_two_processes_write_the_bytes_of_one(two, monkeypatch):
-    """Latents, masks and scores; one of the episodes that the second process reads cannot be used."""
+    """Latents, ground truth, masks and scores; one of the episodes that the second process reads cannot be used."""
     folder, *_ = two
     monkeypatch.chdir(folder / "whole/clone")
     monkeypatch.syspath_prepend(folder / "site")
     stages(*worker.SHARED_STAGES)
     files = [f"data/latents/shard-{n}.{kind}" for n in (0, 1) for kind in ("safetensors", "json")]
+    files += [f"data/truth/{kind}.npy" for kind in ("recorded", "decoded")]
     for name in (*files, "results/metrics/masks.json", "results/scores/copy_frame.parquet"):
         assert (folder / "whole/clone" / name).read_bytes() == (folder / "shared/clone" / name).read_bytes(), name
     one, other = (MaskStore(folder / name / "clone/data/masks.safetensors") for name in ("whole", "shared"))

@@ -111,12 +111,12 @@ def clone(tmp_path_factory):
         base = raw["base_checkpoint"]["location"]
         stage("base_training", "--output", base)
         shutil.copy(ROOT / "assets/tabletop_base/perceptual.safetensors", base)
-        for command in ("base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "masks"):
+        for command in ("base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "truth", "masks"):
             stage(*command.split())
         for command in ("post_training", "teacher_forcing"):
             stage(command)
         for model in ("base", "teacher_forced", "post_trained"):
-            stage("rollouts", "--model", model, "--seed", "0")
+            stage("rollouts", "--model", model)
         for model in ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder"):
             stage("scores", "--model", model)
         for command in ("tables", "figures", "report"):

@@ -373,7 +373,7 @@ def test_stage_copies_a_checkpoint_folder(origin: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     params = dataclasses.replace(Params(), base_checkpoint=BaseCheckpointConfig(source="file", location=str(origin)))
     for _ in range(2):  # and again over what is there
-        base_checkpoint.main(params, argparse.Namespace())
+        base_checkpoint.main(params, argparse.Namespace(name="base"))
         assert {p.name: p.read_bytes() for p in Path("checkpoints/base").iterdir()} == FILES
     assert not Path("checkpoints/fetched/base").exists()
 
@@ -392,9 +392,9 @@ def test_stage_imports_a_flat_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
     settings = BaseCheckpointConfig(source="file", location=str(source))
     params = dataclasses.replace(Params(), world_model=config, base_checkpoint=settings)
     with pytest.raises(UserError, match=r"stat\.json"):
-        base_checkpoint.main(params, argparse.Namespace())
+        base_checkpoint.main(params, argparse.Namespace(name="base"))
     (source / "stat.json").write_text(json.dumps({"state_01": [-1] * 7, "state_99": [1] * 7}))
-    base_checkpoint.main(params, argparse.Namespace())
+    base_checkpoint.main(params, argparse.Namespace(name="base"))
     assert load_base_model("checkpoints/base").statistics.high == (1.0,) * 7
     assert not Path("checkpoints/fetched/base").exists()
 
@@ -416,7 +416,7 @@ def test_stage_takes_the_tokenizer_of_clip_and_records_it(hub: Server, tmp_path:
     write_pickle({name: torch.randn(shape) for name, shape in shapes.items()}, source / "c.pt")
     (source / "fetched.json").write_text(json.dumps({"location": "yjguo/Ctrl-World"}))
     params = dataclasses.replace(Params(), world_model=config, base_checkpoint=BaseCheckpointConfig(source="file", location=str(source)))
-    base_checkpoint.main(params, argparse.Namespace())
+    base_checkpoint.main(params, argparse.Namespace(name="base"))
     manifest = json.loads(Path("checkpoints/base/manifest.json").read_text())
     assert manifest["parents"] == {"imported": hashlib.sha256((source / "c.pt").read_bytes()).hexdigest(), "tokenizer": digest(tokens)}
     [record] = Path("checkpoints/fetched").iterdir()
@@ -425,17 +425,17 @@ def test_stage_takes_the_tokenizer_of_clip_and_records_it(hub: Server, tmp_path:
 
     two = dataclasses.replace(params, episodes=EpisodesConfig(views=("exterior_1", "wrist")))
     with pytest.raises(UserError, match=r"episodes\.views = exterior_1, wrist: the checkpoint .* was trained on 3 views, not 2"):
-        base_checkpoint.main(two, argparse.Namespace())
+        base_checkpoint.main(two, argparse.Namespace(name="base"))
     record.write_text(record.read_text().replace(digest(tokens), "0" * 64))
     with pytest.raises(UserError, match=r"tokenizer\.json has sha256 .*; or put CLIP's tokenizer\.json .* beside c\.pt"):
-        base_checkpoint.main(params, argparse.Namespace())
+        base_checkpoint.main(params, argparse.Namespace(name="base"))
 
 
 @pytest.mark.parametrize("location", ["svd", "clip", "openai/clip-vit-base-patch32"])
 def test_stage_refuses_a_part_of_a_model_before_it_is_fetched(hub: Server, location: str) -> None:
     settings = BaseCheckpointConfig(source="hf", location=location, revision=COMMIT)
     with pytest.raises(UserError, match=rf"base_checkpoint\.location = {location}: is a part of .* `persistworld import-checkpoint SVD"):
-        base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace())
+        base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace(name="base"))
     assert not Path("checkpoints").exists()
 
 
@@ -447,17 +447,17 @@ def test_stage_refuses_folders_of_clip_and_svd(tmp_path: Path, file: str, said: 
     (tmp_path / "source" / file).write_text('{"model_type": "clip"}')
     settings = BaseCheckpointConfig(source="file", location=str(tmp_path / "source"))
     with pytest.raises(UserError, match=said):
-        base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace())
+        base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace(name="base"))
     assert not Path("checkpoints/base").exists() and not Path("checkpoints/fetched/base").exists()
 
 
 def test_views_of_a_checkpoint_may_have_other_names_but_are_as_many(origin: Path) -> None:
     settings = BaseCheckpointConfig(source="file", location=str(origin))
     ours = dataclasses.replace(Params(), base_checkpoint=settings, episodes=EpisodesConfig(views=("left", "right", "hand")))
-    base_checkpoint.main(ours, argparse.Namespace())
+    base_checkpoint.main(ours, argparse.Namespace(name="base"))
     fewer = dataclasses.replace(ours, episodes=EpisodesConfig(views=("left", "hand")))
     with pytest.raises(UserError, match=r"episodes\.views = left, hand: .* trained on 3 views, not 2; name as many, or train a base model"):
-        base_checkpoint.main(fewer, argparse.Namespace())
+        base_checkpoint.main(fewer, argparse.Namespace(name="base"))
 
 
 def test_stage_names_a_folder_without_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,4 +465,4 @@ def test_stage_names_a_folder_without_a_checkpoint(tmp_path: Path, monkeypatch: 
     (tmp_path / "empty").mkdir()
     params = dataclasses.replace(Params(), base_checkpoint=BaseCheckpointConfig(source="file", location="empty"))
     with pytest.raises(UserError, match=r"expected config\.json, or one \.pt file; \.pt files found: none"):
-        base_checkpoint.main(params, argparse.Namespace())
+        base_checkpoint.main(params, argparse.Namespace(name="base"))

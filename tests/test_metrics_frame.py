@@ -1,4 +1,4 @@
-"""SSIM and PSNR against scikit-image's values, scipy's filters and torchmetrics."""
+"""SSIM and PSNR in both conventions, against scikit-image's values, scipy's filters and torchmetrics."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import scipy.ndimage
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
+from persistworld.evaluation.conventions import comparison
 from persistworld.evaluation.frame_metrics import (
     PSNR_CEILING,
     box_mean,
@@ -97,3 +98,34 @@ def test_masks_take_the_pixels_they_name_and_empty_masks_are_nan():
     assert psnr_of(masked_mean(error, torch.ones_like(mask))).item() == pytest.approx(psnr(x, y).item(), abs=1e-5)
     assert torch.isnan(psnr_of(masked_mean(error, torch.zeros_like(mask)))).all()
     assert valid_mean(ssim_map(x, y), 7).item() == pytest.approx(ssim(x, y).item())
+
+
+def gaussian_ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """SSIM's formula with scipy's Gaussian filter: sigma 1.5, cut off at 5 pixels, population covariance; (H, W) of one channel."""
+
+    def mean(image):
+        return scipy.ndimage.gaussian_filter(image, 1.5, mode="mirror", radius=5)
+
+    vx, vy, vxy = mean(x * x) - mean(x) ** 2, mean(y * y) - mean(y) ** 2, mean(x * y) - mean(x) * mean(y)
+    top = (2 * mean(x) * mean(y) + 1e-4) * (2 * vxy + 9e-4)
+    return top / ((mean(x) ** 2 + mean(y) ** 2 + 1e-4) * (vx + vy + 9e-4))
+
+
+def test_the_torchmetrics_convention_is_the_formula_with_scipys_gaussian_filter():
+    x, y = (torch.cat([pair(seed)[place] for seed in (0, 1)]) for place in (0, 1))
+    found = comparison(y, "torchmetrics", 7)
+    whole, pixels = found.ssim(x)
+    a, b = x.double().numpy(), y.double().numpy()
+    expected = np.stack([np.mean([gaussian_ssim(p, q) for p, q in zip(*image, strict=True)], axis=0) for image in zip(a, b, strict=True)])
+    np.testing.assert_allclose(pixels.numpy(), expected, atol=2e-5)
+    np.testing.assert_allclose(whole.numpy(), expected.mean((1, 2)), atol=2e-5)
+    assert found.psnr(x).tolist() == pytest.approx([SKIMAGE_PSNR[0], SKIMAGE_PSNR[1]], abs=1e-4)
+    assert found.psnr(y).tolist() == [PSNR_CEILING] * 2
+
+
+def test_the_ctrl_world_convention_is_scikit_images():
+    x, y = (torch.cat([pair(seed)[place] for seed in (0, 1)]) for place in (0, 1))
+    found = comparison(y, "ctrl_world", 7)
+    whole, pixels = found.ssim(x)
+    assert whole.tolist() == pytest.approx([SKIMAGE_SSIM[0, 7], SKIMAGE_SSIM[1, 7]], abs=2e-6)
+    assert torch.equal(pixels, ssim_map(x, y)) and torch.equal(found.psnr(x), psnr(x, y))

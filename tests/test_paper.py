@@ -16,8 +16,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from synthetic_scores import GAIN, META, model_frame, write_synthetic
 
+from persistworld.config.compute import ComputeConfig
 from persistworld.config.data import EpisodesConfig, MasksConfig
 from persistworld.config.evaluation import EvaluationConfig, PaperConfig
+from persistworld.config.models import Models, variant
 from persistworld.config.params import Params
 from persistworld.config.world_model import AutoencoderConfig, RolloutConfig
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
@@ -41,6 +43,7 @@ from persistworld.stages import figures, report, tables
 from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
 
 SETTINGS = Settings("tabletop", "decoded", (0, 1), bootstrap=200)
+SHOWN = [Models()[name] for name in ("base", "post_trained")]
 OPTIONS = (SETTINGS.bootstrap, SETTINGS.confidence, SETTINGS.seed)
 EPISODES, FRAMES = 8, 9
 
@@ -114,7 +117,8 @@ def test_tables_say_how_they_were_made_and_keep_the_paper_apart(scores, tmp_path
             "**Scale: tabletop**",
             "LPIPS backbone: tabletop",
             "7x7",
-            "multiplied by the mask",
+            "ctrl_world",
+            "black outside the mask",
             "Seeds",
             "raw",
         ):
@@ -145,7 +149,8 @@ def test_a_variant_gets_the_same_content(folder, tmp_path):
     path = tmp_path / "paper_setting.parquet"
     write_scores(path, model_frame("paper_setting", 0.5, EPISODES, FRAMES), {**META, "empty_masks": {}})
     together = load_scores([folder / "base.parquet", folder / "teacher_forced.parquet", path])
-    tree = variant_json(together, SETTINGS, "paper_setting")
+    models = Models((variant("paper_setting", "", "paper_setting", "base"),))
+    tree = variant_json(together, dataclasses.replace(SETTINGS, models=models), "paper_setting")
     assert set(tree["table_1"]["wrist"]) == {"base", "teacher_forced", "paper_setting"}
     assert tree["paired"]["external"]["ssim"]["win_rate"] == 1.0 and tree["protocol"] == "decoded"
 
@@ -153,8 +158,9 @@ def test_a_variant_gets_the_same_content(folder, tmp_path):
 def test_a_variant_may_be_named_after_a_comparison(folder, tmp_path):
     write_scores(tmp_path / "own.parquet", model_frame("clip_vs_latent", 0.5, EPISODES, FRAMES), {**META, "empty_masks": {}})
     together = load_scores([*sorted(folder.glob("*.parquet")), tmp_path / "own.parquet"])
-    write_tables(together, SETTINGS, tmp_path / "tables", tmp_path / "metrics")
-    assert "clip_vs_latent over Base" in (tmp_path / "tables/table_1.md").read_text()
+    models = Models((variant("clip_vs_latent", "Clip or latent", "clip_vs_latent", "base"),))
+    write_tables(together, dataclasses.replace(SETTINGS, models=models), tmp_path / "tables", tmp_path / "metrics")
+    assert "Clip or latent over Base" in (tmp_path / "tables/table_1.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -183,6 +189,9 @@ def test_missing_models_and_unequal_metrics_are_clear_errors(folder, tmp_path):
     frame = model_frame("other", 0.0, EPISODES, FRAMES)
     write_scores(tmp_path / "other.parquet", frame, {**META, "lpips_backbone": "alex"})
     with pytest.raises(UserError, match="lpips_backbone is 'alex', but 'tabletop'"):
+        load_scores([folder / "base.parquet", tmp_path / "other.parquet"])
+    write_scores(tmp_path / "other.parquet", frame, {**META, "convention": "torchmetrics"})
+    with pytest.raises(UserError, match="convention is 'torchmetrics', but 'ctrl_world'"):
         load_scores([folder / "base.parquet", tmp_path / "other.parquet"])
     (tmp_path / "half.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="not a whole parquet file"):
@@ -239,7 +248,7 @@ def test_crops_follow_the_mask_and_stay_in_the_frame():
 
 
 def test_a_video_plays_and_shows_the_frames():
-    data = comparison_video(some_media(), ["base", "post_trained"], 5.0)
+    data = comparison_video(some_media(), SHOWN, 5.0)
     with av.open(io.BytesIO(data)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
@@ -288,7 +297,7 @@ def test_one_view_of_any_name_is_enough(scores, tmp_path):
     figure_4(one, SETTINGS, tmp_path)
     figure_over_time(one, SETTINGS, tmp_path, "figure_5", 5.0)
     media = dataclasses.replace(some_media(), views=("front", "side", "top"))
-    figure_3([Strip(media, "object", "chosen by hand")], ["base", "post_trained"], 2, 5.0, "a note", tmp_path, "top")
+    figure_3([Strip(media, "object", "chosen by hand")], SHOWN, 2, 5.0, "a note", tmp_path, "top")
     assert all((tmp_path / f"figure_{number}.png").is_file() for number in (3, 4, 5))
 
 
@@ -329,6 +338,7 @@ def test_the_stages_write_everything_they_promise(workplace, monkeypatch):
     settings = Params(
         episodes=EpisodesConfig(height=24, width=40, path="data/episodes"),
         evaluation=EvaluationConfig(seeds=(0,)),
+        compute=ComputeConfig(store_truth=False),
         rollout=RolloutConfig(chunks=2),
         masks=MasksConfig(source="simulator"),
         paper=PaperConfig(bootstrap=50, strip_frames=3, report_episodes=2),

@@ -30,7 +30,7 @@ def changed(folder: Path, changes: dict[str, object]) -> Path:
             place = place.setdefault(section, {})
         place[name] = value
     path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(raw))
+    path.write_text(yaml.safe_dump(raw, sort_keys=False))
     return path
 
 
@@ -96,8 +96,17 @@ def changed(folder: Path, changes: dict[str, object]) -> Path:
         ("episodes.fps", math.inf, "expected a finite number"),
         ("post_training.optimizer.learning_rate", math.nan, "expected a finite number"),
         ("post_training.sigma_mean", -math.inf, "expected a finite number"),
-        ("variants", {"a": 3}, "expected the keys of post_training that differ"),
-        ("variants", {"a": ["steps"]}, "expected the keys of post_training that differ"),
+        ("variants", {"a": 3}, "expected a section with keys"),
+        ("variants", {"a": ["steps"]}, "expected a section with keys"),
+        ("variants", {"a": {"steps": 3}}, "variants.a.steps: no such key"),
+        ("variants", {"a": {"post_training": {"stepz": 3}}}, "variants.a.post_training.stepz: no such key; did you mean 'steps'?"),
+        ("variants", {"a": {"post_training": {"keep": 3}}}, "variants.a.post_training.keep = 3: N best and N worst must fit in K"),
+        ("variants", {"a": {"rollout": {"sampler": {"steps": 0}}}}, "variants.a.rollout.sampler.steps = 0: must be at least 1"),
+        ("variants", {"a": {"rollout": {"chunks": 2}}}, "variants.a.rollout.chunks = 2: all models are rolled out for as long"),
+        ("variants", {"a": {"seed": -1}}, "variants.a.seed = -1: choose a whole number"),
+        ("variants", {"a": {"label": "a | b"}}, "variants.a.label = a | b: write one line"),
+        ("variants", {"a": {"base_checkpoint": {"source": "hf"}}}, "variants.a.base_checkpoint.revision = None: pin a commit hash"),
+        ("variants", {"a": {"base_checkpoint": {"location": "x"}}, "a_base": {}}, "a_base: is the name of another variant's base"),
         ("variants", {"a/b": {}}, "small letters, digits and _ only"),
         ("variants", {"../x": {}}, "small letters, digits and _ only"),
         ("variants", {"Big": {}}, "small letters, digits and _ only"),
@@ -106,7 +115,7 @@ def changed(folder: Path, changes: dict[str, object]) -> Path:
         ("variants", {"paired_details": {}}, "files that other stages write"),
         ("variants", {"masks": {}}, "files that other stages write"),
         ("variants", {"fetched": {}}, "files that other stages write"),
-        ("variants.paper_setting.lora.rank", 0, "must be at least 1"),
+        ("variants.paper_setting.post_training.lora.rank", 0, "must be at least 1"),
     ],
 )
 def test_a_value_that_cannot_work_is_one_line(tmp_path: Path, key: str, value: object, said: str) -> None:
@@ -157,6 +166,45 @@ def test_a_digest_has_64_digits(tmp_path: Path) -> None:
 def test_a_variant_may_be_empty_and_have_digits_in_its_name(tmp_path: Path) -> None:
     params = load_params(changed(tmp_path, {"variants": {"again_2": None}}))
     assert params.for_run("again_2").post_training == params.post_training
+
+
+def test_a_variant_is_trained_only_where_its_training_differs(tmp_path: Path) -> None:
+    """Another sampler of the rollouts reuses a checkpoint, also another variant's; a base, a seed or a history makes a new one."""
+    ten = {"rollout": {"sampler": {"steps": 10}}}
+    mild = {"post_training": {"beta": 0.5}}
+    other = {"base_checkpoint": {"location": "elsewhere"}}
+    variants = {
+        "ten": ten | {"label": "Ten steps"}, "mild": mild, "mild_ten": mild | ten, "again": {"seed": 1},
+        "looks_back": {"rollout": {"history_index": [0, 0, -12, -9, -6, -3]}}, "other": other, "other_mild": other | mild,
+    }  # fmt: skip
+    params = load_params(changed(tmp_path, {"variants": variants}))
+    models, run = params.models, params.for_run("mild_ten")
+    found = {name: (models[name].checkpoint, models[name].base) for name in variants}
+    assert found == {
+        "ten": ("post_trained", "base"), "mild": ("mild", "base"), "mild_ten": ("mild", "base"), "again": ("again", "base"),
+        "looks_back": ("looks_back", "base"), "other": ("other", "other_base"), "other_mild": ("other_mild", "other_base"),
+    }  # fmt: skip
+    assert models.post_trainings == ["post_trained", "mild", "again", "looks_back", "other", "other_mild"]
+    assert models.bases == {"other_base": "other"}
+    assert (models["ten"].label, models["mild"].label) == ("Ten steps", "Variant mild")
+    assert (run.post_training.beta, run.rollout.sampler.steps) == (0.5, 10)
+    assert run.rollout.sampler == dataclasses.replace(params.rollout.sampler, steps=10)
+
+
+def test_another_base_of_a_variant_does_not_inherit_the_digests(tmp_path: Path) -> None:
+    base = {"source": "hf", "location": "group/a", "revision": COMMIT, "sha256": {"model.pt": "b" * 64}}
+    variants = {"other": {"base_checkpoint": {"location": "group/b", "revision": "c" * 40}}, "same": {"post_training": {"beta": 0.5}}}
+    params = load_params(changed(tmp_path, {"base_checkpoint": base, "variants": variants}))
+    assert params.for_run("other").base_checkpoint.sha256 == {} and params.for_run("other").base_checkpoint.source == "hf"
+    assert params.for_run("same").base_checkpoint == params.base_checkpoint
+
+
+def test_models_are_in_the_order_of_the_tables(tmp_path: Path) -> None:
+    models = load_params(changed(tmp_path, {"variants": {"b": {}, "a": {}}})).models
+    assert models.names == ("copy_frame", "base", "teacher_forced", "post_trained", "b", "a", "autoencoder")
+    assert models.ordered(["autoencoder", "b", "base"]) == ["base", "b", "autoencoder"]
+    assert models.of_role(models.names, "control", "base") == ["base", "teacher_forced"]
+    assert models.rolled_out(models.names) == ["base", "teacher_forced", "post_trained", "b", "a"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from persistworld.config.params import Params, load_params
+from persistworld.config.variants import VariantConfig
 from persistworld.data.formats import open_episodes
 from persistworld.post_training.cost import post_training_cost
 from persistworld.runtime.errors import UserError
@@ -75,10 +76,11 @@ def test_one_gpu_changes_the_size_of_a_step_and_nothing_of_the_method(droid: Par
 
 
 def test_a_variant_can_be_evaluated_and_has_its_own_settings(droid: Params) -> None:
-    params = replace(droid, variants={"mild": {"beta": 0.5}}, evaluation=replace(droid.evaluation, models=("base", "mild")))
+    variants = {"mild": VariantConfig(post_training={"beta": 0.5})}
+    params = replace(droid, variants=variants, evaluation=replace(droid.evaluation, models=("base", "mild")))
     params.check()
     assert params.for_run("mild").post_training == replace(droid.post_training, beta=0.5)
-    with pytest.raises(UserError, match=r"evaluation\.models = mild: no such model or variant; known: base, [^\n]*$"):
+    with pytest.raises(UserError, match=r"evaluation\.models = mild: no such model or variant; known: copy_frame, base, [^\n]*$"):
         replace(params, variants={}).check()
 
 

@@ -57,7 +57,7 @@ def value(table, **wanted) -> float:
 @pytest.mark.parametrize("masked_lpips", ["multiplied", "spatial"])
 def test_a_perfect_copy(perceptual, truth, masked_lpips):
     """SSIM 1, PSNR at its ceiling, LPIPS 0 everywhere, in the protocol that it copies."""
-    table = scorer(perceptual, masked_lpips).score("m", {0: truth.decoded}, truth)
+    table = scorer(perceptual, masked_lpips).score({("m", 0): truth.decoded}, truth)
     copied = table[table["protocol"] == "decoded"].groupby("metric")["value"].agg(["min", "max"])
     assert copied.loc["ssim"].tolist() == pytest.approx([1, 1], abs=1e-5)
     assert copied.loc["psnr"].tolist() == pytest.approx([60, 60], abs=1e-4)
@@ -69,7 +69,7 @@ def test_a_perfect_copy(perceptual, truth, masked_lpips):
 @pytest.mark.parametrize("masked_lpips", ["multiplied", "spatial"])
 def test_rows(perceptual, truth, masked_lpips):
     """One for every combination but those of empty masks; chunks of four frames, the given frame in the first."""
-    table = scorer(perceptual, masked_lpips).score("m", {0: film(1), 3: film(2)}, truth)
+    table = scorer(perceptual, masked_lpips).score({("m", 0): film(1), ("m", 3): film(2)}, truth)
     assert not table["value"].isna().any() and not table.duplicated([c for c in COLUMNS if c != "value"]).any()
     counts = table.groupby(["region", "view"]).size() / (2 * 2 * 3)  # seeds, protocols, metrics
     assert counts["full"].tolist() == counts["robot"].tolist() == [T] * 3
@@ -80,7 +80,7 @@ def test_rows(perceptual, truth, masked_lpips):
 
 def test_full_frame_values_are_the_public_metrics(perceptual, truth):
     rollouts = {0: noisy(truth.raw, 60, 1), 1: noisy(truth.raw, 10, 2)}
-    table = scorer(perceptual).score("m", rollouts, truth)
+    table = scorer(perceptual).score({("m", seed): film for seed, film in rollouts.items()}, truth)
     places = ((0, "decoded", "wrist", 3), (1, "raw", "exterior_1", 8), (1, "decoded", "exterior_2", 0))
     for seed, protocol, view, frame in places:
         a, b = images(rollouts[seed], frame, view), images(getattr(truth, protocol), frame, view)
@@ -93,7 +93,7 @@ def test_full_frame_values_are_the_public_metrics(perceptual, truth):
 def test_masked_values_by_hand(perceptual, truth):
     """PSNR over the mask's pixels; LPIPS of images multiplied by the mask."""
     rollout = noisy(truth.raw, 60, 1)
-    table = scorer(perceptual).score("m", {0: rollout}, truth)
+    table = scorer(perceptual).score({("m", 0): rollout}, truth)
     a, b = images(rollout, 5, "wrist"), images(truth.raw, 5, "wrist")
     where = {"protocol": "raw", "view": "wrist", "frame": 5, "region": "object"}
     error = (a - b)[..., 10:, 10:].square().mean()
@@ -107,22 +107,30 @@ def test_masked_values_by_hand(perceptual, truth):
 def test_errors_outside_a_mask_do_not_count(perceptual, truth):
     rollout = truth.raw.clone()
     rollout[..., :6, :] = 255 - rollout[..., :6, :]  # the robot's columns alone
-    table = scorer(perceptual).score("m", {0: rollout}, truth)
+    table = scorer(perceptual).score({("m", 0): rollout}, truth)
     table = table[table["protocol"] == "raw"].groupby(["region", "metric"])["value"].agg(["min", "max"])
     assert table.loc[("object", "psnr"), "min"] == pytest.approx(60) and table.loc[("robot", "psnr"), "max"] < 15
     assert table.loc[("object", "lpips"), "max"] == pytest.approx(0, abs=1e-7)
 
 
 def test_seeds_do_not_touch_each_other(perceptual, truth):
-    both = scorer(perceptual).score("m", {0: film(1), 3: film(2)}, truth)
-    alone = scorer(perceptual).score("m", {3: film(2)}, truth)
+    both = scorer(perceptual).score({("m", 0): film(1), ("m", 3): film(2)}, truth)
+    alone = scorer(perceptual).score({("m", 3): film(2)}, truth)
     kept = both[both["seed"] == 3].reset_index(drop=True)
     assert kept.drop(columns="value").equals(alone.reset_index(drop=True).drop(columns="value"))
     assert (kept["value"] - alone["value"].reset_index(drop=True)).abs().max() < 1e-4
 
 
+def test_models_that_are_scored_together_have_the_scores_of_each_alone(perceptual, truth):
+    """What they share, features and statistics of the ground truth, changes no value."""
+    together = scorer(perceptual).score({("a", 0): film(1), ("b", -1): truth.decoded, ("b", 2): film(2)}, truth)
+    for model, rollouts in {"a": {("a", 0): film(1)}, "b": {("b", -1): truth.decoded, ("b", 2): film(2)}}.items():
+        alone = scorer(perceptual).score(rollouts, truth)
+        assert together[together["model"] == model].reset_index(drop=True).equals(alone.reset_index(drop=True))
+
+
 def test_without_masks_there_are_full_frames_only(perceptual, truth):
-    table = scorer(perceptual).score("m", {0: film(1)}, Truth(42, truth.raw, truth.decoded, None))
+    table = scorer(perceptual).score({("m", 0): film(1)}, Truth(42, truth.raw, truth.decoded, None))
     assert table["region"].unique().tolist() == ["full"] and len(table) == T * 3 * 3 * 2
 
 
@@ -135,8 +143,8 @@ def test_empty_masks_are_counted(perceptual, truth):
 
 def test_scores_fit_the_table(perceptual, truth, tmp_path):
     """What the stage writes, the readers of tables and figures take."""
-    table = scorer(perceptual).score("base", {0: film(1)}, truth)
-    meta = {"lpips_backbone": "tabletop", "ssim_window": 7, "masked_lpips": "multiplied", "scale": "test"}
+    table = scorer(perceptual).score({("base", 0): film(1)}, truth)
+    meta = {"lpips_backbone": "tabletop", "ssim_window": 7, "masked_lpips": "multiplied", "convention": "ctrl_world"}
     write_scores(tmp_path / "base.parquet", table, meta)
     assert len(load_scores([tmp_path / "base.parquet"]).frame) == len(table)
 
@@ -151,7 +159,7 @@ def test_every_value_is_the_public_metrics_one_frame_at_a_time(perceptual, maske
     masks[4, 1] = 0
     truth = Truth(7, raw, noisy(raw, 30), masks)
     rollouts = {0: noisy(raw, 60, 1), 5: noisy(raw, 20, 2)}
-    table = scorer(perceptual, masked_lpips).score("m", rollouts, truth)
+    table = scorer(perceptual, masked_lpips).score({("m", seed): film for seed, film in rollouts.items()}, truth)
     expected = {}
     for seed, protocol, view, frame in itertools.product(rollouts, ("raw", "decoded"), VIEWS, chosen):
         a, b = images(rollouts[seed], frame, view), images(getattr(truth, protocol), frame, view)
@@ -177,7 +185,7 @@ def test_every_value_is_the_public_metrics_one_frame_at_a_time(perceptual, maske
 
 def test_rollouts_that_are_not_there_are_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"data/rollouts/base/seed-0.safetensors: no readable rollouts.*--model base --seed 0"):
+    with pytest.raises(UserError, match=r"data/rollouts/base/seed-0.safetensors: no readable rollouts.*--model base"):
         read_rollout("base", 0, 3)
     (tmp_path / "data/rollouts/base").mkdir(parents=True)
     save_file({"latents": torch.zeros(1, 5, 4, 12, 4), "episodes": torch.tensor([3])}, "data/rollouts/base/seed-0.safetensors")

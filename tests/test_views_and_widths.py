@@ -14,7 +14,7 @@ from persistworld.data.manifest import load_manifest
 from persistworld.runtime.files import read_json
 from persistworld.runtime.tensor_files import read_tensors, write_tensors
 
-LATENTS = ("episodes", "base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "masks")
+LATENTS = ("episodes", "base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "truth", "masks")
 
 
 @pytest.mark.parametrize(("views", "numbers"), [(1, 4), (2, 14), (4, 4)])
@@ -47,7 +47,7 @@ def test_evaluation_needs_the_validation_split_alone(tmp_path, monkeypatch):
     monkeypatch.chdir(clone)
     stages(*LATENTS, "rollouts --model base --seed 0")
     models = load_params().evaluation.models
-    stages(*(f"scores --model {model}" for model in models), "tables")
+    stages(f"scores --model {' '.join(models)}", "tables")
     manifest = load_manifest("data/manifest.json")
     assert [e.index for e in manifest.episodes] == [99, 199] and manifest.pose_statistics is None
     table = (clone / "results/tables/table_1.md").read_text()

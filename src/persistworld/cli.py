@@ -21,7 +21,10 @@ Command = tuple[str, dict[str, dict[str, Any]]]  # what it does, its options: na
 # What the workflow calls.
 STAGES: dict[str, Command] = {
     "episodes": ("simulate or read the episodes", {}),
-    "base_checkpoint": ("fetch the base checkpoint", {}),
+    "base_checkpoint": (
+        "fetch the base checkpoint",
+        {"--name": {"default": "base", "help": "base, or VARIANT_base where a variant has its own (default: %(default)s)"}},
+    ),
     "base_training": (
         "rebuild the base checkpoint from nothing (hours)",
         {"--output": {"default": "assets/tabletop_base", "metavar": "FOLDER", "help": "(default: %(default)s)"}},
@@ -31,6 +34,7 @@ STAGES: dict[str, Command] = {
         {"--shard": {"type": int, "required": True, "help": "0 .. latents.shards - 1"}},
     ),
     "manifest": ("list episodes, splits, windows and pose statistics", {}),
+    "truth": ("decode the evaluation episodes' frames, once for all models", {}),
     "masks": ("mask the robot and the manipulated object", {}),
     "post_training": (
         "post-train on the model's own rollouts (Algorithm 1)",
@@ -41,12 +45,12 @@ STAGES: dict[str, Command] = {
         "roll one model out from every evaluation episode",
         {
             "--model": {"required": True, "help": "base, teacher_forced, post_trained, or a name in variants"},
-            "--seed": {"type": int, "required": True, "help": "one of evaluation.seeds"},
+            "--seed": {"type": int, "nargs": "+", "metavar": "N", "help": "some of evaluation.seeds (default: all)"},
         },
     ),
     "scores": (
-        "score one model's rollouts frame by frame",
-        {"--model": {"required": True, "help": "one of evaluation.models, or a name in variants"}},
+        "score models' rollouts frame by frame",
+        {"--model": {"required": True, "nargs": "+", "metavar": "NAME", "help": "of evaluation.models, or in variants"}},
     ),
     "tables": ("Tables 1 and 2, paired statistics", {}),
     "figures": ("Figures 3, 4, 5 and 11", {}),

@@ -12,7 +12,7 @@ from snakemake.utils import min_version, validate
 ROOT = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 from persistworld.runtime.errors import UserError
-from persistworld.config.params import BASELINES, RESERVED_MODELS, load_params
+from persistworld.config.params import load_params
 from persistworld.runtime.provenance import code_files
 from persistworld.runtime.workspace import EPISODES
 
@@ -42,9 +42,12 @@ SETTINGS = asdict(PARAMS)
 SHARDS = range(PARAMS.latents.shards)
 SEEDS = PARAMS.evaluation.seeds
 MODELS = PARAMS.evaluation.models
-# Models that are a checkpoint, as against baselines that need none; of them, those that are evaluated.
-ROLLED_OUT = [model for model in (*RESERVED_MODELS, *PARAMS.variants) if model not in BASELINES]
-CHECKPOINTS = [model for model in MODELS if model in ROLLED_OUT]
+REGISTRY = PARAMS.models  # what each model is
+ROLLED_OUT = REGISTRY.rolled_out(REGISTRY.names)
+# The evaluated models, by whether they need rollouts; and the checkpoints that these roll out.
+EVALUATED = REGISTRY.rolled_out(MODELS)
+BASELINES = [model for model in MODELS if model not in EVALUATED]
+CHECKPOINTS = list(dict.fromkeys(REGISTRY[model].checkpoint for model in EVALUATED))
 # GPUs of each job. More for one rule: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = PARAMS.compute.gpus
 # Post-training, the longest stage, and its control run side by side, each on half of the cores; a small model has no use for more than four.
@@ -53,7 +56,7 @@ TRAINING_THREADS = PARAMS.compute.threads or min(4, max(1, (workflow.cores or 1)
 SECTIONS = [name for name in SETTINGS if name not in ("preset", "compute")]
 FIGURES = [3, 4, 5, 11]
 LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
-ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=CHECKPOINTS, seed=SEEDS)
+ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=EVALUATED, seed=SEEDS)
 SHOWN = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=["base", "post_trained"], seed=SEEDS)
 SCORES = expand("results/scores/{model}.parquet", model=MODELS)
 TRAINING = expand("results/training/{run}.csv", run=[model for model in CHECKPOINTS if model != "base"])
@@ -62,6 +65,11 @@ OWN_BASE = "runs/base_checkpoint"
 # With a default storage provider (workflow/profiles/kubernetes) the repository's own files travel in Snakemake's archive of sources. As inputs
 # they would be looked for in the bucket; flagged as local they would keep every job on the machine that started the workflow.
 IN_ARCHIVE = workflow.storage_settings.default_storage_provider is not None
+# Labels and colours of models. Elsewhere the module makes no difference to results, so only what prints them has it as an input.
+LABELS = [] if IN_ARCHIVE else ["src/persistworld/config/models.py"]
+# The ground truth's frames, or what they are decoded from; the recorded ones alone are enough to show them.
+TRUTH = "data/truth" if PARAMS.compute.store_truth else ["data/episodes", *LATENTS]
+RECORDED = "data/truth" if PARAMS.compute.store_truth else "data/episodes"
 MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengine' else 'persistworld'}.yml"
 
 
@@ -81,10 +89,10 @@ def launch(command):
     return command.replace("persistworld ", launcher, 1) if GPUS else command
 
 
-def base_files():
+def base_files(params=PARAMS):
     """The files of a base checkpoint that ships with the repository, or the folder of one's own; none when it is downloaded."""
-    folder = Path(PARAMS.base_checkpoint.location)
-    if PARAMS.base_checkpoint.source != "file" or (IN_ARCHIVE and str(folder) != OWN_BASE):
+    folder = Path(params.base_checkpoint.location)
+    if params.base_checkpoint.source != "file" or (IN_ARCHIVE and str(folder) != OWN_BASE):
         return []
     if str(folder) == OWN_BASE or not folder.is_dir():
         return [str(folder)]
@@ -98,9 +106,14 @@ def perceptual_file():
 
 
 def rollouts_of(wildcards):
-    """The rollouts that a model's scores need: one a seed; none for baselines."""
-    seeds = [] if wildcards.model in BASELINES else SEEDS
-    return expand("data/rollouts/{model}/seed-{seed}.safetensors", model=wildcards.model, seed=seeds)
+    """The rollouts that a model's scores need, one file for each seed."""
+    return expand("data/rollouts/{model}/seed-{seed}.safetensors", model=wildcards.model, seed=SEEDS)
+
+
+def checkpoints_of(wildcards):
+    """The folders that a model is loaded from: its checkpoint, and the base that its adapter was trained on."""
+    model = REGISTRY[wildcards.model]
+    return [f"checkpoints/{name}" for name in dict.fromkeys((model.checkpoint, model.base))]
 
 
 def one_of(names):
@@ -111,6 +124,7 @@ def one_of(names):
 wildcard_constraints:
     shard=r"\d+",
     seed=r"-?\d+",
-    run=one_of(["post_trained", *PARAMS.variants]),
+    run=one_of(REGISTRY.post_trainings),
     variant=one_of(PARAMS.variants),
-    model=one_of([*RESERVED_MODELS, *PARAMS.variants]),
+    own_base=one_of(REGISTRY.bases),
+    model=one_of(ROLLED_OUT),

@@ -2,10 +2,12 @@ rule figures:
     input:
         scores=SCORES,
         rollouts=SHOWN,
-        episodes="data/episodes",
+        truth=RECORDED,
+        manifest="data/manifest.json",
         masks="data/masks.safetensors",
         base="checkpoints/base",
         code=code("figures"),
+        labels=LABELS,
     output:
         vector=expand("results/figures/figure_{number}.pdf", number=FIGURES),
         figure_3=report("results/figures/figure_3.png", caption="../report/figure_3.rst", category="Figures"),
@@ -13,7 +15,7 @@ rule figures:
         figure_5=report("results/figures/figure_5.png", caption="../report/figure_5.rst", category="Figures"),
         figure_11=report("results/figures/figure_11.png", caption="../report/figure_11.rst", category="Figures"),
     params:
-        **sections("episodes", "evaluation", "masks", "paper", "seed"),
+        **sections("episodes", "evaluation", "masks", "paper", "rollout.chunks", "seed", "variants", "world_model"),
     log:
         "logs/figures.log",
     benchmark:

@@ -2,6 +2,7 @@
 rule post_training:
     input:
         base="checkpoints/base",
+        own_base=lambda wildcards: f"checkpoints/{REGISTRY[wildcards.run].base}",
         latents=LATENTS,
         manifest="data/manifest.json",
         episodes="data/episodes",
@@ -11,7 +12,9 @@ rule post_training:
         training="results/training/{run}.csv",
     params:
         post_training=lambda wildcards: asdict(PARAMS.for_run(wildcards.run).post_training),
-        **sections("episodes", "latents", "metrics", "rollout.history_index", "seed"),
+        seed=lambda wildcards: PARAMS.for_run(wildcards.run).seed,
+        **{"rollout.history_index": lambda wildcards: PARAMS.for_run(wildcards.run).rollout.history_index},
+        **sections("episodes", "latents", "metrics"),
     log:
         "logs/post_training-{run}.log",
     benchmark:

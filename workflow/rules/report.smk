@@ -5,10 +5,12 @@ rule report_page:
         checkpoints=expand("checkpoints/{model}", model=CHECKPOINTS),
         training=TRAINING,
         rollouts=SHOWN,
-        episodes="data/episodes",
+        truth=RECORDED,
+        base="checkpoints/base",
         manifest="data/manifest.json",
         masks="data/masks.safetensors",
         code=code("report"),
+        labels=LABELS,
     output:
         page=report("results/report.html", caption="../report/report.rst", category="Report"),
     params:

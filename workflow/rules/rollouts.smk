@@ -1,17 +1,19 @@
+# All seeds of a model in one job. A stopped one keeps the finished seeds in runs/.
 rule rollouts:
     input:
-        checkpoint="checkpoints/{model}",
+        checkpoints=checkpoints_of,
         latents=LATENTS,
         manifest="data/manifest.json",
         code=code("rollouts"),
     output:
-        rollouts="data/rollouts/{model}/seed-{seed}.safetensors",
+        rollouts=expand("data/rollouts/{{model}}/seed-{seed}.safetensors", seed=SEEDS),
     params:
-        **sections("evaluation", "rollout"),
+        rollout=lambda wildcards: asdict(PARAMS.for_run(wildcards.model).rollout),
+        **sections("episodes", "evaluation.episodes", "evaluation.seeds", "evaluation.split", "latents", "seed"),
     log:
-        "logs/rollouts-{model}-{seed}.log",
+        "logs/rollouts-{model}.log",
     benchmark:
-        "results/benchmarks/rollouts-{model}-{seed}.tsv"
+        "results/benchmarks/rollouts-{model}.tsv"
     conda:
         "../envs/persistworld.yml"
     threads: 1
@@ -21,4 +23,4 @@ rule rollouts:
         runtime=720,
         gpu=GPUS,
     shell:
-        launch("persistworld rollouts --model {wildcards.model} --seed {wildcards.seed} --threads {threads} 2>&1 | tee {log}")
+        launch("persistworld rollouts --model {wildcards.model} --threads {threads} 2>&1 | tee {log}")

@@ -2,13 +2,14 @@ rule tables:
     input:
         scores=SCORES,
         code=code("tables"),
+        labels=LABELS,
     output:
         metrics=expand("results/metrics/{name}.json", name=["table_1", "table_2", "paired", "paired_details"]),
         data=expand("results/tables/table_{number}.{kind}", number=[1, 2], kind=["csv", "tex"]),
         table_1=report("results/tables/table_1.md", caption="../report/table_1.rst", category="Tables"),
         table_2=report("results/tables/table_2.md", caption="../report/table_2.rst", category="Tables"),
     params:
-        **sections("evaluation", "paper", "seed"),
+        **sections("evaluation", "paper", "seed", "variants"),
     log:
         "logs/tables.log",
     benchmark:

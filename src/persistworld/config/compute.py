@@ -55,6 +55,7 @@ class ComputeConfig:
     threads: int = 0  # of post-training and of its control, which run side by side; 0: half of the cores each, four at most
     encode_batch: int = 64  # images per autoencoder call
     mask_batch: int = 16  # frames per RoboEngine call
+    store_truth: bool = True  # keeps the evaluation episodes' frames in data/truth (60 GB for DROID's 956); false: decoded for every model
     rollout: RolloutCompute = field(default_factory=RolloutCompute)
     base_training: BaseTrainingCompute = field(default_factory=BaseTrainingCompute)
     post_training: PostTrainingCompute = field(default_factory=PostTrainingCompute)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from persistworld.config.checks import at_least, distinct, require
+from persistworld.config.models import FIXED
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,7 @@ class MetricsConfig:
     """How frames are scored (paper, section 4)."""
 
     lpips: Literal["alex", "vgg", "squeeze", "tabletop"] = "alex"  # tabletop: the small network shipped with the tabletop base checkpoint
-    ssim_window: int = 7  # uniform window, data range 255
+    ssim_window: int = 7  # pixels; the uniform window of the reward's SSIM, and of the scores' in the convention ctrl_world
     masked_lpips: Literal["multiplied", "spatial"] = "multiplied"
 
     def check(self) -> None:
@@ -23,8 +24,10 @@ class EvaluationConfig:
     split: Literal["validation", "tuning"] = "validation"
     episodes: int = 0  # 0: all of the split
     seeds: tuple[int, ...] = (0,)
-    models: tuple[str, ...] = ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder")
-    protocol: Literal["decoded", "raw"] = "decoded"  # ground truth of the tables; both are always scored
+    models: tuple[str, ...] = tuple(model.name for model in FIXED)
+    protocol: Literal["decoded", "raw"] = "decoded"  # ground truth of the headline tables; both are always scored
+    # Of SSIM and PSNR in the scores (evaluation/conventions.py). ctrl_world: the paper's; torchmetrics: that library's defaults.
+    convention: Literal["ctrl_world", "torchmetrics"] = "ctrl_world"
 
     def check(self) -> None:
         require(self.episodes >= 0, "evaluation.episodes", self.episodes, "must be at least 1, or 0 for all of the split")
@@ -37,8 +40,8 @@ class EvaluationConfig:
     def require_models(self, names: tuple[str, ...], purpose: str) -> None:
         """Raise UserError unless all of `names` are in `models`; `purpose` needs them, tables do not."""
         lacking = [name for name in names if name not in self.models]
-        mend = f"{purpose} compare {' with '.join(names)}: add {', '.join(lacking)}, or ask for the tables alone"
-        require(not lacking, "evaluation.models", ", ".join(self.models), mend)
+        fix = f"{purpose} compare {' with '.join(names)}: add {', '.join(lacking)}, or ask for the tables alone"
+        require(not lacking, "evaluation.models", ", ".join(self.models), fix)
 
 
 @dataclass(frozen=True)

@@ -9,27 +9,25 @@ import dataclasses
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from persistworld.config.checks import require
 from persistworld.config.compute import ComputeConfig
 from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig, LatentsConfig, MasksConfig
 from persistworld.config.evaluation import EvaluationConfig, MetricsConfig, PaperConfig
+from persistworld.config.models import FIXED, Models, variant
 from persistworld.config.post_training import PostTrainingConfig
-from persistworld.config.reading import build_section, merge, nearest, read_yaml
+from persistworld.config.reading import build_section, digest, merge, nearest, read_yaml
 from persistworld.config.training import BaseTrainingConfig, ControlConfig
+from persistworld.config.variants import VariantConfig
 from persistworld.config.world_model import RolloutConfig, WorldModelConfig
 from persistworld.runtime.errors import UserError
 
-VARIANT = re.compile(r"[a-z][a-z0-9_]*")  # used in file names
-
-RESERVED_MODELS = ("base", "post_trained", "teacher_forced", "copy_frame", "autoencoder")
-BASELINES = ("copy_frame", "autoencoder")
-# Names taken in results/metrics/, checkpoints/ and runs/, where a variant would write.
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # a variant's name becomes part of file names
+# Files that other stages write where a variant's would lie: in results/metrics/, checkpoints/ and runs/.
 TAKEN_NAMES = (
     "table_1", "table_2", "paired", "paired_details", "masks", "fetched", "episodes", "latents", "base_checkpoint", "base_training",
+    "rollouts",
 )  # fmt: skip
-
 
 
 @dataclass(frozen=True)
@@ -51,20 +49,23 @@ class Params:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
-    variants: dict[str, Any] = field(default_factory=dict)  # name -> keys of post_training that differ; one more model each
+    variants: dict[str, VariantConfig | None] = field(default_factory=dict)  # name -> what differs from post_trained; one more model each
 
     def check(self) -> None:
         """Raise UserError at the first value that is impossible, alone or together with others, in any run."""
         self._check_run()
+        fixed = [model.name for model in FIXED]
         for name in self.variants:
-            require(name not in RESERVED_MODELS, "variants", name, "is the name of a model that always exists: choose another")
+            require(name not in fixed, "variants", name, "is the name of a model that always exists: choose another")
             require(name not in TAKEN_NAMES, "variants", name, "is the name of files that other stages write: choose another")
-            lower = bool(VARIANT.fullmatch(name))
+            lower = bool(NAME.fullmatch(name))
             require(lower, "variants", name, "names files: write small letters, digits and _ only, a letter first")
             self.for_run(name)
-        known = (*RESERVED_MODELS, *self.variants)
+        models = self.models
+        for folder in models.bases:
+            require(folder not in models, "variants", folder, "is the name of another variant's base checkpoint: choose another")
         for name in self.evaluation.models:
-            require(name in known, "evaluation.models", name, f"no such model or variant; {nearest(name, known)}")
+            require(name in models, "evaluation.models", name, f"no such model or variant; {nearest(name, models.names)}")
 
     def _check_run(self) -> None:
         require(0 <= self.seed < 1 << 63, "seed", self.seed, "choose a whole number from 0 to 2^63 - 1")
@@ -109,22 +110,49 @@ class Params:
         return self.rollout.chunks * (self.world_model.future - 1) + 1
 
     def for_run(self, run: str) -> "Params":
-        """The parameters of one post-training run: `post_trained`, or a variant with its overrides of `post_training` applied."""
-        if run == "post_trained":
+        """The parameters that model `run` is trained and rolled out with: these, or with a variant's changes applied.
+
+        Raises UserError for a name that is no model, and for changes that cannot work, naming `variants.NAME.section.key`.
+        """
+        if run in [model.name for model in FIXED]:
             return self
         if run not in self.variants:
-            raise UserError(f"variants.{run}: no such run; choose from post_trained, {', '.join(self.variants) or '(no variants)'}")
-        changes = {} if self.variants[run] is None else self.variants[run]
-        mapping = isinstance(changes, dict)
-        require(mapping, f"variants.{run}", changes, "expected the keys of post_training that differ, such as steps, groups, candidates")
-        merged = merge(dataclasses.asdict(self.post_training), changes)
-        changed = dataclasses.replace(self, post_training=build_section(PostTrainingConfig, merged, f"variants.{run}"), variants={})
+            names = (model.name for model in FIXED)
+            raise UserError(f"variants.{run}: no such model; {nearest(run, [*names, *self.variants])}")
+        given, where = self.variants[run] or VariantConfig(), f"variants.{run}"
+        given.check(where)
+        own = {}
+        for section, changes in given.sections.items():
+            usual = getattr(self, section)
+            old = dataclasses.asdict(usual)
+            if section == "base_checkpoint" and "location" in changes:  # digests and the commit are those of the other location
+                old |= {"revision": None, "sha256": {}}
+            own[section] = build_section(type(usual), merge(old, changes), f"{where}.{section}")
+        changed = dataclasses.replace(self, variants={}, **own, **({} if given.seed is None else {"seed": given.seed}))
+        chunks = changed.rollout.chunks
+        require(chunks == self.rollout.chunks, f"{where}.rollout.chunks", chunks, "all models are rolled out for as long: leave it out")
         try:
             changed._check_run()
-        except UserError as error:  # name the variant in the message
-            name, here = str(error).removeprefix("post_training."), f"variants.{run}"
-            raise UserError(f"{here}: {name}" if name == str(error) else f"{here}.{name}") from None
+        except UserError as error:  # about a key that the variant changes, or one that does not go with what it changes
+            named = any(str(error).startswith(f"{key}.") for key in own) or (given.seed is not None and str(error).startswith("seed"))
+            raise UserError(f"{where}.{error}" if named else f"{where}: {error}") from None
         return changed
+
+    @property
+    def models(self) -> Models:
+        """All models. A variant that is trained as another model is rolls out that one's checkpoint; bases are shared likewise."""
+        checkpoints, bases, found = {_training_digest(self): "post_trained"}, {digest(self.base_checkpoint): "base"}, []
+        for name, given in self.variants.items():
+            run = self.for_run(name)
+            checkpoint = checkpoints.setdefault(_training_digest(run), name)
+            base = bases.setdefault(digest(run.base_checkpoint), f"{name}_base")
+            found.append(variant(name, given.label if given else "", checkpoint, base))
+        return Models(tuple(found))
+
+
+def _training_digest(run: Params) -> tuple[object, ...]:
+    """What post-training makes a checkpoint from, of the parameters that a variant can change."""
+    return digest(run.post_training, run.base_checkpoint), run.rollout.history_index, run.seed
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

@@ -1,4 +1,4 @@
-"""Rollouts as the stage `rollouts` leaves them: a file a model and seed, of all evaluation episodes."""
+"""Rollouts as the stage `rollouts` writes them: one file for each model and seed, with all evaluation episodes."""
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -17,4 +17,4 @@ def read_rollout(model: str, seed: int, episode: int) -> Tensor:
                 raise UserError(f"{path}: holds no rollout of episode {episode}; run the stage rollouts again")
             return file.get_slice("latents")[episodes.index(episode)].float()
     except (FileNotFoundError, SafetensorError) as error:
-        raise UserError(f"{path}: no readable rollouts ({error}); run the stage rollouts --model {model} --seed {seed}") from None
+        raise UserError(f"{path}: no readable rollouts ({error}); run the stage rollouts --model {model}") from None

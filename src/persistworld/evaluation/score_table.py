@@ -1,5 +1,4 @@
-"""The score table: the one thing that tables and figures read (one row per model, seed, episode, frame, view, region,
-metric, protocol).
+"""The score table, the only file that tables and figures read: one row per model, seed, episode, frame, view, region, metric and protocol.
 """
 
 import json
@@ -29,7 +28,7 @@ KEY = [name for name in COLUMNS if name != "value"]
 SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
 Cells = dict[tuple[str, ...], pd.Series]
 META_KEY = b"persistworld"
-SHARED_META = ("lpips_backbone", "ssim_window", "masked_lpips", "scale")  # must agree between models
+SHARED_META = ("lpips_backbone", "convention", "ssim_window", "masked_lpips")  # must agree between models
 # Where there: {source, episodes, episodes_without_instruction, episodes_without_noun}, and {split, too_short} (episodes).
 OPTIONAL_META = ("masks", "left_out")
 

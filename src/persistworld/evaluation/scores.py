@@ -1,11 +1,11 @@
 """Scores of generated frames against the ground truth: every frame, view, region, metric and protocol (paper, section 4).
 
-Protocols: `decoded` compares with the ground truth as the autoencoder reconstructs it (what the world model could reach
-at best), `raw` with the dataset's frames. Regions: `full`, and `robot` and `object` by the ground truth's masks; an
-empty mask has no row.
+Protocols: `decoded` compares with the ground truth as the autoencoder reconstructs it (the best that the world model could generate), `raw`
+with the data set's frames. Regions: `full`, and `robot` and `object` by the ground truth's masks; an empty mask has no row.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +15,12 @@ from torch import Tensor
 
 from persistworld.config.evaluation import MetricsConfig
 from persistworld.data.windows import CHUNK_STRIDE
-from persistworld.evaluation.frame_metrics import masked_mean, psnr_of, squared_error_map, ssim_map, ssim_target, valid_mean
+from persistworld.evaluation.conventions import comparison
+from persistworld.evaluation.frame_metrics import masked_mean, psnr_of, squared_error_map
 from persistworld.evaluation.perceptual import PerceptualDistance
 
 REGIONS = {"robot": 1, "object": 2}
-BATCH = 19  # frames that are scored together: what stays in the processor's cache; the paper's 57 are three times as many
+BATCH = 19  # frames that are scored together: few enough to stay in the processor's cache
 
 Columns = dict[tuple[str, str, str], Tensor]  # (protocol, region, metric) -> (T,), NaN where the mask is empty
 
@@ -35,18 +36,23 @@ class Truth:
 
 
 class Scorer:
-    """Scores one episode's rollouts at a time, where the perceptual network is; counts the empty masks that it meets."""
+    """Scores the rollouts of one episode at a time, on the perceptual network's device, and counts the empty masks.
 
-    def __init__(self, perceptual: PerceptualDistance, settings: MetricsConfig, views: tuple[str, ...]) -> None:
-        self.perceptual, self.settings, self.views = perceptual, settings, views
+    `convention` is of SSIM and PSNR (evaluation/conventions.py).
+    """
+
+    def __init__(
+        self, perceptual: PerceptualDistance, settings: MetricsConfig, views: tuple[str, ...], convention: str = "ctrl_world"
+    ) -> None:
+        self.perceptual, self.settings, self.views, self.convention = perceptual, settings, views, convention
         self.empty_masks: Counter[str] = Counter()
 
     @torch.no_grad()
-    def score(self, model: str, rollouts: dict[int, Tensor], truth: Truth) -> pd.DataFrame:
-        """The rows of all of a model's rollouts of an episode, by seed; each uint8 (T, V, H, W, 3), frame 0 too, the current one again.
+    def score(self, rollouts: Mapping[tuple[str, int], Tensor], truth: Truth) -> pd.DataFrame:
+        """The rows of an episode's rollouts by (model, seed), each uint8 (T, V, H, W, 3); frame 0 is the given one, generated again.
 
-        The ground truth's statistics and features are computed once for all seeds, a rollout's features once for both
-        protocols: the perceptual network is nearly all of the time.
+        The ground truth's statistics and features are computed once for all rollouts, a rollout's features once for both protocols: the
+        perceptual network takes nearly all of the time.
         """
         keys, values, device = [], [], self.perceptual.device
         for place, view in enumerate(self.views):
@@ -54,10 +60,10 @@ class Scorer:
             truths = {"decoded": truth.decoded, "raw": truth.raw}
             targets = {protocol: _images(frames[:, place].to(device)) for protocol, frames in truths.items()}
             labels = None if truth.masks is None else truth.masks[:, place].to(device)
-            for seed, columns in zip(rollouts, self._view(films, targets, labels), strict=True):
-                keys += [(*names, view, seed) for names in columns]
+            for (model, seed), columns in zip(rollouts, self._view(films, targets, labels), strict=True):
+                keys += [(*names, view, model, seed) for names in columns]
                 values += columns.values()
-        return _rows(keys, torch.stack(values).cpu().numpy()).assign(model=model, episode=truth.episode)
+        return _rows(keys, torch.stack(values).cpu().numpy()).assign(episode=truth.episode)
 
     def _view(self, films: list[Tensor], targets: dict[str, Tensor], labels: Tensor | None) -> list[Columns]:
         """The columns of each film (T, 3, H, W) of one view against the targets of both protocols."""
@@ -71,14 +77,13 @@ class Scorer:
 
     def _batch(self, films: list[Tensor], targets: dict[str, Tensor], masks: dict[str, Tensor]) -> list[Columns]:
         """`_view` of a few frames; masks (T, H, W) bool by region."""
-        window = self.settings.ssim_window
         found: list[Columns] = [{} for _ in films]
         for protocol, target in targets.items():
-            statistics = ssim_target(target, window)
+            known = comparison(target, self.convention, self.settings.ssim_window)
             for columns, film in zip(found, films, strict=True):
-                similarity, error = ssim_map(film, statistics), squared_error_map(film, target)
-                columns[protocol, "full", "ssim"] = valid_mean(similarity, window)
-                columns[protocol, "full", "psnr"] = psnr_of(error.mean(dim=(1, 2)))
+                columns[protocol, "full", "ssim"], similarity = known.ssim(film)
+                columns[protocol, "full", "psnr"] = known.psnr(film)
+                error = squared_error_map(film, target) if masks else None
                 for region, mask in masks.items():
                     columns[protocol, region, "ssim"] = masked_mean(similarity, mask)
                     columns[protocol, region, "psnr"] = psnr_of(masked_mean(error, mask))
@@ -129,13 +134,13 @@ class Scorer:
                 self.empty_masks[f"{region}.{view}"] += int(empty[:, place].sum())
 
 
-def _rows(keys: list[tuple[str, str, str, str, int]], values: np.ndarray) -> pd.DataFrame:
-    """A row for every number in `values` (len(keys), T) but NaN; keys: (protocol, region, metric, view, seed)."""
+def _rows(keys: list[tuple[str, str, str, str, str, int]], values: np.ndarray) -> pd.DataFrame:
+    """A row for every number in `values` (len(keys), T) but NaN; keys: (protocol, region, metric, view, model, seed)."""
     count = values.shape[1]
     frames = np.tile(np.arange(count), len(keys))
     names = {
         name: np.repeat(np.array(column, dtype=object if isinstance(column[0], str) else None), count)
-        for name, column in zip(("protocol", "region", "metric", "view", "seed"), zip(*keys, strict=True), strict=True)
+        for name, column in zip(("protocol", "region", "metric", "view", "model", "seed"), zip(*keys, strict=True), strict=True)
     }
     chunks = np.maximum(frames - 1, 0) // CHUNK_STRIDE
     return pd.DataFrame({"frame": frames, "value": values.ravel(), **names, "chunk": chunks}).dropna(subset="value")

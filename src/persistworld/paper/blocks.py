@@ -6,7 +6,7 @@ from typing import Any
 
 from persistworld.evaluation.score_table import METRICS, PAPER_GROUPS, PROTOCOLS
 from persistworld.evaluation.statistics import LOWER_IS_BETTER
-from persistworld.paper.cells import TABLE_REGIONS, Cell, CellKey, groups_of, label, ordered, reported
+from persistworld.paper.cells import TABLE_REGIONS, Cell, CellKey, groups_of, reported
 from persistworld.paper.notes import Settings
 
 PROTOCOL_TEXT = {
@@ -15,7 +15,6 @@ PROTOCOL_TEXT = {
 }
 HEADINGS = {"ssim": "SSIM ↑", "psnr": "PSNR (dB) ↑", "lpips": "LPIPS ↓"}
 DIGITS = {"ssim": 4, "psnr": 2, "lpips": 4}
-RANKED_OUT = ("copy_frame", "autoencoder")  # never printed bold: they are not world models
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Block:
 
 
 def table_blocks(cells: dict[CellKey, Cell], details: dict[str, Any], table: str, settings: Settings) -> list[Block]:
-    """This run under the headline protocol, its paired wins, the other protocol, and what the paper printed."""
+    """This run under the headline protocol, its paired wins, this run under the other protocol, and the paper's numbers."""
     order = [settings.protocol, *(p for p in PROTOCOLS if p != settings.protocol)]
     headline, other = [_run_block(cells, table, p, settings, p == settings.protocol) for p in order]
     blocks = [headline, _paired_block(details, table, settings, groups_of(cells)), other, _paper_block(table)]
@@ -52,7 +51,7 @@ def table_blocks(cells: dict[CellKey, Cell], details: dict[str, Any], table: str
 
 
 def _page_wide(block: Block) -> list[Block]:
-    """The block in parts of two headings (six columns), which is what fits on a page; of several, each caption names its own."""
+    """The block in parts of two headings (six columns), which fit on a page; with several parts, each caption names its headings."""
     width, parts = 2 * len(METRICS), []
     for i in range(0, len(block.groups), 2):
         groups = block.groups[i : i + 2]
@@ -63,14 +62,16 @@ def _page_wide(block: Block) -> list[Block]:
 
 def _run_block(cells: dict[CellKey, Cell], table: str, protocol: str, settings: Settings, headline: bool) -> Block:
     columns = _columns(table, groups_of(cells))
-    models = ordered(sorted({key[2] for key in cells if key[0] == protocol}))
-    if protocol == "decoded":  # the autoencoder's output is the reference here
-        models = [model for model in models if model != "autoencoder"]
+    known = settings.models
+    models = known.ordered({key[2] for key in cells if key[0] == protocol})
+    if protocol == "decoded":  # the ceiling is the reference itself
+        models = [model for model in models if known[model].role != "ceiling"]
     best = {}
     for group, region in columns:
         for metric in METRICS:
-            ranked = {m: cells[protocol, group, m, region, metric].value.mean for m in models
-                      if m not in RANKED_OUT and (protocol, group, m, region, metric) in cells}  # fmt: skip
+            # Only world models compete: neither the copied frame nor the ceiling is ever printed bold.
+            ranked = {m: cells[protocol, group, m, region, metric].value.mean for m in known.rolled_out(models)
+                      if (protocol, group, m, region, metric) in cells}  # fmt: skip
             if ranked:
                 choose: Callable = min if metric in LOWER_IS_BETTER else max
                 best[group, region, metric] = choose(ranked, key=ranked.get)
@@ -81,7 +82,7 @@ def _run_block(cells: dict[CellKey, Cell], table: str, protocol: str, settings: 
             for metric in METRICS:
                 cell = cells.get((protocol, group, model, region, metric))
                 entries.append(_entry(cell, metric, best.get((group, region, metric)) == model))
-        rows.append((label(model), entries))
+        rows.append((known[model].label, entries))
     kind = "headline protocol" if headline else "other protocol"
     caption = f"This run ({settings.scale}), {kind}: {PROTOCOL_TEXT[protocol]}"
     return Block(caption, [_heading(table, group, region) for group, region in columns], rows)
@@ -97,8 +98,8 @@ def _paired_block(details: dict[str, Any], table: str, settings: Settings, group
             metrics = tree.get(settings.protocol, {}).get(group, {}).get(region, {})
             entries += [_win_entry(metrics.get(metric)) for metric in METRICS]
         ours, theirs = pair.rsplit("_vs_", 1)  # a variant's name may hold it, `theirs` never does
-        rows.append((f"{label(ours)} over {label(theirs)}", entries))
-    caption = f"Paired by episode, {settings.protocol}: share of episodes that are better (Wilcoxon's two-sided p)"
+        rows.append((f"{settings.models[ours].label} over {settings.models[theirs].label}", entries))
+    caption = f"Paired by episode, {settings.protocol}: share of episodes in which the first model is better (two-sided Wilcoxon p)"
     return Block(caption, [_heading(table, group, region) for group, region in columns], rows)
 
 

@@ -12,14 +12,6 @@ from persistworld.evaluation.score_table import METRICS, PROTOCOLS, Cells, Score
 from persistworld.evaluation.statistics import LOWER_IS_BETTER, Interval, Paired, bootstrap_mean, bootstrap_ratio, paired
 
 TABLE_REGIONS = {"table_1": ("full",), "table_2": ("object", "robot")}
-MODEL_ORDER = ("copy_frame", "base", "teacher_forced", "post_trained")  # then variants, then the autoencoder
-MODEL_LABELS = {
-    "copy_frame": "Copy first frame",
-    "base": "Base",
-    "teacher_forced": "Teacher-forced (control)",
-    "post_trained": "Post-trained",
-    "autoencoder": "Autoencoder (ceiling)",
-}
 
 
 @dataclass(frozen=True)
@@ -38,18 +30,6 @@ class Cell:
 
 
 CellKey = tuple[str, str, str, str, str]  # protocol, group, model, region, metric
-
-
-def label(model: str) -> str:
-    """A model's name as printed; a variant is named by itself."""
-    return MODEL_LABELS.get(model, f"Variant {model}")
-
-
-def ordered(models: list[str]) -> list[str]:
-    """Models in the order of the tables: baselines, trained models, variants, the ceiling last."""
-    known = [m for m in MODEL_ORDER if m in models]
-    variants = sorted(m for m in models if m not in MODEL_ORDER and m != "autoencoder")
-    return known + variants + (["autoencoder"] if "autoencoder" in models else [])
 
 
 def make_cells(scores: Scores, bootstrap: int, confidence: float, seed: int) -> dict[CellKey, Cell]:

@@ -6,15 +6,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from persistworld.evaluation.score_table import METRICS, Scores, closest_group, curve_values, episode_cells
+from persistworld.evaluation.score_table import METRICS, Scores, cell_values, closest_group, curve_values, episode_cells
 from persistworld.evaluation.statistics import LOWER_IS_BETTER
 from persistworld.paper.blocks import p_text
-from persistworld.paper.cells import cell_values, compare, label, ordered
+from persistworld.paper.cells import compare
 from persistworld.paper.notes import Settings, short_note
-from persistworld.paper.style import ARROWS, DASHES, GRID, INK, METRIC_NAMES, colour, figure, save, title_and_note
+from persistworld.paper.style import ARROWS, GRID, INK, METRIC_NAMES, figure, save, title_and_note
 
 OVER_TIME = ("figure_5", "figure_11")  # of the view that sees the gripper, and of the first of the others
-LEVEL_MODELS = ("base", "teacher_forced", "post_trained")  # they set the range of the axes
 
 
 def figure_4(
@@ -25,7 +24,7 @@ def figure_4(
     """
     values = episode_cells(scores.frame)
     options = (settings.bootstrap, settings.confidence, settings.seed)
-    groups = scores.groups
+    groups, better, worse = scores.groups, settings.models[ours], settings.models[theirs]
     with figure(len(groups), len(METRICS), 9.2, 0.8 + 2.1 * len(groups)) as (fig, axes):
         for row, group in zip(axes, groups, strict=True):
             for ax, metric in zip(row, METRICS, strict=True):
@@ -33,7 +32,7 @@ def figure_4(
                 mine, other = (cell_values(values, settings.protocol, m, group, "full", metric) for m in (ours, theirs))
                 common = mine.index.intersection(other.index)
                 gain = np.sort((mine[common] - other[common]).to_numpy() * (-1 if metric in LOWER_IS_BETTER else 1))
-                _waterfall(ax, gain, colour(ours), colour(theirs))
+                _waterfall(ax, gain, better.colour, worse.colour)
                 ax.set_title(f"{group.capitalize()} {METRIC_NAMES[metric]}")
                 if found is not None:
                     ax.text(
@@ -43,11 +42,11 @@ def figure_4(
                         transform=ax.transAxes, va="top", fontsize=7.5,
                     )  # fmt: skip
         for row in axes:
-            row[0].set_ylabel(f"Gain over {label(theirs).lower()}")
+            row[0].set_ylabel(f"Gain over {worse.label.lower()}")
         for ax in axes[-1]:
             ax.set_xlabel("Episodes, sorted by gain")
         fig.tight_layout(rect=(0, 0.03, 1, 0.95), h_pad=1.4)
-        pair = f"{label(ours).lower()} over {label(theirs).lower()}"
+        pair = f"{better.label.lower()} over {worse.label.lower()}"
         what = f"Figure 4. Paired by episode: {pair}, full frame (up is better)"
         title_and_note(fig, what, f"{short_note(scores, settings)}  ·  dashed: mean")
         save(fig, folder, "figure_4")
@@ -81,20 +80,22 @@ def figure_over_time(scores: Scores, settings: Settings, folder: Path, name: str
     group = over_time(scores.groups)[name]
     curves = curve_values(scores.frame[scores.frame["region"] == "full"])
     curves = curves[(curves["protocol"] == settings.protocol) & (curves["group"] == group)]
-    models = [m for m in ordered(scores.models) if m != "autoencoder" or settings.protocol == "raw"]
+    known = settings.models
+    models = [m for m in known.ordered(scores.models) if known[m].role != "ceiling" or settings.protocol == "raw"]
+    trained = known.of_role(models, "control", "post_trained", "variant")
     with figure(2, len(METRICS), 9.2, 4.9, sharex=True, height_ratios=(1.5, 1)) as (fig, axes):
         for top, bottom, metric in zip(axes[0], axes[1], METRICS, strict=True):
             tables = {m: _by_frame(curves, m, metric) for m in models}
             shown = {m: t for m, t in tables.items() if not t.empty}
             for model, table in shown.items():
                 _band(top, table, model, fps, settings)
-            _limits(top, [t.mean(axis=0) for m, t in shown.items() if m in LEVEL_MODELS or m not in DASHES])
+            _limits(top, [t.mean(axis=0) for m, t in shown.items() if known[m].checkpoint])
             top.set_title(f"{METRIC_NAMES[metric]} {ARROWS[metric]}")
-            for model in shown:
-                if model not in ("base", "copy_frame", "autoencoder") and "base" in shown:
+            for model in trained:
+                if model in shown and "base" in shown:
                     common = shown[model].index.intersection(shown["base"].index)
                     _band(bottom, shown[model].loc[common] - shown["base"].loc[common], model, fps, settings)
-            bottom.axhline(0, color=colour("base"), linewidth=1.2)
+            bottom.axhline(0, color=known["base"].colour, linewidth=1.2)
             bottom.set_xlabel("Time in the rollout (s)")
         axes[0][0].set_ylabel("Mean over episodes")
         axes[1][0].set_ylabel("Difference from base")
@@ -106,7 +107,7 @@ def figure_over_time(scores: Scores, settings: Settings, folder: Path, name: str
         fig.tight_layout(rect=(0, 0.055, 1, 0.9), h_pad=1.0)
         number = name.removeprefix("figure_")
         band = f"bands: {settings.confidence:.0%} bootstrap interval over episodes"
-        cut = "  ·  copy-first-frame leaves the axes where it is worse" if "copy_frame" in models else ""
+        cut = "  ·  the copied frame is not shown where it is below the axes" if "copy_frame" in models else ""
         title_and_note(
             fig, f"Figure {number}. {group.capitalize()} view over the rollout",
             f"{short_note(scores, settings)}\n{band}; lower row: paired differences{cut}",
@@ -128,17 +129,17 @@ def _band(ax: Axes, table: pd.DataFrame, model: str, fps: float, settings: Setti
     tail = (1 - settings.confidence) / 2
     low, high = np.nanquantile(np.nanmean(values[picks], axis=1), [tail, 1 - tail], axis=0)
     seconds = table.columns.to_numpy() / fps
-    baseline = model in ("copy_frame", "autoencoder")
-    if not baseline:
-        ax.fill_between(seconds, low, high, color=colour(model), alpha=0.16, linewidth=0)
+    shown = settings.models[model]
+    if shown.checkpoint:
+        ax.fill_between(seconds, low, high, color=shown.colour, alpha=0.16, linewidth=0)
     ax.plot(
-        seconds, np.nanmean(values, axis=0), color=colour(model), linewidth=1.1 if baseline else 1.7,
-        linestyle=DASHES.get(model, "-"), label=label(model),
+        seconds, np.nanmean(values, axis=0), color=shown.colour, linewidth=1.7 if shown.checkpoint else 1.1,
+        linestyle=shown.dashes, label=shown.label,
     )  # fmt: skip
 
 
 def _limits(ax: Axes, curves: list[pd.Series]) -> None:
-    """The range of the world models' curves; baselines may leave it. Frame 0, the current one again, is not counted."""
+    """Fit the axes to the world models' curves; baselines may leave them. Frame 0, the given one generated again, does not count."""
     if curves:
         late = pd.concat([curve[curve.index > 0] for curve in curves])
         low, high = late.min(), late.max()

@@ -5,22 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 
 from persistworld.config.params import Params
-from persistworld.data.episodes import EpisodeSource
-from persistworld.data.formats import open_episodes
-from persistworld.data.frames import resized_frames
+from persistworld.data.manifest import load_manifest
 from persistworld.evaluation.masks import MaskStore
 from persistworld.evaluation.rollout_files import read_rollout
 from persistworld.evaluation.score_table import Scores, cell_values, episode_cells, view_group
 from persistworld.evaluation.statistics import LOWER_IS_BETTER
+from persistworld.evaluation.truth import open_truth
 from persistworld.runtime.distributed import device
-from persistworld.runtime.workspace import BASE, EPISODES
+from persistworld.runtime.workspace import BASE, MANIFEST
 from persistworld.world_model.autoencoder import decode_views, load_autoencoder
 
-SHOWN = ("base", "post_trained")  # the models that film strips and videos hold side by side
-DECODED = 32  # images at once: a fifth of a film, 8 GB at 192x320
+DECODED = 32  # images that are decoded at once: 8 GB at 192 x 320
 VISIBLE = 0.8  # a region is shown only in episodes where it is in view in this share of the frames
 
 
@@ -41,9 +38,9 @@ class Media:
 
 
 def ranked_episodes(scores: Scores, protocol: str, group: str, region: str, metric: str) -> pd.Series:
-    """Every episode's gain of the post-trained model over the base in one cell, the largest first: the order that episodes are shown from.
+    """Every episode's gain of the post-trained model over the base in one cell, the largest first.
 
-    Of a region, only episodes in which it is in view in four fifths of the frames are ranked, when there are any.
+    For a region, only episodes are ranked in which it is visible in four fifths of the frames, if there are any.
     """
     values = episode_cells(scores.frame)
     mine, other = (cell_values(values, protocol, model, group, region, metric) for model in ("post_trained", "base"))
@@ -63,7 +60,7 @@ def ranked_episodes(scores: Scores, protocol: str, group: str, region: str, metr
 
 
 def ranked_by_object(scores: Scores, protocol: str, group: str) -> tuple[str, pd.Series]:
-    """What episodes are shown by, in which order: PSNR gain on the object, which is what rollouts lose; without masks on full frames."""
+    """The region that episodes are ranked by, and their PSNR gains: the object, which rollouts tend to lose, or without masks all."""
     ranked = ranked_episodes(scores, protocol, group, "object", "psnr")
     return ("object", ranked) if len(ranked) else ("full", ranked_episodes(scores, protocol, group, "full", "psnr"))
 
@@ -78,15 +75,13 @@ def spread_over(ranked: pd.Series, count: int) -> list[tuple[int, int]]:
 
 
 class MediaReader:
-    """Reads and decodes episodes for figures and the report; each picture is decoded once.
-
-    `masks` is where the masks are, for whoever needs them.
-    """
+    """Reads the frames of episodes for figures and the report, and decodes their rollouts; an episode once."""
 
     def __init__(self, params: Params, models: Sequence[str], seed: int, masks: MaskStore | None = None) -> None:
         self.params, self.models, self.seed, self.masks = params, tuple(models), seed, masks
-        self.source: EpisodeSource = open_episodes(EPISODES)
         self.autoencoder = load_autoencoder(BASE).to(device())
+        self.truth = open_truth(params, self.autoencoder)
+        self.instructions = {entry.index: entry.instruction for entry in load_manifest(MANIFEST).episodes}
         self.known: dict[int, Media] = {}
 
     def read(self, episode: int) -> Media:
@@ -97,10 +92,7 @@ class MediaReader:
             generated = {
                 model: decode_views(self.autoencoder, stack, len(views), DECODED).numpy() for model, stack in latents.items()
             }
-            frames = len(next(iter(generated.values())))
-            recorded = [resized_frames(self.source, episode, self.params.episodes, view)[:frames] for view in views]
-            masks = None if self.masks is None else self.masks.masks(episode)[:frames].numpy()
-            instruction = self.source.episode(episode).instruction
-            truth = torch.stack(recorded, dim=1).numpy()
-            self.known[episode] = Media(episode, self.seed, instruction, views, truth, generated, masks)
+            truth = self.truth.recorded(episode).numpy()
+            masks = None if self.masks is None else self.masks.masks(episode)[: len(truth)].numpy()
+            self.known[episode] = Media(episode, self.seed, self.instructions[episode], views, truth, generated, masks)
         return self.known[episode]

@@ -1,21 +1,29 @@
-"""What every table and figure must say about how its numbers were made."""
+"""What every table and figure says about how its numbers were made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from persistworld.config.models import Models
 from persistworld.config.params import Params
 from persistworld.evaluation.score_table import Scores
 
-DECODED = "the evaluation code of the base model's authors does so"
 MASKED_LPIPS = {
-    "multiplied": "of images multiplied by the mask (black outside)",
-    "spatial": "as the mean of the spatial LPIPS map over the mask's pixels",
+    "multiplied": "Masked LPIPS is the LPIPS of images that are black outside the mask.",
+    "spatial": "Masked LPIPS is the mean of the spatial LPIPS map over the mask's pixels.",
+}
+CONVENTIONS = {
+    "ctrl_world": "SSIM under a uniform {window}x{window} window with the sample covariance, without the border",
+    "torchmetrics": "SSIM under a Gaussian 11x11 window (sigma 1.5) with the population covariance, with the border",
+}
+PROTOCOLS = {
+    "decoded": "the ground truth as the autoencoder reconstructs it",
+    "raw": "the recorded frames",
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How the numbers are to be computed and labelled. `protocol` is the headline, `seed` the bootstrap's."""
+    """How the numbers are computed and labelled. `protocol` is the headline, `seed` the bootstrap's."""
 
     scale: str
     protocol: str
@@ -23,85 +31,84 @@ class Settings:
     bootstrap: int = 2000
     confidence: float = 0.95
     seed: int = 0
+    models: Models = field(default_factory=Models)
 
 
 def settings_of(params: Params) -> Settings:
     """The settings that the parameters ask for."""
     paper = params.paper
     evaluation = params.evaluation
-    return Settings(paper.scale, evaluation.protocol, evaluation.seeds, paper.bootstrap, paper.confidence, params.seed)
+    return Settings(paper.scale, evaluation.protocol, evaluation.seeds, paper.bootstrap, paper.confidence, params.seed, params.models)
 
 
 def footnotes(scores: Scores, settings: Settings) -> list[str]:
-    """What a reader must know to compare these numbers with others, a sentence or two each."""
+    """What a reader must know to compare these numbers with others, a few sentences each."""
     return [
-        f"Scale: {settings.scale}. Real results of real learning at this scale; the paper's numbers are full scale.",
+        f"Scale: {settings.scale}. The results of this run were measured at this scale; the paper's numbers are at full scale.",
         _protocol(settings),
         _metrics(scores.meta),
-        f"Masked SSIM and PSNR average over the mask's pixels; masked LPIPS is taken "
-        f"{MASKED_LPIPS[scores.meta['masked_lpips']]}. {mask_words(scores.meta)} {empty_masks(scores.meta['empty_masks'])}",
+        "Masked SSIM and PSNR are taken over the mask's pixels. "
+        f"{MASKED_LPIPS[scores.meta['masked_lpips']]} {mask_words(scores.meta)} {empty_masks(scores.meta['empty_masks'])}",
         _averaging(scores, settings),
-        "Autoencoder: decoded ground truth, the ceiling. Under the decoded protocol it is the reference, and left out.",
+        "Autoencoder (ceiling): the ground truth, encoded and decoded. The decoded protocol compares with these very frames, so its tables "
+        "leave this row out.",
     ]
 
 
 def short_note(scores: Scores, settings: Settings) -> str:
     """One line for the foot of a figure."""
     seeds = ", ".join(map(str, settings.seeds))
+    window = f" (SSIM window {scores.meta['ssim_window']})" if scores.meta["convention"] == "ctrl_world" else ""
     return (
-        f"Scale: {settings.scale}  ·  {scores.frame['episode'].nunique()} episodes, seeds {seeds}  ·  scored against "
-        f"{settings.protocol} ground truth  ·  LPIPS backbone: {scores.meta['lpips_backbone']}  ·  SSIM window "
-        f"{scores.meta['ssim_window']}"
+        f"Scale: {settings.scale}  ·  {scores.frame['episode'].nunique()} episodes, seeds {seeds}  ·  {settings.protocol} ground truth  ·  "
+        f"LPIPS backbone: {scores.meta['lpips_backbone']}  ·  convention: {scores.meta['convention']}{window}"
     )
 
 
 def empty_masks(empty: dict[str, dict[str, int]]) -> str:
-    """How many frames had no masked value. Masks come from the ground truth: any one model's counts are everyone's."""
+    """How many frames have no masked score. Masks come from the ground truth, so all models have the same counts."""
     counts = next((counts for counts in empty.values() if counts), {})
     shown = ", ".join(f"{name.replace('.', ' in ')} {count}" for name, count in sorted(counts.items()) if count)
-    return f"Frames left out for an empty mask: {shown or 'none'}."
+    return f"Frames without a masked score, because the mask is empty: {shown or 'none'}."
 
 
 def mask_words(meta: dict[str, Any]) -> str:
-    """Where the masks are from, and how many episodes gave nothing to ask for as the object."""
+    """Where the masks come from, and in how many episodes the instruction names no object."""
     masks = meta.get("masks")
     if masks is None:
-        return "No masks: Table 2 has no numbers of this run."
+        return "There are no masks, so Table 2 has no numbers of this run."
     text = f"Masks: {masks['source']}."
     for key, what in (("episodes_without_instruction", "no instruction"), ("episodes_without_noun", "an instruction without a noun")):
         if masks[key]:
             text += f" Episodes with {what}: {masks[key]} of {masks['episodes']}"
-            text += ", whose object is not masked." if masks["source"] == "roboengine" else "."
+            text += "; their object is not masked." if masks["source"] == "roboengine" else "."
     return text
 
 
 def _protocol(settings: Settings) -> str:
-    if settings.protocol == "decoded":
-        return (
-            f"Protocol: the headline compares with autoencoder-decoded ground truth (decoded), because {DECODED}; the "
-            "comparison with the recorded frames (raw) is printed beside it."
-        )
+    headline, other = settings.protocol, next(name for name in PROTOCOLS if name != settings.protocol)
     return (
-        "Protocol: the headline compares with the recorded frames (raw), as the parameters ask; decoded is printed "
-        f"beside it ({DECODED})."
+        f"Protocol: the headline numbers compare with {PROTOCOLS[headline]} ({headline}); a second table compares with {PROTOCOLS[other]} "
+        f"({other}). Ctrl-World's evaluation code uses decoded ground truth."
     )
 
 
 def _metrics(meta: dict[str, Any]) -> str:
     lpips = f"LPIPS backbone: {meta['lpips_backbone']}"
     if meta["lpips_backbone"] == "tabletop":
-        lpips += ", a small network trained on the simulator's labels: compare changes with the paper's, not levels"
-    window = meta["ssim_window"]
-    return f"{lpips}. SSIM: uniform {window}x{window} window, sample covariance. PSNR: at most 60 dB a frame."
+        lpips += ", a small network trained on the simulator's labels; compare changes with the paper's (AlexNet), not values"
+    convention = CONVENTIONS[meta["convention"]].format(window=meta["ssim_window"])
+    return f"{lpips}. Metric convention: {meta['convention']} ({convention}). PSNR is per frame and at most 60 dB."
 
 
 def _averaging(scores: Scores, settings: Settings) -> str:
     seeds = ", ".join(map(str, settings.seeds))
     left_out = scores.meta.get("left_out", {"split": "", "too_short": 0})
-    short = f" Left out: {left_out['too_short']} {left_out['split']} episodes that are shorter than the rollout."
+    short = f" {left_out['too_short']} {left_out['split']} episodes are shorter than the rollout and left out."
     return (
-        f"Mean over frames, then views (external: all exterior views), then seeds ({seeds}; baselines without noise: "
-        f"one pass), then {scores.frame['episode'].nunique()} episodes. Brackets: {settings.confidence:.0%} bootstrap "
-        f"interval over episodes ({settings.bootstrap} samples). Changes are against base, PSNR in dB."
+        "Scores are averaged over frames, then views (external: all exterior views), then seeds "
+        f"({seeds}; models without rollouts have one pass), then {scores.frame['episode'].nunique()} episodes. Brackets: "
+        f"{settings.confidence:.0%} bootstrap interval over episodes ({settings.bootstrap} samples). Parentheses: change against the base, "
+        "PSNR in dB."
         + (short if left_out["too_short"] else "")
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
+from persistworld.config.models import Models
 from persistworld.evaluation.score_table import METRICS
 from persistworld.paper.blocks import HEADINGS, Block
-from persistworld.paper.cells import Claim, label
+from persistworld.paper.cells import Claim
 from persistworld.paper.overlays import CLASSES
-from persistworld.paper.style import COLOURS
 from persistworld.runtime.files import atomic_path
 from persistworld.runtime.provenance import git_commit
 
@@ -51,12 +51,13 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything on the page. `tables` is (title, blocks); `sheets` the masks; `odd` what is odd in the episodes, a
+    """Everything on the page. `tables` is (title, blocks); `sheets` the masks; `odd` notes about the episodes, a
     sentence each; `facts` name and value; `parameters` YAML; `manifests` JSON by model.
     """
 
     scale: str
     protocol: str
+    models: Models
     claims: list[Claim]
     tables: list[tuple[str, list[Block]]]
     notes: list[str]
@@ -77,10 +78,10 @@ def write_report(path: Path, page: Page) -> None:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    environment.filters["label"] = label
+    environment.filters["label"] = lambda name: page.models[name].label
     template = environment.from_string(resources.files("persistworld.paper").joinpath("template.html").read_text())
     html = template.render(
-        page=page, metrics=METRICS, headings=HEADINGS, colours=COLOURS, classes=CLASSES, stages=stage_rows(page.times)
+        page=page, metrics=METRICS, headings=HEADINGS, classes=CLASSES, stages=stage_rows(page.times)
     )
     with atomic_path(path) as part:
         part.write_text(html)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from persistworld.config.models import GROUND_TRUTH_COLOUR, Model
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
-from persistworld.paper.cells import label
 from persistworld.paper.media import Media
-from persistworld.paper.style import MUTED, colour, figure, save, title_and_note
+from persistworld.paper.style import MUTED, figure, save, title_and_note
 
 CROP_HEIGHT, CROP_WIDTH = 0.7, 0.56  # shares of the frame
 REGION_CLASS = {"object": MANIPULATED_OBJECT, "robot": ROBOT}
@@ -26,7 +26,7 @@ class Strip:
 
 
 def figure_3(
-    strips: list[Strip], models: list[str], frames: int, fps: float, note: str, folder: Path, view: str
+    strips: list[Strip], models: list[Model], frames: int, fps: float, note: str, folder: Path, view: str
 ) -> None:
     """One block per strip: rows ground truth and `models`, `frames` columns evenly spaced over the rollout, all of `view`."""
     rows_each = 1 + len(models)
@@ -39,17 +39,17 @@ def figure_3(
     with figure(len(strips) * rows_each, frames, width, height) as (fig, axes):
         for s, strip in enumerate(strips):
             times = np.linspace(0, len(strip.media.truth) - 1, frames).round().astype(int)
-            pictures = {"ground_truth": strip.media.truth, **{m: strip.media.generated[m] for m in models}}
+            films = [("Ground truth", GROUND_TRUTH_COLOUR, strip.media.truth)]
+            films += [(model.label, model.colour, strip.media.generated[model.name]) for model in models]
             v = strip.media.views.index(view)
             centres = mask_centres(strip.media, v, strip.region)
             top = height - head - s * (rows_each * (cell_height + 0.03) + gap)
             fig.text(0.012, (top + 0.2) / height, f"{_title(strip)}", fontsize=9, fontweight="bold", va="bottom")
             fig.text(0.995, (top + 0.2) / height, strip.rule, fontsize=7, color=MUTED, va="bottom", ha="right")
-            for r, (model, film) in enumerate(pictures.items()):
+            for r, (name, colour, film) in enumerate(films):
                 bottom = top - (r + 1) * cell_height - r * 0.03
-                name = "Ground truth" if model == "ground_truth" else label(model)
                 fig.text(
-                    (left - 0.08) / width, (bottom + cell_height / 2) / height, name, color=colour(model),
+                    (left - 0.08) / width, (bottom + cell_height / 2) / height, name, color=colour,
                     fontsize=8.5, fontweight="bold", ha="right", va="center",
                 )  # fmt: skip
                 for c, t in enumerate(times):

@@ -1,4 +1,4 @@
-"""One look for all figures: colours (Okabe and Ito's colour-blind safe palette), type, saving as png and pdf."""
+"""One look for all figures: type, greys, saving as png and pdf. Models have their colours in config/models.py."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,6 @@ from matplotlib.figure import Figure
 
 from persistworld.runtime.files import atomic_path
 
-COLOURS = {
-    "ground_truth": "#0072B2", "base": "#D55E00", "post_trained": "#009E73", "teacher_forced": "#AA4499",
-    "copy_frame": "#8A8A8A", "autoencoder": "#56B4E9",
-}  # fmt: skip
-VARIANT_COLOUR = "#E69F00"
-DASHES = {"teacher_forced": (0, (5, 2)), "copy_frame": (0, (1, 1.5)), "autoencoder": (0, (3, 1, 1, 1))}
 INK, MUTED, GRID = "#222222", "#6B6B6B", "#E3E3E3"
 METRIC_NAMES = {"ssim": "SSIM", "psnr": "PSNR (dB)", "lpips": "LPIPS"}
 ARROWS = {"ssim": "↑", "psnr": "↑", "lpips": "↓"}
@@ -29,11 +23,6 @@ RC = {
     "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left", "legend.frameon": False,
     "figure.dpi": 100, "savefig.dpi": 220, "pdf.fonttype": 42, "svg.hashsalt": "persistworld",
 }  # fmt: skip
-
-
-def colour(model: str) -> str:
-    """The model's colour, the same in every figure."""
-    return COLOURS.get(model, VARIANT_COLOUR)
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Tables 1 and 2 as csv, md and tex, this run beside what the paper printed, and the metrics as JSON."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from persistworld.config.models import Models
 from persistworld.evaluation.score_table import METRICS, Scores
 from persistworld.evaluation.statistics import Interval
 from persistworld.paper.blocks import HEADINGS, Block, Entry, paper_rows, table_blocks
@@ -13,7 +15,6 @@ from persistworld.paper.cells import (
     Cell,
     CellKey,
     make_cells,
-    ordered,
     paired_details,
     paired_json,
     table_json,
@@ -32,7 +33,7 @@ def write_tables(scores: Scores, settings: Settings, tables: Path, metrics: Path
     """Write table_{1,2}.{csv,md,tex} into `tables`; table_{1,2}, paired, paired_details (.json) into `metrics`."""
     options = (settings.bootstrap, settings.confidence, settings.seed)
     cells = make_cells(scores, *options)
-    details = paired_details(scores, comparisons(scores.models), *options)
+    details = paired_details(scores, comparisons(scores.models, settings.models), *options)
     notes = footnotes(scores, settings)
     for table in TABLE_REGIONS:
         blocks = table_blocks(cells, details, table, settings)
@@ -50,11 +51,12 @@ def variant_json(scores: Scores, settings: Settings, model: str) -> dict[str, An
     """
     options = (settings.bootstrap, settings.confidence, settings.seed)
     cells = make_cells(scores, *options)
-    details = paired_details(scores, [(model, "base"), (model, "teacher_forced")], *options)
+    details = paired_details(scores, [(model, other) for other in variant_rivals(scores.models, settings.models)], *options)
     return {
         "model": model,
         "protocol": settings.protocol,
         "scale": settings.scale,
+        "convention": scores.meta["convention"],
         "lpips_backbone": scores.meta["lpips_backbone"],
         "seeds": list(settings.seeds),
         "table_1": table_json(cells, "table_1", settings.protocol),
@@ -105,12 +107,17 @@ def _named(prefix: str, interval: Interval | None) -> dict[str, float | None]:
     return dict(zip(names, numbers, strict=True))
 
 
-def comparisons(models: list[str]) -> list[tuple[str, str]]:
-    wanted = [("post_trained", "base"), ("post_trained", "teacher_forced"), ("teacher_forced", "base")]
-    variants = [
-        m for m in ordered(models) if m not in ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder")
-    ]
-    return wanted + [(m, other) for m in variants for other in ("base", "teacher_forced", "post_trained")]
+def comparisons(names: Sequence[str], models: Models) -> list[tuple[str, str]]:
+    """Which of the scored models are compared by episode: (ours, theirs)."""
+    base, controls, trained, variants = (models.of_role(names, role) for role in ("base", "control", "post_trained", "variant"))
+    pairs = [(trained, base), (trained, controls), (controls, base)]
+    found = [(ours, theirs) for mine, others in pairs for ours in mine for theirs in others]
+    return found + [(ours, theirs) for ours in variants for theirs in (*base, *controls, *trained)]
+
+
+def variant_rivals(names: Sequence[str], models: Models) -> list[str]:
+    """The scored models that a variant alone is compared with: the base and the controls."""
+    return models.of_role(names, "base", "control")
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,5 +1,7 @@
 """What post-training works with, read from where the stages before it left it."""
 
+from pathlib import Path
+
 from persistworld.checkpoints.folders import load_base_model
 from persistworld.config.params import Params
 from persistworld.data.formats import open_episodes
@@ -15,10 +17,10 @@ from persistworld.world_model.autoencoder import load_autoencoder
 from persistworld.world_model.model import WorldModel
 
 
-def load_materials(params: Params) -> tuple[WorldModel, RewardModel, Data]:
+def load_materials(params: Params, base_folder: Path = BASE) -> tuple[WorldModel, RewardModel, Data]:
     """The base, the reward, and the training episodes that are long enough. Raises UserError when something is missing or does not fit."""
     settings = params.post_training
-    base, store = load_base_model(BASE).to(device()), LatentStore(LATENTS, params.episodes)
+    base, store = load_base_model(base_folder).to(device()), LatentStore(LATENTS, params.episodes)
     reward_model = RewardModel(
         load_autoencoder(BASE).to(device()),
         load_perceptual(params.metrics.lpips, BASE).to(device()),

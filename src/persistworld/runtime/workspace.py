@@ -6,6 +6,7 @@ DATA = Path("data")
 EPISODES = DATA / "episodes"  # what the stage `episodes` makes and the other stages open
 LATENTS = DATA / "latents"  # shard-I.safetensors and .json
 MANIFEST = DATA / "manifest.json"
+TRUTH = DATA / "truth"  # the evaluation episodes' frames, recorded and decoded
 MASKS = DATA / "masks.safetensors"
 ROLLOUTS = DATA / "rollouts"
 

@@ -12,13 +12,12 @@ from persistworld.checkpoints.layout import CONFIG, MANIFEST, WEIGHTS
 from persistworld.config.checks import require
 from persistworld.config.data import BaseCheckpointConfig
 from persistworld.config.params import Params
-from persistworld.config.reading import build_section
+from persistworld.config.reading import build_section, nearest
 from persistworld.config.world_model import WorldModelConfig
 from persistworld.runtime.errors import UserError
-from persistworld.runtime.files import atomic_path, read_json, write_json
-from persistworld.runtime.workspace import BASE
+from persistworld.runtime.files import atomic_path, read_json, sha256, write_json
+from persistworld.runtime.workspace import BASE, CHECKPOINTS
 
-FETCHED, FETCHED_TOKENIZER = RECORDS / "base", RECORDS / "tokenizer"
 CTRL_WORLD_VIEWS = 3  # what Ctrl-World and PersistWorld were trained on, stacked
 TOKENIZER_FILE, TEXT = "tokenizer.json", "text_encoder."  # what a checkpoint without text lacks: a file, and weights of this prefix
 # Sizes that params.yaml can state, section by section. The autoencoder's scaling factor is measured when it is trained.
@@ -34,27 +33,50 @@ IMPORT = (
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write checkpoints/base/. Digests of downloads are recorded in checkpoints/fetched/ and enforced from then on."""
-    source = params.base_checkpoint
+    """Write checkpoints/base/, or the base of a variant that has one of its own.
+
+    Digests of downloads are recorded in checkpoints/fetched/ and enforced from then on.
+    """
+    target, variants = CHECKPOINTS / args.name, params.models.bases
+    if target != BASE:
+        require(args.name in variants, "--name", args.name, f"no base checkpoint of a variant; {nearest(args.name, ['base', *variants])}")
+        params = params.for_run(variants[args.name])
+    source, fetched, tokenizer = params.base_checkpoint, RECORDS / target.name, RECORDS / f"{target.name}_tokenizer"
     model = _known(source)
     if model in [KNOWN[name] for name in PARTS]:
         raise UserError(f"base_checkpoint.location = {source.location}: is a part of a world model, not one; {IMPORT}")
     try:
-        fetch(source, FETCHED)
-        if list(FETCHED.glob("*.pt")) or not (FETCHED / CONFIG).exists():
-            _import(params, model)
+        fetch(source, fetched)
+        if list(fetched.glob("*.pt")) or not (fetched / CONFIG).exists():
+            _import(params, model, fetched, tokenizer, target)
         else:
-            given = _check_config(params)
+            given = _check_config(params, fetched)
             if given.use_text and not params.world_model.use_text:
-                _leave_out_text(given)
+                _leave_out_text(given, fetched, target)
             else:
-                if BASE.exists():
-                    shutil.rmtree(BASE)
-                FETCHED.rename(BASE)
+                if target.exists():
+                    shutil.rmtree(target)
+                fetched.rename(target)
     finally:
-        for folder in (FETCHED, FETCHED_TOKENIZER):
+        for folder in (fetched, tokenizer):
             shutil.rmtree(folder, ignore_errors=True)
-    print(f"base checkpoint: {source.location} -> {BASE}")
+    if target != BASE:
+        _check_autoencoder(variants[args.name], target)
+    print(f"base checkpoint: {source.location} -> {target}")
+
+
+def _check_autoencoder(variant: str, target: Path) -> None:
+    """A variant's base works on the latents of all models, so both bases must have the same autoencoder; removes `target` otherwise."""
+    # Imported here for the reason below.
+    from persistworld.world_model import autoencoder
+
+    for name in (autoencoder.WEIGHTS, autoencoder.CONFIG):
+        if sha256(target / name) != sha256(BASE / name):
+            shutil.rmtree(target)
+            raise UserError(
+                f"variants.{variant}.base_checkpoint: its {name} differs from that of {BASE}, whose latents all models share; "
+                "name a base with the same autoencoder, or compare the two in parameter files of their own"
+            )
 
 
 def _known(source: BaseCheckpointConfig) -> HubModel | None:
@@ -62,14 +84,14 @@ def _known(source: BaseCheckpointConfig) -> HubModel | None:
     return fetched_model(Path(source.location)) if source.source == "file" else known_model(source.location)
 
 
-def _check_config(params: Params) -> WorldModelConfig:
+def _check_config(params: Params, fetched: Path) -> WorldModelConfig:
     """What the config.json that was fetched says of the world model. It is one's (diffusers and transformers write files of
     that name, too), and neither `world_model` nor `episodes.views` say otherwise.
 
     As many views are wanted. How these are called is not held against it, a robot's cameras have names of their own; but
     the same names in another order are other cameras where the network expects the ones that it was trained on.
     """
-    location, config = params.base_checkpoint.location, read_json(FETCHED / CONFIG)
+    location, config = params.base_checkpoint.location, read_json(fetched / CONFIG)
     if not isinstance(config, dict) or "world_model" not in config:
         raise UserError(
             f"base_checkpoint.location = {location}: its {CONFIG} is no world model's, it has no key world_model. If it is CLIP's, {IMPORT}"
@@ -106,19 +128,19 @@ def _check_world_model(wanted: WorldModelConfig, given: WorldModelConfig, locati
             require(value in (usual, theirs), f"world_model.{section}.{key}", value, mend.format(theirs))
 
 
-def _leave_out_text(given: WorldModelConfig) -> None:
-    """Write BASE as what was fetched without its text encoder: its action encoder then adds no text to the poses."""
+def _leave_out_text(given: WorldModelConfig, fetched: Path, target: Path) -> None:
+    """Write `target`: what was fetched without its text encoder: its action encoder then adds no text to the poses."""
     # Imported here for the reason below.
     from persistworld.checkpoints.folders import write_manifest
     from persistworld.runtime.tensor_files import map_tensors, write_safetensors
 
-    with atomic_path(BASE) as part:
-        shutil.copytree(FETCHED, part, ignore=shutil.ignore_patterns(WEIGHTS, TOKENIZER_FILE, MANIFEST))
-        tensors = map_tensors(FETCHED / WEIGHTS)
+    with atomic_path(target) as part:
+        shutil.copytree(fetched, part, ignore=shutil.ignore_patterns(WEIGHTS, TOKENIZER_FILE, MANIFEST))
+        tensors = map_tensors(fetched / WEIGHTS)
         write_safetensors({name: tensor for name, tensor in tensors.items() if not name.startswith(TEXT)}, part / WEIGHTS)
         config = dataclasses.replace(given, use_text=False)
-        write_json(part / CONFIG, read_json(FETCHED / CONFIG) | {"world_model": dataclasses.asdict(config)})
-        write_manifest(part, [config], 0, {"with_text": FETCHED / WEIGHTS})
+        write_json(part / CONFIG, read_json(fetched / CONFIG) | {"world_model": dataclasses.asdict(config)})
+        write_manifest(part, [config], 0, {"with_text": fetched / WEIGHTS})
 
 
 def _check_views(params: Params, trained: int) -> None:
@@ -130,13 +152,13 @@ def _check_views(params: Params, trained: int) -> None:
         )
 
 
-def _import(params: Params, model: HubModel | None) -> None:
+def _import(params: Params, model: HubModel | None, fetched: Path, tokenizer_folder: Path, target: Path) -> None:
     # Imported here: a checkpoint folder is only put in place, without the libraries that models are made of.
     from persistworld.checkpoints.ctrl_world import CTRL_WORLD_STATISTICS, import_checkpoint, read_statistics
     from persistworld.runtime.tensor_files import map_tensors
 
-    location, flat = params.base_checkpoint.location, sorted(FETCHED.glob("*.pt"))
-    if (FETCHED / "unet" / CONFIG).exists():
+    location, flat = params.base_checkpoint.location, sorted(fetched.glob("*.pt"))
+    if (fetched / "unet" / CONFIG).exists():
         raise UserError(f"base_checkpoint.location = {location}: is SVD's folder, a part of a world model, not one; {IMPORT}")
     if len(flat) != 1:
         found = ", ".join(p.name for p in flat) or "none"
@@ -145,24 +167,24 @@ def _import(params: Params, model: HubModel | None) -> None:
         )
     if model is not None:
         _check_views(params, CTRL_WORLD_VIEWS)
-    if (FETCHED / "stat.json").exists():
-        statistics = read_statistics(FETCHED / "stat.json")
+    if (fetched / "stat.json").exists():
+        statistics = read_statistics(fetched / "stat.json")
     elif model is not None:
         statistics = CTRL_WORLD_STATISTICS
     else:
         raise UserError(f"base_checkpoint.location = {location}: put the stat.json of its poses beside {flat[0].name}")
-    tokenizer = FETCHED
-    if params.world_model.use_text and not (FETCHED / TOKENIZER_FILE).exists():
-        tokenizer = _tokenizer(flat[0].name)
+    tokenizer = fetched
+    if params.world_model.use_text and not (fetched / TOKENIZER_FILE).exists():
+        tokenizer = _tokenizer(flat[0].name, tokenizer_folder)
     import_checkpoint(
-        map_tensors(flat[0]), params.world_model, params.episodes.views, statistics, tokenizer, flat[0], BASE
+        map_tensors(flat[0]), params.world_model, params.episodes.views, statistics, tokenizer, flat[0], target
     )
 
 
-def _tokenizer(flat: str) -> Path:
+def _tokenizer(flat: str, folder: Path) -> Path:
     """A folder with CLIP's tokenizer.json, which does not come with a flat checkpoint."""
     try:
-        fetch_model(TOKENIZER, FETCHED_TOKENIZER)
+        fetch_model(TOKENIZER, folder)
     except UserError as error:
         raise UserError(f"{error}; or put CLIP's tokenizer.json (`persistworld fetch clip`) beside {flat}") from None
-    return FETCHED_TOKENIZER
+    return folder

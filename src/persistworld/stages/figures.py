@@ -2,11 +2,12 @@
 
 import argparse
 
+from persistworld.config.models import SHOWN
 from persistworld.config.params import Params
 from persistworld.evaluation.masks import MaskStore
 from persistworld.evaluation.score_table import Scores, closest_group, load_scores, view_group
 from persistworld.paper.figures import OVER_TIME, figure_4, figure_over_time
-from persistworld.paper.media import SHOWN, MediaReader, ranked_by_object, ranked_episodes, spread_over
+from persistworld.paper.media import MediaReader, ranked_by_object, ranked_episodes, spread_over
 from persistworld.paper.notes import Settings, settings_of, short_note
 from persistworld.paper.strips import Strip, figure_3
 from persistworld.runtime.workspace import FIGURES, MASKS, SCORES
@@ -27,12 +28,12 @@ def main(params: Params, args: argparse.Namespace) -> None:
     group = closest_group(scores.groups)
     view = next(view for view in reversed(params.episodes.views) if view_group(view) == group)
     shown = strips(scores, settings, reader, group)
-    figure_3(shown, list(SHOWN), params.paper.strip_frames, params.episodes.fps, note, FIGURES, view)
+    figure_3(shown, [settings.models[name] for name in SHOWN], params.paper.strip_frames, params.episodes.fps, note, FIGURES, view)
 
 
 def strips(scores: Scores, settings: Settings, reader: MediaReader, group: str) -> list[Strip]:
-    """By the group's PSNR gain on the object the episodes with the largest, the median and the smallest (it may be a loss), and by that on
-    the robot the median one. Without masks by the whole frame's.
+    """The episodes with the largest, the median and the smallest PSNR gain on the object (the smallest may be a loss), and the one with
+    the median gain on the robot. Without masks, the gain is that of the full frame.
     """
     first, by_object = ranked_by_object(scores, settings.protocol, group)
     shown = [(first, by_object, 3)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from persistworld.config.models import SHOWN, Models
 from persistworld.config.params import Params
 from persistworld.data.manifest import load_manifest
 from persistworld.evaluation.masks import MaskStore
@@ -17,7 +18,7 @@ from persistworld.paper.blocks import table_blocks
 from persistworld.paper.cells import claims, make_cells, paired_details
 from persistworld.paper.data_notes import data_notes
 from persistworld.paper.figures import over_time
-from persistworld.paper.media import SHOWN, Media, MediaReader, ranked_by_object, spread_over
+from persistworld.paper.media import Media, MediaReader, ranked_by_object, spread_over
 from persistworld.paper.notes import Settings, footnotes, settings_of
 from persistworld.paper.overlays import empty_text, mask_sheet
 from persistworld.paper.report import Page, Picture, Sheet, Video, environment_facts, read_times, write_report
@@ -29,35 +30,38 @@ from persistworld.runtime.workspace import BENCHMARKS, CHECKPOINTS, FIGURES, MAN
 
 MASK_FRAMES = 6  # columns of a sheet of masks, at most
 CAPTIONS = {
-    3: "Film strips of one view: recorded, base and post-trained; the episodes that gain most, the median and least on the object.",
-    4: "Every episode is one bar: how much better the post-trained model is than the base on the same episode.",
-    5: "How fidelity falls over the rollout, and the difference from the base: {} view.",
-    11: "The same: {} view.",
+    3: "Film strips of one view: recorded, base and post-trained; the episodes with the largest, median and smallest gain on the object.",
+    4: "Gain of the post-trained model over the base; each bar is one episode.",
+    5: "Metrics over the rollout (top) and their difference from the base (bottom), {} view.",
+    11: "Metrics over the rollout (top) and their difference from the base (bottom), {} view.",
 }
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write results/report.html from all that the other stages left."""
+    """Write results/report.html from the results of the other stages."""
     models = params.evaluation.models
     params.evaluation.require_models(SHOWN, "the report and its figures")
     scores = load_scores([SCORES / f"{model}.parquet" for model in models], models)
     settings = settings_of(params)
     options = (settings.bootstrap, settings.confidence, settings.seed)
     cells = make_cells(scores, *options)
-    details = paired_details(scores, comparisons(scores.models), *options)
+    details = paired_details(scores, comparisons(scores.models, settings.models), *options)
     reader = MediaReader(params, SHOWN, params.evaluation.seeds[0], None if params.masks.source == "none" else MaskStore(MASKS))
     group = closest_group(scores.groups)
     region, ranked = ranked_by_object(scores, settings.protocol, group)
     shown = spread_over(ranked, params.paper.report_episodes)
-    trained = [model for model in models if (CHECKPOINTS / model).is_dir()]
+    known = settings.models
+    trained = list(dict.fromkeys(known[model].checkpoint for model in known.rolled_out(models)))
+    claimed = [(ours, theirs) for ours in known.of_role(models, "post_trained") for theirs in known.of_role(models, "base", "control")]
     page = Page(
         scale=settings.scale,
         protocol=settings.protocol,
-        claims=claims(cells, settings.protocol, [("post_trained", "base"), ("post_trained", "teacher_forced")]),
+        models=known,
+        claims=claims(cells, settings.protocol, claimed),
         tables=[(title, table_blocks(cells, details, table, settings)) for table, title in TITLES.items()],
         notes=footnotes(scores, settings),
         pictures=pictures(scores),
-        videos=[video(reader, episode, rank, ranked, f"{group} {region}") for episode, rank in shown],
+        videos=[video(reader, known, episode, rank, ranked, f"{group} {region}") for episode, rank in shown],
         sheets=[sheet(reader, episode) for episode, _ in shown if reader.masks is not None],
         odd=data_notes(load_manifest(MANIFEST), params),
         training=training(trained, settings),
@@ -75,13 +79,13 @@ def pictures(scores: Scores) -> list[Picture]:
     return [_picture(number, text.format(views.get(f"figure_{number}"))) for number, text in CAPTIONS.items()]
 
 
-def video(reader: MediaReader, episode: int, rank: int, ranked: pd.Series, cell: str) -> Video:
-    """Ground truth, base and post-trained model side by side; `ranked` are the gains in `cell`, a view and region, that `rank` is among."""
+def video(reader: MediaReader, models: Models, episode: int, rank: int, ranked: pd.Series, cell: str) -> Video:
+    """Ground truth, base and post-trained model side by side. `rank`: the episode's, among the gains `ranked` in `cell` (view, region)."""
     media = reader.read(episode)
     gain = f"{cell} PSNR {ranked[episode]:+.2f} dB against base, mean over seeds"
     rows = ", ".join(view.replace("_", " ") for view in media.views)
     caption = f"{_name(media)}, seed {reader.seed} · rank {rank} of {len(ranked)} (1 gains most): {gain} · rows: {rows}"
-    return Video(caption, comparison_video(media, list(SHOWN), reader.params.episodes.fps))
+    return Video(caption, comparison_video(media, [models[name] for name in SHOWN], reader.params.episodes.fps))
 
 
 def sheet(reader: MediaReader, episode: int) -> Sheet:
@@ -104,7 +108,7 @@ def training(models: list[str], settings: Settings) -> Picture | None:
     with tempfile.TemporaryDirectory() as folder:
         training_figure(found, Path(folder), f"Scale: {settings.scale}")
         png = (Path(folder) / "training.png").read_bytes()
-    return Picture("Training curves", f"One row a run: {', '.join(found)}.", png)
+    return Picture("Training curves", f"Training curves, one row for each run: {', '.join(found)}.", png)
 
 
 def _picture(number: int, text: str) -> Picture:
@@ -121,6 +125,7 @@ def _facts(params: Params, scores: Scores) -> dict[str, str]:
         "Evaluation seeds": ", ".join(map(str, params.evaluation.seeds)),
         "Training seed": str(params.seed),
         "LPIPS backbone": scores.meta["lpips_backbone"],
+        "Metric convention": scores.meta["convention"],
         **environment_facts(),
     }
 

@@ -1,48 +1,99 @@
-"""Stage rollouts: a model's autoregressive rollouts of every evaluation episode, for one seed, replaying the recorded poses.
+"""Stage rollouts: a model's autoregressive rollouts of every evaluation episode, for all seeds, replaying the recorded poses.
 
-Several processes roll out a part of the episodes each; the first one writes them all.
+Several processes roll out a part of the episodes each; the first one writes the files. A finished seed waits in runs/ for the others, so
+a stopped run continues with the seed that it was at.
 """
 
 import argparse
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from persistworld.checkpoints.adapters import load_world_model
 from persistworld.config.checks import require
 from persistworld.config.params import Params
+from persistworld.config.reading import digest, nearest
 from persistworld.data.latents import LatentStore
-from persistworld.data.manifest import evaluation_episodes, load_manifest
+from persistworld.data.manifest import Entry, evaluation_episodes, load_manifest
 from persistworld.rollouts.compilation import compile_unet
 from persistworld.rollouts.engine import rollout
 from persistworld.rollouts.starts import starts_of
-from persistworld.runtime.distributed import collected, device, own_part, processes
+from persistworld.runtime.distributed import collected, device, gathered, own_part, processes
 from persistworld.runtime.errors import UserError
-from persistworld.runtime.files import atomic_path
+from persistworld.runtime.files import atomic_path, sha256
 from persistworld.runtime.progress import track
-from persistworld.runtime.workspace import CHECKPOINTS, LATENTS, MANIFEST, rollout_path
+from persistworld.runtime.provenance import code_digest
+from persistworld.runtime.workspace import CHECKPOINTS, LATENTS, MANIFEST, RUNS, rollout_path
+from persistworld.world_model.model import WorldModel
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    settings, compute, seeds = params.rollout, params.compute.rollout, params.evaluation.seeds
-    require(args.seed in seeds, "--seed", args.seed, f"not among evaluation.seeds, {', '.join(map(str, seeds))}; choose one of them")
-    model, store = load_world_model(CHECKPOINTS / args.model).to(device()), LatentStore(LATENTS)
-    if compute.torch_compile:
-        compile_unet(model, settings.precision)
-    frames = params.rollout_frames
-    episodes = evaluation_episodes(load_manifest(MANIFEST), params.evaluation, frames)
-    parts = [episodes[i : i + compute.batch] for i in range(0, len(episodes), compute.batch)]
-    rows = compute.batch if compute.torch_compile else 0
-    own, latents = parts[own_part(len(parts))], []
-    for part in track(own, len(own), f"rollouts of {args.model}, seed {args.seed}"):
-        starts = starts_of(model, store, part, frames)
-        latents.append(rollout(model, starts, [e.index for e in part], args.seed, settings, rows).cpu())
-    latents = collected(latents)
+    """Write data/rollouts/MODEL/seed-N.safetensors for every N of evaluation.seeds, or of --seed."""
+    known = params.models
+    named = known.rolled_out(known.names)
+    require(args.model in named, "--model", args.model, f"no model with a checkpoint; {nearest(args.model, named)}")
+    seeds = params.evaluation.seeds
+    for seed in args.seed or ():
+        require(seed in seeds, "--seed", seed, f"not among evaluation.seeds, {', '.join(map(str, seeds))}; choose one of them")
+    params, folder = params.for_run(args.model), CHECKPOINTS / known[args.model].checkpoint
+    base = CHECKPOINTS / known[args.model].base
+    [made_from] = gathered([_made_from(params, folder, base)] if processes().is_main_process else [])
+    finished = RUNS / "rollouts" / args.model / made_from
+    paths = {seed: finished / f"seed-{seed}.safetensors" for seed in args.seed or seeds}
+    missing = [seed for seed, path in paths.items() if not path.exists()]
+    if missing:
+        _roll_out(params, args.model, load_world_model(folder, base), {seed: paths[seed] for seed in missing})
     if not processes().is_main_process:
         return
-    latents = torch.cat(latents)
-    if not latents.isfinite().all():  # they would be black frames, with scores
-        raise UserError(f"{CHECKPOINTS / args.model}: its rollouts are not finite numbers; train it again, at a lower rate or in float32")
-    with atomic_path(rollout_path(args.model, args.seed)) as path:
-        tensors = {"latents": latents, "episodes": torch.tensor([e.index for e in episodes])}
-        save_file(tensors, path, metadata={"rollout": f"{args.model}, seed {args.seed}"})
+    for seed, path in paths.items():
+        with atomic_path(rollout_path(args.model, seed)) as part:
+            shutil.copyfile(path, part)
+    for path in paths.values():
+        path.unlink()
+    with contextlib.suppress(OSError):  # another job may be at other seeds of the model
+        finished.rmdir()
+        finished.parent.rmdir()
+
+
+def _roll_out(params: Params, name: str, model: WorldModel, paths: dict[int, Path]) -> None:
+    """Write the rollouts of each seed to its path, as soon as they are there."""
+    model = model.to(device())
+    if params.compute.rollout.torch_compile:
+        compile_unet(model, params.rollout.precision)
+    store, episodes = LatentStore(LATENTS), evaluation_episodes(load_manifest(MANIFEST), params.evaluation, params.rollout_frames)
+    for seed, path in paths.items():
+        latents = _latents(params, model, store, episodes, seed, f"rollouts of {name}, seed {seed}")
+        if not processes().is_main_process:
+            continue
+        if not latents.isfinite().all():  # they would be scored as black frames
+            raise UserError(f"{CHECKPOINTS / name}: its rollouts are not finite numbers; train it again, at a lower rate or in float32")
+        with atomic_path(path) as part:
+            tensors = {"latents": latents, "episodes": torch.tensor([entry.index for entry in episodes])}
+            save_file(tensors, part, metadata={"rollout": f"{name}, seed {seed}"})
+
+
+def _latents(params: Params, model: WorldModel, store: LatentStore, episodes: Sequence[Entry], seed: int, label: str) -> Tensor:
+    """The rollouts of all episodes, (E, T, C, V * h, w) on the CPU, in the first process; nothing in the others."""
+    batch, fixed_size = params.compute.rollout.batch, params.compute.rollout.torch_compile
+    parts = [episodes[i : i + batch] for i in range(0, len(episodes), batch)]
+    own, latents = parts[own_part(len(parts))], []
+    for part in track(own, len(own), label):
+        starts, indices = starts_of(model, store, part, params.rollout_frames), [entry.index for entry in part]
+        latents.append(rollout(model, starts, indices, seed, params.rollout, batch if fixed_size else 0).cpu())
+    latents = collected(latents)
+    return torch.cat(latents) if latents else torch.empty(0)
+
+
+def _made_from(params: Params, *checkpoints: Path) -> str:
+    """A hash of everything that the rollouts of a seed follow from: a file of another run is never taken for this one's."""
+    files = [MANIFEST, *sorted(file for folder in set(checkpoints) for file in folder.glob("*.safetensors"))]
+    evaluation = params.evaluation
+    parts = [digest(params.rollout, params.episodes, params.latents), evaluation.split, evaluation.episodes, params.seed]
+    content = "\n".join(map(str, [*parts, code_digest("stages.rollouts"), *map(sha256, files)]))
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

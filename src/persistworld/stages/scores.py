@@ -1,82 +1,82 @@
-"""Stage scores: one model's rollouts (or a baseline) against the ground truth, as a tidy table.
+"""Stage scores: rollouts of one or more models (or baselines) against the ground truth, as a tidy table for each model.
 
-Several processes score a part of the episodes each; the first one writes the table.
+Several processes score a part of the episodes each; the first one writes the tables.
 """
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
 
 import pandas as pd
-import torch
 from torch import Tensor
 
+from persistworld.config.checks import require
 from persistworld.config.params import Params
-from persistworld.data.formats import open_episodes
-from persistworld.data.frames import resized_frames
-from persistworld.data.latents import LatentStore
+from persistworld.config.reading import nearest
 from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.evaluation.masks import MaskStore
 from persistworld.evaluation.perceptual import load_perceptual
 from persistworld.evaluation.rollout_files import read_rollout
 from persistworld.evaluation.score_table import write_scores
 from persistworld.evaluation.scores import Scorer, Truth
+from persistworld.evaluation.truth import open_truth
 from persistworld.runtime.distributed import collected, device, own_part, processes
 from persistworld.runtime.progress import track
-from persistworld.runtime.workspace import BASE, EPISODES, LATENTS, MANIFEST, MASKS, SCORES
+from persistworld.runtime.workspace import BASE, MANIFEST, MASKS, SCORES
 from persistworld.world_model.autoencoder import Autoencoder, decode_views, load_autoencoder
 
-NO_SEED = -1  # baselines do not depend on it
+NO_SEED = -1  # of models without rollouts
+# Models without a checkpoint: their frames, from the ground truth as the autoencoder decodes it.
+WITHOUT_ROLLOUTS = {
+    "copy_frame": lambda decoded: decoded[:1].expand_as(decoded),
+    "autoencoder": lambda decoded: decoded,
+}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    views = params.episodes.views
-    autoencoder, store = load_autoencoder(BASE).to(device()), LatentStore(LATENTS, params.episodes)
-    scorer = Scorer(load_perceptual(params.metrics.lpips, BASE).to(device()), params.metrics, views)
-    count = params.rollout_frames
+    """Write results/scores/MODEL.parquet for each of --model."""
+    models, known = args.model, params.models
+    for model in models:
+        require(model in known, "--model", model, f"no such model or variant; {nearest(model, known.names)}")
+    settings, count, views = params.evaluation, params.rollout_frames, params.episodes.views
+    autoencoder = load_autoencoder(BASE).to(device())
+    scorer = Scorer(load_perceptual(params.metrics.lpips, BASE).to(device()), params.metrics, views, settings.convention)
+    frames = open_truth(params, autoencoder)
     manifest = load_manifest(MANIFEST)
-    episodes = evaluation_episodes(manifest, params.evaluation, count)
-    source = open_episodes(EPISODES)
+    episodes = evaluation_episodes(manifest, settings, count)
     masks = None if params.masks.source == "none" else MaskStore(MASKS)
     own, parts = episodes[own_part(len(episodes))], []
-    for entry in track(own, len(own), f"scores of {args.model}"):
-        raw = [resized_frames(source, entry.index, params.episodes, v)[:count] for v in views]
-        decoded = decode_views(autoencoder, store.latents(entry.index, slice(0, count)), len(views))
+    for entry in track(own, len(own), f"scores of {', '.join(models)}"):
         mask = None if masks is None else masks.masks(entry.index)[:count]
-        truth = Truth(entry.index, torch.stack(raw, dim=1), decoded, mask)
+        truth = Truth(entry.index, frames.recorded(entry.index), frames.decoded(entry.index), mask)
         if mask is not None:
             scorer.count_empty(mask)
-        rollouts = dict(_generated(args.model, truth, params, autoencoder))
-        parts.append(scorer.score(args.model, rollouts, truth))
+        rollouts: dict[tuple[str, int], Tensor] = {}
+        for model in models:
+            rollouts |= _generated(model, truth, settings.seeds, autoencoder, len(views))
+        parts.append(scorer.score(rollouts, truth))
     parts, empty = collected(parts), Counter()
     for counts in collected([scorer.empty_masks]):
-        empty.update(counts)  # which keeps zeros, as a sum would not
+        empty.update(counts)  # keeps zeros, which a sum of counters drops
     if not processes().is_main_process:
         return
-    write_scores(
-        SCORES / f"{args.model}.parquet",
-        pd.concat(parts, ignore_index=True),
-        {
-            "lpips_backbone": params.metrics.lpips,
-            "ssim_window": params.metrics.ssim_window,
-            "masked_lpips": params.metrics.masked_lpips,
-            "scale": params.paper.scale,
-            "empty_masks": dict(empty),
-            "left_out": {"split": params.evaluation.split, "too_short": len(manifest.too_short(params.evaluation.split, count))},
-            **({} if masks is None else {"masks": {"source": masks.source, **masks.counts}}),
-        },
-    )
+    table = pd.concat(parts, ignore_index=True)
+    meta = {
+        "lpips_backbone": params.metrics.lpips,
+        "convention": settings.convention,
+        "ssim_window": params.metrics.ssim_window,
+        "masked_lpips": params.metrics.masked_lpips,
+        "empty_masks": dict(empty),
+        "left_out": {"split": settings.split, "too_short": len(manifest.too_short(settings.split, count))},
+        **({} if masks is None else {"masks": {"source": masks.source, **masks.counts}}),
+    }
+    for model in models:
+        write_scores(SCORES / f"{model}.parquet", table[table["model"] == model], meta)
 
 
 def _generated(
-    model: str, truth: Truth, params: Params, autoencoder: Autoencoder
-) -> Iterator[tuple[int, Tensor]]:
-    """Seed and uint8 frames (T, V, H, W, 3) of every rollout of the episode."""
-    if model == "autoencoder":
-        yield NO_SEED, truth.decoded
-    elif model == "copy_frame":
-        yield NO_SEED, truth.decoded[:1].expand_as(truth.decoded)
-    else:
-        for seed in params.evaluation.seeds:
-            yield seed, decode_views(autoencoder, read_rollout(model, seed, truth.episode), len(params.episodes.views))
-
+    model: str, truth: Truth, seeds: tuple[int, ...], autoencoder: Autoencoder, views: int
+) -> dict[tuple[str, int], Tensor]:
+    """The model's uint8 frames (T, V, H, W, 3) of the episode, by model and seed."""
+    if model in WITHOUT_ROLLOUTS:
+        return {(model, NO_SEED): WITHOUT_ROLLOUTS[model](truth.decoded)}
+    return {(model, seed): decode_views(autoencoder, read_rollout(model, seed, truth.episode), views) for seed in seeds}

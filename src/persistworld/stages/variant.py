@@ -1,18 +1,20 @@
-"""Stage variant: the numbers of one post-training variant, such as the paper's own setting, in one JSON file."""
+"""Stage variant: the numbers of one variant, such as the paper's own setting, in one JSON file."""
 
 import argparse
 
+from persistworld.config.checks import require
 from persistworld.config.params import Params
+from persistworld.config.reading import nearest
 from persistworld.evaluation.score_table import load_scores
 from persistworld.paper.notes import settings_of
-from persistworld.paper.tables import variant_json
+from persistworld.paper.tables import variant_json, variant_rivals
 from persistworld.runtime.files import write_json
 from persistworld.runtime.workspace import METRICS, SCORES
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write results/metrics/MODEL.json from the scores of base, the control and the variant."""
-    params.for_run(args.model)  # refuses a name that is no variant
-    models = ("base", "teacher_forced", args.model)
+    """Write results/metrics/MODEL.json from the scores of the base, the controls and the variant."""
+    require(args.model in params.variants, "--model", args.model, f"no such variant; {nearest(args.model, params.variants)}")
+    models = (*variant_rivals(params.models.names, params.models), args.model)
     scores = load_scores([SCORES / f"{model}.parquet" for model in models], models)
     write_json(METRICS / f"{args.model}.json", variant_json(scores, settings_of(params), args.model))

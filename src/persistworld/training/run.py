@@ -15,14 +15,14 @@ from persistworld.training.state import drop_states
 from persistworld.world_model.autoencoder import WEIGHTS as AUTOENCODER
 
 
-def provenance(params: Params, stage: str, *sections: object) -> str:
+def provenance(params: Params, stage: str, *sections: object, base: Path = BASE) -> str:
     """What a run is made from, in one line: a state made from anything else is never resumed.
 
     `stage` is the module that runs, such as "stages.post_training"; `sections` are those that the run reads beside the ones that make
     its data. Latents follow from episodes (the manifest), their sections and the autoencoder.
     """
     sections = (*sections, params.episodes, params.latents)
-    files = [file for file in (BASE / WEIGHTS, BASE / AUTOENCODER, BASE / TABLETOP_FILE, MANIFEST) if file.exists()]
+    files = [file for file in (base / WEIGHTS, BASE / AUTOENCODER, BASE / TABLETOP_FILE, MANIFEST) if file.exists()]
     history = ",".join(map(str, params.rollout.history_index))  # of rollouts, what the trained model is used with; not how they are batched
     return "-".join([*map(digest, sections), history, str(params.seed), code_digest(stage), *(sha256(file)[:12] for file in files)])
 

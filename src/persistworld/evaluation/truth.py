@@ -1,0 +1,112 @@
+"""The ground truth that all models are scored against: an evaluation episode's frames, recorded and as the autoencoder decodes them.
+
+Stored once for all models (a folder of memory-mapped arrays, uncompressed uint8), or decoded again whenever they are asked for.
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from persistworld.config.params import Params
+from persistworld.data.formats import open_episodes
+from persistworld.data.frames import resized_frames
+from persistworld.data.latents import LatentStore
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import read_json, write_json
+from persistworld.runtime.workspace import EPISODES, LATENTS, TRUTH
+from persistworld.world_model.autoencoder import Autoencoder, decode_views
+
+KINDS = ("recorded", "decoded")
+INDEX = "episodes.json"
+
+
+class TruthFrames(Protocol):
+    """Frames of evaluation episodes, uint8 (T, V, H, W, 3), as many as a rollout has, at the world model's rate and size."""
+
+    def recorded(self, episode: int) -> Tensor:
+        """The data set's own frames."""
+
+    def decoded(self, episode: int) -> Tensor:
+        """The frames as the autoencoder reconstructs them from their latents: the best that the world model could generate."""
+
+
+class LiveTruth:
+    """Decodes videos and latents at every call."""
+
+    def __init__(self, params: Params, autoencoder: Autoencoder) -> None:
+        self._settings, self._count, self._autoencoder = params.episodes, params.rollout_frames, autoencoder
+        self._source = open_episodes(EPISODES)
+
+    @functools.cached_property
+    def _store(self) -> LatentStore:  # opened when it is needed: who shows recorded frames alone needs no latents
+        return LatentStore(LATENTS, self._settings)
+
+    def recorded(self, episode: int) -> Tensor:
+        views = [resized_frames(self._source, episode, self._settings, view)[: self._count] for view in self._settings.views]
+        return torch.stack(views, dim=1)
+
+    def decoded(self, episode: int) -> Tensor:
+        latents = self._store.latents(episode, slice(0, self._count))
+        return decode_views(self._autoencoder, latents, len(self._settings.views))
+
+
+class StoredTruth:
+    """Reads single episodes from the folder that the stage `truth` writes."""
+
+    def __init__(self, folder: Path = TRUTH) -> None:
+        """Raises UserError when the folder is missing or not whole."""
+        self._folder = folder
+        self._rows = {episode: row for row, episode in enumerate(read_json(folder / INDEX))}
+        try:
+            self._arrays = {kind: np.load(array_path(folder, kind), mmap_mode="r") for kind in KINDS}
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: not whole ({error}); delete it and run the stage truth again") from None
+
+    def recorded(self, episode: int) -> Tensor:
+        return self._read("recorded", episode)
+
+    def decoded(self, episode: int) -> Tensor:
+        return self._read("decoded", episode)
+
+    def _read(self, kind: str, episode: int) -> Tensor:
+        if episode not in self._rows:
+            raise UserError(f"{self._folder}: holds no frames of episode {episode}; run the stage truth again")
+        return torch.from_numpy(np.array(self._arrays[kind][self._rows[episode]]))
+
+
+def array_path(folder: Path, kind: str) -> Path:
+    """The array (E, T, V, H, W, 3) of one of `KINDS`."""
+    return folder / f"{kind}.npy"
+
+
+def create_arrays(folder: Path, episodes: Sequence[int], shape: tuple[int, ...]) -> None:
+    """Write the index and arrays of zeros for `episodes`, each of `shape` (T, V, H, W, 3)."""
+    folder.mkdir()
+    for kind in KINDS:
+        np.lib.format.open_memmap(array_path(folder, kind), "w+", np.uint8, (len(episodes), *shape)).flush()
+    write_json(folder / INDEX, list(episodes))
+
+
+def write_frames(folder: Path, rows: Iterable[int], episodes: Sequence[int], truth: TruthFrames) -> None:
+    """Fill in the frames of `episodes[row]` for each of `rows`. Several processes may fill rows of the same folder."""
+    for row in rows:
+        _write(array_path(folder, "recorded"), row, truth.recorded(episodes[row]))
+        _write(array_path(folder, "decoded"), row, truth.decoded(episodes[row]))
+
+
+def _write(path: Path, row: int, frames: Tensor) -> None:
+    """By the file, not the memory map: a full disk raises OSError here, where writing to a map would end the process."""
+    start = np.load(path, mmap_mode="r").offset + row * frames.nbytes
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(frames.contiguous().numpy().data)
+
+
+def open_truth(params: Params, autoencoder: Autoencoder) -> TruthFrames:
+    """The stored frames, or with `compute.store_truth: false` those that are decoded when they are asked for."""
+    return StoredTruth() if params.compute.store_truth else LiveTruth(params, autoencoder)

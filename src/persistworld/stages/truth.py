@@ -1,0 +1,36 @@
+"""Stage truth: the evaluation episodes' frames, recorded and decoded, once for all models.
+
+Several processes decode a part of the episodes each, into the same files.
+"""
+
+import argparse
+from pathlib import Path
+
+from persistworld.config.params import Params
+from persistworld.data.manifest import evaluation_episodes, load_manifest
+from persistworld.evaluation.truth import LiveTruth, create_arrays, write_frames
+from persistworld.runtime.distributed import device, gathered, own_part, processes
+from persistworld.runtime.files import atomic_path
+from persistworld.runtime.progress import track
+from persistworld.runtime.workspace import BASE, MANIFEST, TRUTH
+from persistworld.world_model.autoencoder import load_autoencoder
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    """Write data/truth/{recorded,decoded}.npy and episodes.json."""
+    settings, frames = params.episodes, params.rollout_frames
+    episodes = [entry.index for entry in evaluation_episodes(load_manifest(MANIFEST), params.evaluation, frames)]
+    truth = LiveTruth(params, load_autoencoder(BASE).to(device()))
+    if not processes().is_main_process:
+        _fill(Path(*gathered([])), episodes, truth)
+        return
+    with atomic_path(TRUTH) as folder:
+        create_arrays(folder, episodes, (frames, len(settings.views), settings.height, settings.width, 3))
+        _fill(Path(*gathered([str(folder)])), episodes, truth)
+
+
+def _fill(folder: Path, episodes: list[int], truth: LiveTruth) -> None:
+    """Write this process's part, and wait for the others'."""
+    own = range(len(episodes))[own_part(len(episodes))]
+    write_frames(folder, track(own, len(own), "ground truth"), episodes, truth)
+    processes().wait_for_everyone()
