@@ -73,11 +73,11 @@ def test_a_stopped_job_keeps_its_finished_seeds_and_nothing_of_another_run(clone
     whole = [Path(f"data/rollouts/base/seed-{seed}.safetensors").read_bytes() for seed in (0, 3)]
     rolled = []
 
-    def stopped(model, starts, episodes, seed, settings):
+    def stopped(model, starts, episodes, seed, *settings):
         rolled.append(seed)
         if len(set(rolled)) == 2 and limit:
             raise KeyboardInterrupt
-        return rollout(model, starts, episodes, seed, settings)
+        return rollout(model, starts, episodes, seed, *settings)
 
     monkeypatch.setattr(rollouts, "rollout", stopped)
     limit = True
