@@ -1,6 +1,4 @@
-"""Stage base_checkpoint: fetch the base checkpoint; one that others publish (a flat .pt) is turned into a checkpoint
-folder.
-"""
+"""Fetch the base checkpoint; turn a flat .pt, as others publish it, into a checkpoint folder."""
 
 import argparse
 import dataclasses

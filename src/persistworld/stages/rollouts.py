@@ -1,6 +1,6 @@
-"""Stage rollouts: a model's autoregressive rollouts of every evaluation episode, for one seed, replaying the recorded poses.
+"""Roll one model out from every evaluation episode, replaying the recorded poses.
 
-Several processes roll out a part of the episodes each; the first one writes them all.
+With several processes, each one rolls out a part of the episodes and the first one writes them all.
 """
 
 import argparse
@@ -21,6 +21,11 @@ from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path
 from persistworld.runtime.progress import track
 from persistworld.runtime.workspace import CHECKPOINTS, LATENTS, MANIFEST, rollout_path
+
+OPTIONS = {
+    "--model": {"required": True, "help": "base, teacher_forced, post_trained, or a name in variants"},
+    "--seed": {"type": "int", "required": True, "help": "one of evaluation.seeds"},
+}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
-"""Stage scores: one model's rollouts (or a baseline) against the ground truth, as a tidy table.
+"""Score one model's rollouts, or a baseline, frame by frame.
 
-Several processes score a part of the episodes each; the first one writes the table.
+Writes a tidy table. With several processes, each one scores a part of the episodes and the first one writes the table.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from persistworld.runtime.distributed import collected, device, own_part, proces
 from persistworld.runtime.progress import track
 from persistworld.runtime.workspace import BASE, EPISODES, LATENTS, MANIFEST, MASKS, SCORES
 from persistworld.world_model.autoencoder import Autoencoder, decode_views, load_autoencoder
+
+OPTIONS = {"--model": {"required": True, "help": "one of evaluation.models, or a name in variants"}}
 
 NO_SEED = -1  # baselines do not depend on it
 
