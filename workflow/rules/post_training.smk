@@ -7,22 +7,21 @@ rule post_training:
         episodes="data/episodes",
         code=code("post_training"),
     output:
-        checkpoint=directory("checkpoints/{run}"),
-        training="results/training/{run}.csv",
-    params:
-        post_training=lambda wildcards: asdict(PARAMS.for_run(wildcards.run).post_training),
-        **sections("episodes", "latents", "metrics", "rollout.history_index", "seed"),
+        checkpoint=directory("checkpoints/{model}"),
+        training="results/training/{model}.csv",
     log:
-        "logs/post_training-{run}.log",
+        "logs/post_training-{model}.log",
     benchmark:
-        "results/benchmarks/post_training-{run}.tsv"
+        "results/benchmarks/post_training-{model}.tsv"
+    wildcard_constraints:
+        model=one_of(["post_trained", *PARAMS.variants]),
+    priority: 90
     conda:
         "../envs/persistworld.yml"
     threads: TRAINING_THREADS
-    priority: 90
     resources:
-        mem_mb=2500,
-        runtime=4320,
         gpu=GPUS,
+    params:
+        **sections("episodes", "latents", "metrics", "post_training", "rollout.history_index", "seed"),
     shell:
-        launch("persistworld post_training --run {wildcards.run} --threads {threads} 2>&1 | tee {log}")
+        launch("persistworld post_training --run {wildcards.model} --threads {threads} 2>&1 | tee {log}")

@@ -6,19 +6,17 @@ rule rollouts:
         code=code("rollouts"),
     output:
         rollouts="data/rollouts/{model}/seed-{seed}.safetensors",
-    params:
-        **sections("evaluation", "rollout"),
     log:
         "logs/rollouts-{model}-{seed}.log",
     benchmark:
         "results/benchmarks/rollouts-{model}-{seed}.tsv"
+    priority: 20
     conda:
         "../envs/persistworld.yml"
     threads: 1
-    priority: 20
     resources:
-        mem_mb=2000,
-        runtime=720,
         gpu=GPUS,
+    params:
+        **sections("evaluation", "rollout"),
     shell:
         launch("persistworld rollouts --model {wildcards.model} --seed {wildcards.seed} --threads {threads} 2>&1 | tee {log}")

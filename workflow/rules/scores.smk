@@ -9,19 +9,17 @@ rule scores:
         code=code("scores"),
     output:
         scores="results/scores/{model}.parquet",
-    params:
-        **sections("episodes", "evaluation", "masks", "metrics", "paper.scale", "rollout", "world_model"),
     log:
         "logs/scores-{model}.log",
     benchmark:
         "results/benchmarks/scores-{model}.tsv"
+    priority: 10
     conda:
         "../envs/persistworld.yml"
     threads: 1
-    priority: 10
     resources:
-        mem_mb=2000,
-        runtime=240,
         gpu=GPUS,
+    params:
+        **sections("episodes", "evaluation", "masks", "metrics", "paper.scale", "rollout", "world_model"),
     shell:
         launch("persistworld scores --model {wildcards.model} --threads {threads} 2>&1 | tee {log}")
