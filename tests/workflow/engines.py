@@ -48,9 +48,14 @@ def run(folder: Path, *command: str) -> str:
 def snakemake(folder: Path, *args: str) -> str:
     """Snakemake's command line, in this process (so with this process's package); returns what it prints."""
     printed = io.StringIO()
-    with contextlib.chdir(folder), mock.patch.dict(os.environ, environment(folder)):
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), pytest.raises(SystemExit) as stop:
-            snakemake_main(["--cores", "1", *args])
+    with (
+        contextlib.chdir(folder),
+        mock.patch.dict(os.environ, environment(folder)),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        pytest.raises(SystemExit) as stop,
+    ):
+        snakemake_main(["--cores", "1", *args])
     assert not stop.value.code, printed.getvalue()
     return printed.getvalue()
 
