@@ -5,7 +5,7 @@ export PATH := $(BIN):$(PATH)
 # Where it is set, each of the workflow's jobs compiles torch and its libraries anew: half a minute every time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-workflow sync record keep lint bench lock
+.PHONY: run test test-workflow dvc sync record keep lint bench lock
 
 run: .venv/ready
 	@$(BIN)/python workflow/run.py
@@ -18,6 +18,11 @@ test: .venv/ready
 # Both engines on the real stages at a tiny size: minutes.
 test-workflow: .venv/ready
 	$(BIN)/pytest -m slow
+
+# DVC's stages from the rules, and the values that they compare. Other targets: make dvc TARGETS="all paper_setting"
+TARGETS ?= all
+dvc: .venv/ready
+	$(BIN)/python workflow/dvc_yaml.py $(TARGETS)
 
 # After `git checkout` and `dvc checkout`: tell Snakemake that the restored files are what this commit's parameters make.
 sync: .venv/ready
@@ -37,6 +42,7 @@ keep:
 
 lint: .venv/ready
 	$(BIN)/ruff check
+	$(BIN)/snakefmt --check workflow
 	$(BIN)/snakemake --lint
 
 bench: .venv/ready

@@ -1,6 +1,8 @@
 """The command line as a user meets it: one clear line for a mistake, and nothing heavy before it is needed."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 import yaml
 
 from persistworld.checkpoints.hub import KNOWN
-from persistworld.cli import STAGES, TOOLS
+from persistworld.cli import commands
+from persistworld.tools import fetch
 
 SCRIPT = Path(sys.executable).parent / "persistworld"
 ROOT = Path(__file__).parents[1]
@@ -64,10 +67,13 @@ def test_a_mistake_on_the_command_line_is_one_line(tmp_path, args):
     assert line.startswith("persistworld: error: ")
 
 
-def test_help_names_every_stage(tmp_path):
+def test_help_lists_every_module_under_its_kind(tmp_path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert all(stage in done.stdout for stage in STAGES)
+    _, stages, tools = re.split(r"^(?:stages|tools)\b.*:$", done.stdout, flags=re.MULTILINE)
+    for folder, listed in (("stages", stages), ("tools", tools)):
+        names = {path.stem for path in (ROOT / "src/persistworld" / folder).glob("*.py")} - {"__init__"}
+        assert names == set(re.findall(r"^  (\w+)  +\w", listed, re.MULTILINE))
 
 
 def test_help_imports_nothing_heavy():
@@ -101,9 +107,17 @@ def test_the_processes_of_a_job_share_its_threads():
 
 
 def test_fetch_knows_the_models_by_name():
-    assert TOOLS["fetch"][1]["name"]["choices"] == list(KNOWN)
+    assert fetch.OPTIONS["name"]["choices"] == list(KNOWN)
 
 
-def test_every_stage_has_its_module():
-    folder = ROOT / "src/persistworld/stages"
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == set(STAGES)
+def test_options_are_those_that_the_module_reads():
+    """An option that a command reads from `args` is declared, and the other way round."""
+    for command in commands():
+        module = ast.parse((ROOT / f"src/persistworld/{command.kind}/{command.name}.py").read_text())
+        read = {
+            node.attr
+            for node in ast.walk(module)
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "args"
+        }
+        declared = {option.lstrip("-").replace("-", "_") for option in command.options}
+        assert read - {"threads", "params"} == declared, command.name

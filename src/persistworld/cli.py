@@ -1,15 +1,20 @@
-"""The console script `persistworld`: a sub-command per stage.
+"""The console script `persistworld`: a sub-command for each module in `stages/` and `tools/`.
 
-Nothing heavy is imported here, so that `persistworld --help` answers at once; a stage's module is imported when it is
-called, after the number of threads has been settled (OpenMP reads it at import).
+A module's name is the command's name, the first line of its docstring is the help text, and `OPTIONS`, if there is one, holds the options:
+name -> keywords of argparse, as literals (types by name). They are read from the source. A module is imported when its command is called,
+so that `persistworld --help` answers at once and the number of threads is set before torch is imported (OpenMP reads it then).
 """
 
 import argparse
+import ast
 import errno
 import importlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from persistworld.config.params import load_params
@@ -17,95 +22,42 @@ from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import system_error
 from persistworld.runtime.memory import keep_freed_memory
 
-Command = tuple[str, dict[str, dict[str, Any]]]  # what it does, its options: name -> keywords of argparse
-# What the workflow calls.
-STAGES: dict[str, Command] = {
-    "episodes": ("simulate or read the episodes", {}),
-    "base_checkpoint": (
-        "fetch the base checkpoint",
-        {"--name": {"default": "base", "help": "base, or VARIANT_base where a variant has its own (default: %(default)s)"}},
-    ),
-    "base_training": (
-        "rebuild the base checkpoint from nothing (hours)",
-        {"--output": {"default": "assets/tabletop_base", "metavar": "FOLDER", "help": "(default: %(default)s)"}},
-    ),
-    "latents": (
-        "encode one shard of the episodes",
-        {"--shard": {"type": int, "required": True, "help": "0 .. latents.shards - 1"}},
-    ),
-    "manifest": ("list episodes, splits, windows and pose statistics", {}),
-    "truth": ("decode the evaluation episodes' frames, once for all models", {}),
-    "masks": ("mask the robot and the manipulated object", {}),
-    "post_training": (
-        "post-train on the model's own rollouts (Algorithm 1)",
-        {"--run": {"default": "post_trained", "help": "post_trained, or a name in variants (default: %(default)s)"}},
-    ),
-    "teacher_forcing": ("the control: as much compute spent on teacher forcing", {}),
-    "rollouts": (
-        "roll one model out from every evaluation episode",
-        {
-            "--model": {"required": True, "help": "base, teacher_forced, post_trained, or a name in variants"},
-            "--seed": {"type": int, "nargs": "+", "metavar": "N", "help": "some of evaluation.seeds (default: all)"},
-        },
-    ),
-    "scores": (
-        "score models' rollouts frame by frame",
-        {"--model": {"required": True, "nargs": "+", "metavar": "NAME", "help": "of evaluation.models, or in variants"}},
-    ),
-    "tables": ("Tables 1 and 2, paired statistics", {}),
-    "figures": ("Figures 3, 4, 5 and 11", {}),
-    "report": ("one page with everything in it", {}),
-    "variant": ("metrics of one variant", {"--model": {"required": True, "help": "a name in variants"}}),
-}
-# The same for what people call beside the workflow.
-TOOLS: dict[str, Command] = {
-    "defaults": ("print every parameter with its default", {}),
-    "agreement": (
-        "print which weights' gradients episodes have in common: lora.exclude is for the others",
-        {
-            "--groups": {"type": int, "default": 64, "metavar": "N", "help": "of candidates, of different episodes (default: %(default)s)"},
-            "--depth": {"type": int, "default": 5, "metavar": "N", "help": "parts of a name that make a row (default: %(default)s)"},
-        },
-    ),
-    "fetch": (
-        "download SVD, CLIP, Ctrl-World or PersistWorld at a pinned commit",
-        {
-            "name": {"choices": ["svd", "clip", "ctrl-world", "persistworld"]},
-            "--output": {"required": True, "metavar": "FOLDER"},
-            "--revision": {"metavar": "COMMIT", "help": "(default: the one on record; PersistWorld has none)"},
-        },
-    ),
-    "import_checkpoint": (
-        "make a checkpoint folder of a published model",
-        {
-            "source": {"help": "a flat .pt or .safetensors as Ctrl-World publishes it, or SVD's folder"},
-            "--clip": {"required": True, "metavar": "FOLDER", "help": "CLIP's tokenizer.json (and weights, for SVD)"},
-            "--statistics": {"metavar": "FILE", "help": "stat.json of its poses (default: Ctrl-World's)"},
-            "--output": {"required": True, "metavar": "FOLDER"},
-        },
-    ),
-    "export_checkpoint": (
-        "write a checkpoint folder as others read it",
-        {
-            "checkpoint": {"help": "a folder in checkpoints/"},
-            "--format": {"choices": ["flat", "folders", "adapter"], "default": "flat"},
-            "--base": {"default": "checkpoints/base", "metavar": "FOLDER", "help": "(default: %(default)s)"},
-            "--output": {"required": True, "metavar": "PATH"},
-            "--no-image-encoder": {"action": "store_true", "help": "leave out SVD's image encoder, which is not used"},
-        },
-    ),
-}
-COMMANDS = STAGES | TOOLS
+KINDS = {"stages": "stages, which the workflow calls", "tools": "tools, which people call"}  # folder -> heading in --help
+TYPES = {"int": int, "float": float}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TERMINATED = 143  # 128 + SIGTERM
-# What the system refuses for reasons that lie outside of the program, and the mend.
+# What the system refuses for reasons outside the program, and what to do about it.
 REFUSALS = {
     errno.ENOSPC: "free some and run the same command again",
     errno.EDQUOT: "free some and run the same command again",
     errno.EROFS: "work in a folder that can be written, or mount this one so",
     errno.EACCES: "give this user the right to read and write there (ls -l, chmod), or work in a folder of your own",
 }
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a module says about itself."""
+
+    name: str
+    kind: str  # of KINDS
+    about: str
+    options: dict[str, dict[str, Any]]
+
+
+def commands() -> Iterator[Command]:
+    """All commands by kind and name, read from the modules' sources."""
+    for kind in KINDS:
+        for path in sorted((Path(__file__).parent / kind).glob("[a-z]*.py")):
+            module = ast.parse(path.read_text(encoding="utf-8"))
+            options = [ast.literal_eval(node.value) for node in module.body if _assigns_options(node)]
+            about = (ast.get_docstring(module) or "").partition("\n")[0]
+            yield Command(path.stem, kind, about, options[0] if options else {})
+
+
+def _assigns_options(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "OPTIONS"
 
 
 class Parser(argparse.ArgumentParser):
@@ -115,31 +67,47 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"persistworld: error: {message} (see {self.prog} --help)\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line: a sub-command per stage; hyphens and underscores in a stage's name mean the same."""
+def parser(known: list[Command]) -> argparse.ArgumentParser:
+    """The command line, with a sub-command for each of `known`."""
     top = Parser(
         prog="persistworld",
+        usage="persistworld COMMAND [options]",
         description="Post-train an action-conditioned, multi-view robot world model on its own rollouts.",
-        epilog="`snakemake --cores all` calls these in order; `persistworld STAGE --help` lists a stage's options.",
+        epilog=_listing(known),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = top.add_subparsers(dest="stage", required=True, metavar="STAGE", parser_class=Parser)
-    for stage, (text, options) in COMMANDS.items():
-        command = commands.add_parser(stage, help=text, description=text)
-        command.add_argument("--params", default="params.yaml", metavar="FILE", help="(default: %(default)s)")
-        command.add_argument(
-            "--threads", type=_positive, default=os.cpu_count(), metavar="N", help="or workers (default: all cores)"
-        )
-        for option, keywords in options.items():
-            command.add_argument(option, **keywords)
+    subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser, help=argparse.SUPPRESS)
+    for command in known:
+        sub = subparsers.add_parser(command.name, description=command.about, prog=f"persistworld {command.name}")
+        for name, convert in TYPES.items():
+            sub.register("type", name, convert)
+        sub.add_argument("--params", default="params.yaml", metavar="FILE", help="(default: %(default)s)")
+        sub.add_argument("--threads", type=_positive, default=os.cpu_count(), metavar="N", help="or workers (default: all cores)")
+        for option, keywords in command.options.items():
+            sub.add_argument(option, **keywords)
     return top
 
 
+def _listing(known: list[Command]) -> str:
+    """The commands under the headings of their kinds."""
+    lines = []
+    for kind, heading in KINDS.items():
+        lines += [f"{heading}:", *(f"  {command.name:18} {command.about}" for command in known if command.kind == kind), ""]
+    lines += ["`persistworld COMMAND --help` lists a command's options; `snakemake --cores all` calls the stages in order."]
+    return "\n".join(lines)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Run one stage. Returns the exit status: 0, 2 for a mistake that the user can mend, 130 or 143 when it was stopped."""
+    """Run one command; hyphens and underscores in its name mean the same.
+
+    Returns the exit status: 0, 2 for a mistake that the user can fix, 130 or 143 when it was stopped.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0].replace("-", "_") in COMMANDS:
+    known = list(commands())
+    kinds = {command.name: command.kind for command in known}
+    if argv and argv[0].replace("-", "_") in kinds:
         argv[0] = argv[0].replace("-", "_")
-    args = parser().parse_args(argv)
+    args = parser(known).parse_args(argv)
     args.threads = max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's processes share a machine's cores
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(args.threads)
@@ -148,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         params = load_params(args.params)
-        importlib.import_module(f"persistworld.{'stages' if args.stage in STAGES else 'tools'}.{args.stage}").main(params, args)
+        importlib.import_module(f"persistworld.{kinds[args.command]}.{args.command}").main(params, args)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -162,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if (code := _refusal(error)) is None:
             raise
-        where = getattr(error, "filename", None) or args.stage
+        where = getattr(error, "filename", None) or args.command
         return _fail(f"{where}: {os.strerror(code).lower()}; {REFUSALS[code]}")
     return 0
 

@@ -8,20 +8,18 @@ rule base_training:
         code=code("base_training"),
     output:
         checkpoint=directory(OWN_BASE),
-    params:
-        **sections("base_training", "episodes", "latents", "rollout.history_index", "seed", "world_model"),
     log:
         "logs/base_training.log",
     benchmark:
         "results/benchmarks/base_training.tsv"
+    priority: 100
     conda:
         "../envs/persistworld.yml"
     threads: 1
-    priority: 100
     resources:
-        mem_mb=2500,
-        runtime=1440,
         gpu=GPUS,
+    params:
+        **sections("base_training", "episodes", "latents", "rollout.history_index", "seed", "world_model"),
     shell:
         launch(
             "(persistworld base_training --output {output} --threads {threads}"

@@ -3,18 +3,15 @@ rule episodes:
         code=code("episodes"),
     output:
         episodes=directory("data/episodes"),
-    params:
-        **sections("episodes", "seed"),
     log:
         "logs/episodes.log",
     benchmark:
         "results/benchmarks/episodes.tsv"
+    priority: 100
     conda:
         "../envs/persistworld.yml"
     threads: workflow.cores or 2
-    priority: 100
-    resources:
-        mem_mb=lambda wildcards, threads: 500 + 500 * threads,
-        runtime=60,
+    params:
+        **sections("episodes", "seed"),
     shell:
         "persistworld episodes --threads {threads} 2>&1 | tee {log}"

@@ -14,8 +14,6 @@ rule figures:
         figure_4=report("results/figures/figure_4.png", caption="../report/figure_4.rst", category="Figures"),
         figure_5=report("results/figures/figure_5.png", caption="../report/figure_5.rst", category="Figures"),
         figure_11=report("results/figures/figure_11.png", caption="../report/figure_11.rst", category="Figures"),
-    params:
-        **sections("episodes", "evaluation", "masks", "paper", "rollout.chunks", "seed", "variants", "world_model"),
     log:
         "logs/figures.log",
     benchmark:
@@ -24,8 +22,11 @@ rule figures:
         "../envs/persistworld.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
         gpu=GPUS,
+    params:
+        **sections("episodes", "evaluation", "masks", "paper", "rollout.chunks", "seed", "variants", "world_model"),
     shell:
         "persistworld figures --threads {threads} 2>&1 | tee {log}"
+
+
+WANTED.append(rules.figures.output)

@@ -6,19 +6,17 @@ rule latents:
     output:
         latents="data/latents/shard-{shard}.safetensors",
         index="data/latents/shard-{shard}.json",
-    params:
-        **sections("episodes", "latents", "seed"),
     log:
         "logs/latents-{shard}.log",
     benchmark:
         "results/benchmarks/latents-{shard}.tsv"
+    priority: 100
     conda:
         "../envs/persistworld.yml"
     threads: 1
-    priority: 100
     resources:
-        mem_mb=2000,
-        runtime=240,
         gpu=GPUS,
+    params:
+        **sections("episodes", "latents", "seed"),
     shell:
         launch("persistworld latents --shard {wildcards.shard} --threads {threads} 2>&1 | tee {log}")

@@ -5,18 +5,15 @@ rule manifest:
         code=code("manifest"),
     output:
         manifest="data/manifest.json",
-    params:
-        **sections("episodes", "latents", "world_model"),
     log:
         "logs/manifest.log",
     benchmark:
         "results/benchmarks/manifest.tsv"
+    priority: 100
     conda:
         "../envs/persistworld.yml"
     threads: 1
-    priority: 100
-    resources:
-        mem_mb=1000,
-        runtime=60,
+    params:
+        **sections("episodes", "latents", "world_model"),
     shell:
         "persistworld manifest --threads {threads} 2>&1 | tee {log}"

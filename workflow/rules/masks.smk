@@ -6,8 +6,6 @@ rule masks:
     output:
         masks="data/masks.safetensors",
         metrics="results/metrics/masks.json",
-    params:
-        **sections("episodes", "evaluation", "masks", "rollout", "world_model"),
     log:
         "logs/masks.log",
     benchmark:
@@ -16,8 +14,11 @@ rule masks:
         MASKS_ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=240,
         gpu=GPUS,
+    params:
+        **sections("episodes", "evaluation", "masks", "rollout", "world_model"),
     shell:
         launch("persistworld masks --threads {threads} 2>&1 | tee {log}")
+
+
+WANTED.append(rules.masks.output.metrics)

@@ -2,30 +2,27 @@
 rule post_training:
     input:
         base="checkpoints/base",
-        own_base=lambda wildcards: f"checkpoints/{REGISTRY[wildcards.run].base}",
+        own_base=lambda wildcards: f"checkpoints/{REGISTRY[wildcards.model].base}",
         latents=LATENTS,
         manifest="data/manifest.json",
         episodes="data/episodes",
         code=code("post_training"),
     output:
-        checkpoint=directory("checkpoints/{run}"),
-        training="results/training/{run}.csv",
-    params:
-        post_training=lambda wildcards: asdict(PARAMS.for_run(wildcards.run).post_training),
-        seed=lambda wildcards: PARAMS.for_run(wildcards.run).seed,
-        **{"rollout.history_index": lambda wildcards: PARAMS.for_run(wildcards.run).rollout.history_index},
-        **sections("episodes", "latents", "metrics"),
+        checkpoint=directory("checkpoints/{model}"),
+        training="results/training/{model}.csv",
     log:
-        "logs/post_training-{run}.log",
+        "logs/post_training-{model}.log",
     benchmark:
-        "results/benchmarks/post_training-{run}.tsv"
+        "results/benchmarks/post_training-{model}.tsv"
+    wildcard_constraints:
+        model=one_of(REGISTRY.post_trainings),
+    priority: 90
     conda:
         "../envs/persistworld.yml"
     threads: TRAINING_THREADS
-    priority: 90
     resources:
-        mem_mb=2500,
-        runtime=4320,
         gpu=GPUS,
+    params:
+        **sections("episodes", "latents", "metrics", "post_training", "rollout.history_index", "seed"),
     shell:
-        launch("persistworld post_training --run {wildcards.run} --threads {threads} 2>&1 | tee {log}")
+        launch("persistworld post_training --run {wildcards.model} --threads {threads} 2>&1 | tee {log}")

@@ -13,8 +13,6 @@ rule report_page:
         labels=LABELS,
     output:
         page=report("results/report.html", caption="../report/report.rst", category="Report"),
-    params:
-        **sections(*SECTIONS),
     log:
         "logs/report.log",
     benchmark:
@@ -23,8 +21,11 @@ rule report_page:
         "../envs/persistworld.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
         gpu=GPUS,
+    params:
+        **sections(*SECTIONS),
     shell:
         "persistworld report --threads {threads} 2>&1 | tee {log}"
+
+
+WANTED.append(rules.report_page.output)

@@ -1,7 +1,15 @@
 # What scores depend on. The headline protocol and everything in paper/ only concern what is made of them.
-SCORED_BY = sections(
-    "episodes", "evaluation.convention", "evaluation.episodes", "evaluation.seeds", "evaluation.split", "masks", "metrics", "rollout.chunks", "world_model"
-)
+SCORED_BY = [
+    "episodes",
+    "evaluation.convention",
+    "evaluation.episodes",
+    "evaluation.seeds",
+    "evaluation.split",
+    "masks",
+    "metrics",
+    "rollout.chunks",
+    "world_model",
+]
 
 
 rule scores:
@@ -14,20 +22,18 @@ rule scores:
         code=code("scores"),
     output:
         scores="results/scores/{model}.parquet",
-    params:
-        **SCORED_BY,
     log:
         "logs/scores-{model}.log",
     benchmark:
         "results/benchmarks/scores-{model}.tsv"
+    priority: 10
     conda:
         "../envs/persistworld.yml"
     threads: 1
-    priority: 10
     resources:
-        mem_mb=2000,
-        runtime=240,
         gpu=GPUS,
+    params:
+        **sections(*SCORED_BY),
     shell:
         launch("persistworld scores --model {wildcards.model} --threads {threads} 2>&1 | tee {log}")
 
@@ -42,19 +48,18 @@ rule baseline_scores:
         code=code("scores"),
     output:
         scores=expand("results/scores/{model}.parquet", model=BASELINES),
-    params:
-        **SCORED_BY,
     log:
         "logs/baseline_scores.log",
     benchmark:
         "results/benchmarks/baseline_scores.tsv"
+    priority: 10
     conda:
         "../envs/persistworld.yml"
     threads: 1
-    priority: 10
     resources:
-        mem_mb=2000,
-        runtime=240,
         gpu=GPUS,
+    params:
+        models=" ".join(BASELINES),
+        **sections(*SCORED_BY),
     shell:
-        launch(f"persistworld scores --model {' '.join(BASELINES)} --threads {{threads}} 2>&1 | tee {{log}}")
+        launch("persistworld scores --model {params.models} --threads {threads} 2>&1 | tee {log}")

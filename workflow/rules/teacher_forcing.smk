@@ -7,19 +7,17 @@ rule teacher_forcing:
     output:
         checkpoint=directory("checkpoints/teacher_forced"),
         training="results/training/teacher_forced.csv",
-    params:
-        **sections("base_training", "control", "post_training", "rollout.history_index", "seed"),
     log:
         "logs/teacher_forcing.log",
     benchmark:
         "results/benchmarks/teacher_forcing.tsv"
+    priority: 80
     conda:
         "../envs/persistworld.yml"
     threads: TRAINING_THREADS
-    priority: 80
     resources:
-        mem_mb=2500,
-        runtime=4320,
         gpu=GPUS,
+    params:
+        **sections("base_training", "control", "post_training", "rollout.history_index", "seed"),
     shell:
         launch("persistworld teacher_forcing --threads {threads} 2>&1 | tee {log}")

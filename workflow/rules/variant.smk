@@ -1,25 +1,25 @@
 # One variant (params.yaml, variants) beside the base and the controls; not part of `all`.
 rule variant:
     input:
-        scores=expand("results/scores/{model}.parquet", model=[*REGISTRY.of_role(REGISTRY.names, "base", "control"), "{variant}"]),
+        scores=expand("results/scores/{model}.parquet", model=[*REGISTRY.of_role(REGISTRY.names, "base", "control"), "{model}"]),
         code=code("variant"),
         labels=LABELS,
     output:
-        metrics="results/metrics/{variant}.json",
-    params:
-        **sections("evaluation", "paper", "seed", "variants"),
+        metrics="results/metrics/{model}.json",
     log:
-        "logs/variant-{variant}.log",
+        "logs/variant-{model}.log",
     benchmark:
-        "results/benchmarks/variant-{variant}.tsv"
+        "results/benchmarks/variant-{model}.tsv"
+    wildcard_constraints:
+        model=one_of(PARAMS.variants),
     conda:
         "../envs/persistworld.yml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=60,
+    params:
+        labels=[variant.label if variant else "" for variant in PARAMS.variants.values()],
+        **sections("evaluation", "paper", "seed"),
     shell:
-        "persistworld variant --model {wildcards.variant} --threads {threads} 2>&1 | tee {log}"
+        "persistworld variant --model {wildcards.model} --threads {threads} 2>&1 | tee {log}"
 
 
 # The base checkpoint of variants that name their own.
@@ -30,9 +30,6 @@ rule variant_base:
         code=code("base_checkpoint"),
     output:
         checkpoint=directory("checkpoints/{own_base}"),
-    params:
-        base_checkpoint=lambda wildcards: asdict(PARAMS.for_run(REGISTRY.bases[wildcards.own_base]).base_checkpoint),
-        **sections("episodes", "world_model"),
     log:
         "logs/variant_base-{own_base}.log",
     benchmark:
@@ -40,8 +37,8 @@ rule variant_base:
     conda:
         "../envs/persistworld.yml"
     threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=120,
+    params:
+        base_checkpoint=lambda wildcards: asdict(PARAMS.for_run(REGISTRY.bases[wildcards.own_base]).base_checkpoint),
+        **sections("episodes", "world_model"),
     shell:
         "persistworld base_checkpoint --name {wildcards.own_base} --threads {threads} 2>&1 | tee {log}"

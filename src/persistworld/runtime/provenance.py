@@ -4,6 +4,7 @@ Snakemake's inputs, DVC's deps and the digest that guards a resumed run all ask 
 """
 
 import ast
+import functools
 import hashlib
 import subprocess
 from pathlib import Path
@@ -56,14 +57,20 @@ def _path(package: Path, name: str) -> Path:
 
 def _imported(path: Path, package: Path) -> tuple[str, ...]:
     """The package's modules that a file imports, by `from package.x import y` or `import package.x`."""
+    names = _imported_names(path.read_text(encoding="utf-8"))
+    below = {name.removeprefix(f"{package.name}.") for name in names if name.startswith(f"{package.name}.")}
+    return tuple(sorted(name for name in below if _path(package, name).is_file()))
+
+
+@functools.cache  # by content: the workflow asks for every stage, and stages share most modules
+def _imported_names(source: str) -> list[str]:
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    below = {name.removeprefix(f"{package.name}.") for name in names if name.startswith(f"{package.name}.")}
-    return tuple(sorted(name for name in below if _path(package, name).is_file()))
+    return names
 
 
 def _content(file: Path) -> str:

@@ -1,6 +1,4 @@
-"""Stage base_checkpoint: fetch the base checkpoint; one that others publish (a flat .pt) is turned into a checkpoint
-folder.
-"""
+"""Fetch the base checkpoint; turn a flat .pt, as others publish it, into a checkpoint folder."""
 
 import argparse
 import dataclasses
@@ -17,6 +15,8 @@ from persistworld.config.world_model import WorldModelConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, read_json, sha256, write_json
 from persistworld.runtime.workspace import BASE, CHECKPOINTS
+
+OPTIONS = {"--name": {"default": "base", "help": "base, or VARIANT_base where a variant has its own (default: %(default)s)"}}
 
 CTRL_WORLD_VIEWS = 3  # what Ctrl-World and PersistWorld were trained on, stacked
 TOKENIZER_FILE, TEXT = "tokenizer.json", "text_encoder."  # what a checkpoint without text lacks: a file, and weights of this prefix

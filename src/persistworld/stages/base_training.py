@@ -1,8 +1,8 @@
-"""Stage base_training: a base checkpoint (autoencoder, latents, world model, perceptual network), from nothing or from another one.
+"""Train a base checkpoint from nothing, or from another one (hours).
 
-Each part is skipped when its output is already in the run folder, which other parameters do not share, and the world model takes up at
-its last saved step. Of several processes the first trains the small networks, each encodes its shards of the latents, and all train
-the world model.
+The checkpoint holds the autoencoder, the world model and the perceptual network. A part is skipped when its output is already in the run
+folder, which belongs to one set of parameters; the world model continues from its last saved step. With several processes, the first one
+trains the small networks, each one encodes its shards of the latents, and all of them train the world model.
 """
 
 import argparse
@@ -39,6 +39,8 @@ from persistworld.world_model import autoencoder as ae
 from persistworld.world_model.action_encoder import ActionEncoder
 from persistworld.world_model.model import WorldModel
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
+
+OPTIONS = {"--output": {"default": "assets/tabletop_base", "metavar": "FOLDER", "help": "(default: %(default)s)"}}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Stage episodes: simulate the tabletop's episodes, or record where the real ones lie."""
+"""Simulate the tabletop's episodes, or record where the real ones are."""
 
 import argparse
 import shutil

@@ -1,4 +1,4 @@
-"""Stage figures: Figures 3, 4, 5 and 11."""
+"""Draw Figures 3, 4, 5 and 11."""
 
 import argparse
 

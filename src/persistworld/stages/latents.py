@@ -1,6 +1,7 @@
-"""Stage latents: the autoencoder encodes one shard's episodes; shard i holds every `shards`-th wanted episode from i on.
+"""Encode one shard of the episodes with the autoencoder.
 
-Several processes encode a part of the shard's episodes each; the first one joins them. The bytes do not depend on how many there are.
+Shard i holds every `shards`-th wanted episode, starting with i. With several processes, each one encodes a part of the shard's episodes and
+the first one joins them. The bytes do not depend on the number of processes.
 """
 
 import argparse
@@ -21,6 +22,8 @@ from persistworld.runtime.files import sha256
 from persistworld.runtime.provenance import code_digest
 from persistworld.runtime.workspace import BASE, EPISODES, LATENTS, RUNS
 from persistworld.world_model.autoencoder import WEIGHTS, load_autoencoder
+
+OPTIONS = {"--shard": {"type": "int", "required": True, "help": "0 .. latents.shards - 1"}}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

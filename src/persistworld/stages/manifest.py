@@ -1,4 +1,7 @@
-"""Stage manifest: episodes, splits, windows, frame counts, what cannot be used and why, pose statistics of the training split."""
+"""List episodes, splits, windows and pose statistics.
+
+Episodes that cannot be used are listed with the reason. The statistics are those of the training split.
+"""
 
 import argparse
 

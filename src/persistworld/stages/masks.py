@@ -1,6 +1,6 @@
-"""Stage masks: robot and object masks of the frames that are scored, and how many of them are empty.
+"""Mask the robot and the manipulated object in the frames that are scored.
 
-Several processes mask a part of the episodes each; the first one writes the file.
+Counts the masks that are empty. With several processes, each one masks a part of the episodes and the first one writes the file.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Stage post_training: Algorithm 1 for one run, the preset's own (`post_trained`) or a variant."""
+"""Post-train the base model on its own rollouts (Algorithm 1)."""
 
 import argparse
 
@@ -12,6 +12,8 @@ from persistworld.runtime.distributed import processes
 from persistworld.runtime.files import atomic_path
 from persistworld.runtime.workspace import CHECKPOINTS, RUNS
 from persistworld.training.run import provenance, publish_log
+
+OPTIONS = {"--run": {"default": "post_trained", "help": "post_trained, or a name in variants (default: %(default)s)"}}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Stage report: results/report.html."""
+"""Write one page with everything in it, results/report.html."""
 
 import argparse
 import dataclasses

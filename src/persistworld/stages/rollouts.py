@@ -1,7 +1,7 @@
-"""Stage rollouts: a model's autoregressive rollouts of every evaluation episode, for all seeds, replaying the recorded poses.
+"""Roll one model out from every evaluation episode, for all seeds, replaying the recorded poses.
 
-Several processes roll out a part of the episodes each; the first one writes the files. A finished seed waits in runs/ for the others, so
-a stopped run continues with the seed that it was at.
+With several processes, each one rolls out a part of the episodes and the first one writes the files. A finished seed waits in runs/ for
+the others, so a stopped run continues with the seed that it was at.
 """
 
 import argparse
@@ -31,6 +31,11 @@ from persistworld.runtime.progress import track
 from persistworld.runtime.provenance import code_digest
 from persistworld.runtime.workspace import CHECKPOINTS, LATENTS, MANIFEST, RUNS, rollout_path
 from persistworld.world_model.model import WorldModel
+
+OPTIONS = {
+    "--model": {"required": True, "help": "base, teacher_forced, post_trained, or a name in variants"},
+    "--seed": {"type": "int", "nargs": "+", "metavar": "N", "help": "some of evaluation.seeds (default: all)"},
+}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
-"""Stage scores: rollouts of one or more models (or baselines) against the ground truth, as a tidy table for each model.
+"""Score models' rollouts, or baselines, frame by frame: a tidy table for each model.
 
-Several processes score a part of the episodes each; the first one writes the tables.
+With several processes, each one scores a part of the episodes and the first one writes the tables.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from persistworld.runtime.distributed import collected, device, own_part, proces
 from persistworld.runtime.progress import track
 from persistworld.runtime.workspace import BASE, MANIFEST, MASKS, SCORES
 from persistworld.world_model.autoencoder import Autoencoder, decode_views, load_autoencoder
+
+OPTIONS = {"--model": {"required": True, "nargs": "+", "metavar": "NAME", "help": "of evaluation.models, or in variants"}}
 
 NO_SEED = -1  # of models without rollouts
 # Models without a checkpoint: their frames, from the ground truth as the autoencoder decodes it.

@@ -1,4 +1,4 @@
-"""Stage tables: Tables 1 and 2, their metrics and the paired comparisons, from the score tables."""
+"""Write Tables 1 and 2, their metrics and the paired comparisons."""
 
 import argparse
 

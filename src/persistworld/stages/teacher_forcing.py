@@ -1,4 +1,4 @@
-"""Stage teacher_forcing: the control, post-training's compute spent on more teacher forcing."""
+"""Train the control: post-training's compute spent on more teacher forcing."""
 
 import argparse
 

@@ -1,6 +1,6 @@
-"""Stage truth: the evaluation episodes' frames, recorded and decoded, once for all models.
+"""Decode the evaluation episodes' frames, once for all models.
 
-Several processes decode a part of the episodes each, into the same files.
+With several processes, each one decodes a part of the episodes into the same files.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Stage variant: the numbers of one variant, such as the paper's own setting, in one JSON file."""
+"""Write the metrics of one variant."""
 
 import argparse
 
@@ -10,6 +10,8 @@ from persistworld.paper.notes import settings_of
 from persistworld.paper.tables import variant_json, variant_rivals
 from persistworld.runtime.files import write_json
 from persistworld.runtime.workspace import METRICS, SCORES
+
+OPTIONS = {"--model": {"required": True, "help": "a name in variants"}}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
-"""`persistworld agreement`: which parts of the base model can be taught, as a Markdown table on standard output.
+"""Print which weights' gradients agree across episodes; lora.exclude is for the others.
 
-Needs what the stage post_training needs. Not a stage of the workflow: one looks at it before choosing `post_training.lora.exclude`.
+The output is a Markdown table. Needs the inputs of the stage post_training. It is not a stage of the workflow: people look at it before
+they choose `post_training.lora.exclude`.
 """
 
 import argparse
@@ -9,6 +10,11 @@ from persistworld.config.checks import require
 from persistworld.config.params import Params
 from persistworld.post_training.agreement import agreements, joined
 from persistworld.post_training.materials import load_materials
+
+OPTIONS = {
+    "--groups": {"type": "int", "default": 64, "metavar": "N", "help": "of candidates, of different episodes (default: %(default)s)"},
+    "--depth": {"type": "int", "default": 5, "metavar": "N", "help": "parts of a name that make a row (default: %(default)s)"},
+}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

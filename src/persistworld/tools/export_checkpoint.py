@@ -1,6 +1,7 @@
-"""Tool export_checkpoint: a checkpoint folder as others read it: `flat` (the reference's .pt, a post-trained model's
-adapter merged in),
-`folders` (diffusers' and transformers'), or `adapter` (peft's format, with a model card).
+"""Write a checkpoint folder in a format that others read.
+
+`flat` is the reference's .pt (the adapter of a post-trained model is merged), `folders` is diffusers' and transformers' layout,
+`adapter` is peft's format with a model card.
 """
 
 import argparse
@@ -15,6 +16,14 @@ from persistworld.config.reading import build_section
 from persistworld.config.world_model import WorldModelConfig
 from persistworld.runtime.files import read_json
 from persistworld.runtime.tensor_files import write_pickle
+
+OPTIONS = {
+    "checkpoint": {"help": "a folder in checkpoints/"},
+    "--format": {"choices": ["flat", "folders", "adapter"], "default": "flat"},
+    "--base": {"default": "checkpoints/base", "metavar": "FOLDER", "help": "(default: %(default)s)"},
+    "--output": {"required": True, "metavar": "PATH"},
+    "--no-image-encoder": {"action": "store_true", "help": "leave out SVD's image encoder, which is not used"},
+}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
-"""Tool fetch: download what the paper's setting is made of, at pinned commits, into a folder of its own.
+"""Download SVD, CLIP, Ctrl-World or PersistWorld at a pinned commit.
 
-SVD and CLIP are what `import_checkpoint` makes an untrained world model from; Ctrl-World's and PersistWorld's folders are
-base checkpoints (`base_checkpoint: {source: file, location: FOLDER}`), for a machine that is offline, say.
+`import_checkpoint` makes an untrained world model from SVD and CLIP. The folders of Ctrl-World and PersistWorld are base checkpoints
+(`base_checkpoint: {source: file, location: FOLDER}`), for example for a machine that is offline.
 """
 
 import argparse
@@ -11,6 +11,12 @@ from pathlib import Path
 from persistworld.checkpoints.hub import KNOWN, PARTS, RECORD, fetch_model
 from persistworld.config.params import Params
 from persistworld.runtime.errors import UserError
+
+OPTIONS = {
+    "name": {"choices": ["svd", "clip", "ctrl-world", "persistworld"]},
+    "--output": {"required": True, "metavar": "FOLDER"},
+    "--revision": {"metavar": "COMMIT", "help": "(default: the one on record; PersistWorld has none)"},
+}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
-"""Tool import_checkpoint: a checkpoint from elsewhere becomes a checkpoint folder of this project.
+"""Make a checkpoint folder from a published model.
 
-`source` is a flat state dict as Ctrl-World and PersistWorld publish (.pt, or the same names in .safetensors; sizes from
-`world_model` in params.yaml), or SVD's folder (`--clip` then names CLIP's; sizes from the folders). The tokenizer and
-the pose statistics come with neither. `persistworld fetch` downloads all of them.
+`source` is a flat state dict as Ctrl-World and PersistWorld publish it (.pt, or the same names in .safetensors; sizes from `world_model` in
+params.yaml), or SVD's folder (`--clip` then names CLIP's; sizes from the folders). Neither brings the tokenizer or the pose statistics.
+`persistworld fetch` downloads all of them.
 """
 
 import argparse
@@ -17,6 +17,13 @@ from persistworld.checkpoints.diffusers import read_folders
 from persistworld.config.params import Params
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.tensor_files import map_tensors
+
+OPTIONS = {
+    "source": {"help": "a flat .pt or .safetensors as Ctrl-World publishes it, or SVD's folder"},
+    "--clip": {"required": True, "metavar": "FOLDER", "help": "CLIP's tokenizer.json (and weights, for SVD)"},
+    "--statistics": {"metavar": "FILE", "help": "stat.json of its poses (default: Ctrl-World's)"},
+    "--output": {"required": True, "metavar": "FOLDER"},
+}
 
 SVD_CONFIGS = ("unet/config.json", "vae/config.json")
 

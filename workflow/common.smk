@@ -1,16 +1,17 @@
-"""What the files in rules/ share: checked parameters, the models and files that they imply, the code of each stage."""
+"""What the rules share: checked parameters, the models and files that follow from them, a stage's code and parameters."""
 
 import sys
 from dataclasses import asdict
-from functools import reduce
+from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
 
 import yaml
-from snakemake.utils import min_version, validate
+from snakemake.utils import min_version
 
-ROOT = Path(workflow.current_basedir).parents[1]
-sys.path.insert(0, str(ROOT / "src"))
+ROOT = Path(workflow.basedir).parent
+PACKAGE = ROOT / "src/persistworld"
+sys.path.insert(0, str(PACKAGE.parent))
 from persistworld.runtime.errors import UserError
 from persistworld.config.params import load_params
 from persistworld.runtime.provenance import code_files
@@ -22,23 +23,18 @@ min_version("9.0")
 configfile: "params.yaml"
 
 
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/params.schema.yaml").read_text())
+# Checked before anything runs.
 try:
     PARAMS = load_params("params.yaml")
     if config != yaml.safe_load(Path("params.yaml").read_text()):
         raise UserError("--config and --configfile: stages read params.yaml alone; edit it, or copy a preset over it")
-    for section in SCHEMA["required"]:
-        for key in SCHEMA["properties"][section].get("required", [None]):
-            if section not in config or (key and key not in (config[section] or {})):
-                name = f"{section}.{key}" if key else section
-                raise UserError(f"params.yaml: {name} is missing, and DVC compares it by its name; write its default down (presets/ have it)")
     if PARAMS.episodes.source == "simulate" and Path(PARAMS.episodes.path) != EPISODES:
         raise UserError(f"episodes.path = {PARAMS.episodes.path}: the workflow simulates into {EPISODES}; name that")
 except UserError as error:
     sys.exit(f"persistworld: error: {error}")
-validate(config, "../schemas/params.schema.yaml", set_default=False)
 
-SETTINGS = asdict(PARAMS)
+# What `snakemake` makes when nothing is named. A rule that belongs to the default run adds its outputs.
+WANTED = []
 SHARDS = range(PARAMS.latents.shards)
 SEEDS = PARAMS.evaluation.seeds
 MODELS = PARAMS.evaluation.models
@@ -53,13 +49,14 @@ GPUS = PARAMS.compute.gpus
 # Post-training, the longest stage, and its control run side by side, each on half of the cores; a small model has no use for more than four.
 # (A cluster has no number of cores; its profile sets threads.)
 TRAINING_THREADS = PARAMS.compute.threads or min(4, max(1, (workflow.cores or 1) // 2))
-SECTIONS = [name for name in SETTINGS if name not in ("preset", "compute")]
+# Everything that can change a result. `preset` is a name, `compute` changes time and memory only.
+SECTIONS = [name for name in asdict(PARAMS) if name not in ("preset", "compute")]
 FIGURES = [3, 4, 5, 11]
 LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
 ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=EVALUATED, seed=SEEDS)
 SHOWN = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=["base", "post_trained"], seed=SEEDS)
 SCORES = expand("results/scores/{model}.parquet", model=MODELS)
-TRAINING = expand("results/training/{run}.csv", run=[model for model in CHECKPOINTS if model != "base"])
+TRAINING = expand("results/training/{model}.csv", model=[model for model in CHECKPOINTS if model != "base"])
 # The base checkpoint that the workflow itself trains, where base_checkpoint.location names it.
 OWN_BASE = "runs/base_checkpoint"
 # With a default storage provider (workflow/profiles/kubernetes) the repository's own files travel in Snakemake's archive of sources. As inputs
@@ -75,12 +72,30 @@ MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengin
 
 def code(stage):
     """The package's files that a stage runs. As inputs: an edited module makes its stages stale (not in a bucket)."""
-    return [] if IN_ARCHIVE else [str(file.relative_to(ROOT)) for file in code_files(f"stages.{stage}")]
+    return [] if IN_ARCHIVE else [str(file.relative_to(ROOT)) for file in code_files(f"stages.{stage}", PACKAGE)]
 
 
 def sections(*names):
-    """Sections or "section.key"s of params.yaml, defaults filled in. As `params:`, a change makes a rule's outputs stale."""
-    return {name: reduce(getitem, name.split("."), SETTINGS) for name in names}
+    """The sections or "section.key"s that a stage reads, defaults filled in; a variant's own in jobs about a variant.
+
+    As `params:` of a rule, a change makes its outputs stale. `make dvc` has DVC compare the same values.
+    """
+    return {name: section(name) for name in names}
+
+
+def section(name):
+    """The value of one section in a job, as Snakemake asks for it: a function of the wildcards."""
+
+    def value(wildcards):
+        return reduce(getitem, name.split("."), settings(dict(wildcards.items()).get("model")))
+
+    return value
+
+
+@cache
+def settings(model):
+    """All parameters for jobs about a model: a variant has its own."""
+    return asdict(PARAMS.for_run(model) if model in PARAMS.variants else PARAMS)
 
 
 def launch(command):
@@ -124,7 +139,5 @@ def one_of(names):
 wildcard_constraints:
     shard=r"\d+",
     seed=r"-?\d+",
-    run=one_of(REGISTRY.post_trainings),
-    variant=one_of(PARAMS.variants),
     own_base=one_of(REGISTRY.bases),
     model=one_of(ROLLED_OUT),

@@ -4,13 +4,14 @@ One story, told in order: a run, an evaluation parameter, a training parameter a
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from test_workflow import copy_of_repository, dvc, snakemake
+from engines import commit, copy_of_repository, dvc, dvc_status, git, planned, run, snakemake
 
 SAMPLER = {"steps": 1, "sigma_max": 20.0, "sigma_min": 0.3}
 # section -> keys that make it small
@@ -48,19 +49,12 @@ def repository(tmp_path_factory):
     for path in (folder / "assets/tabletop_base").glob("*"):
         path.unlink()
     for stage in ("episodes", "base_training"):
-        code = "import sys; from persistworld.cli import main; sys.exit(main())"
-        subprocess.run([sys.executable, "-c", code, stage, "--threads", "1"], cwd=folder, check=True)
+        run(folder, "-m", "persistworld.cli", stage, "--threads", "1")
     commit(folder, "base checkpoint")
-    snakemake(cwd=folder)
-    dvc("commit", "--force", "--quiet", cwd=folder)
+    snakemake(folder)
+    run(folder, "workflow/record.py")
     commit(folder, "run")
     return folder
-
-
-def commit(folder: Path, message: str) -> None:
-    author = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
-    subprocess.run(["git", *author, "commit", "--quiet", "--message", message], cwd=folder, check=True)
 
 
 def set_parameter(folder: Path, section: str, key: str, value: object) -> None:
@@ -72,20 +66,19 @@ def set_parameter(folder: Path, section: str, key: str, value: object) -> None:
 def reproduce(folder: Path) -> set[str]:
     """`dvc repro`; the jobs that ran, by the names of their logs."""
     before = {path: path.stat().st_mtime_ns for path in folder.glob("logs/*.log")}
-    dvc("repro", "--quiet", cwd=folder)
+    dvc(folder, "repro", "--quiet")
     return {path.stem for path in folder.glob("logs/*.log") if before.get(path) != path.stat().st_mtime_ns}
 
 
 def nothing_to_do(folder: Path) -> bool:
-    idle = "Nothing to be done" in snakemake("--dry-run", cwd=folder)
-    return idle and not json.loads(dvc("status", "--json", cwd=folder))
+    return not planned(folder) and not dvc_status(folder)
 
 
-def test_the_story(repository):
+def test_the_story(repository, capsys):
     trained = (repository / "checkpoints/post_trained").glob("*.safetensors")
     weights = {path: path.read_bytes() for path in trained}
     assert weights and nothing_to_do(repository)
-    subprocess.run(["git", "tag", "first"], cwd=repository, check=True)
+    git(repository, "tag", "first")
 
     # An evaluation parameter: evaluation and paper only, and the metrics differ.
     set_parameter(repository, "evaluation", "protocol", "raw")
@@ -94,7 +87,9 @@ def test_the_story(repository):
     assert {"masks", "rollouts-base-0", "scores-copy_frame", "tables", "figures", "report"} <= ran
     assert not ran & trainers
     assert nothing_to_do(repository)
-    assert json.loads(dvc("metrics", "diff", "--json", cwd=repository))
+    capsys.readouterr()
+    dvc(repository, "metrics", "diff", "--json")
+    assert json.loads(capsys.readouterr().out)
     commit(repository, "raw protocol")
 
     # A post-training parameter: the training and what follows; back again: restored, not trained again.
@@ -109,8 +104,8 @@ def test_the_story(repository):
     assert {path: path.read_bytes() for path in weights} == weights
 
     # An older commit: its files come back, and after `make sync` neither engine wants anything.
-    subprocess.run(["git", "checkout", "--quiet", "--force", "first"], cwd=repository, check=True)
-    dvc("checkout", "--quiet", cwd=repository)
+    git(repository, "checkout", "--quiet", "--force", "first")
+    dvc(repository, "checkout", "--quiet")
     sync(repository)
     assert nothing_to_do(repository)
 
@@ -119,4 +114,5 @@ def sync(folder: Path) -> None:
     """`make sync`, in the environment of the tests."""
     (folder / ".venv").mkdir(exist_ok=True)
     (folder / ".venv/ready").touch()
-    subprocess.run(["make", "sync", f"BIN={Path(sys.executable).parent}"], cwd=folder, check=True)
+    environment = os.environ | {"PYTHONPATH": str(folder / "src")}
+    subprocess.run(["make", "sync", f"BIN={Path(sys.executable).parent}"], cwd=folder, check=True, env=environment)

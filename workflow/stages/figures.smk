@@ -1,8 +1,0 @@
-include: "../rules/common.smk"
-include: "../rules/figures.smk"
-
-
-rule stage:
-    default_target: True
-    input:
-        rules.figures.output,

@@ -1,8 +1,0 @@
-include: "../rules/common.smk"
-include: "../rules/teacher_forcing.smk"
-
-
-rule stage:
-    default_target: True
-    input:
-        rules.teacher_forcing.output,
