@@ -5,6 +5,7 @@ called, after the number of threads has been settled (OpenMP reads it at import)
 """
 
 import argparse
+import contextlib
 import errno
 import importlib
 import os
@@ -15,7 +16,10 @@ from typing import Any, NoReturn
 from persistworld.config.params import load_params
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import system_error
+from persistworld.runtime.holding import hold
+from persistworld.runtime.lifeline import end_with_launcher
 from persistworld.runtime.memory import keep_freed_memory
+from persistworld.runtime.workspace import LOCKS
 
 Command = tuple[str, dict[str, dict[str, Any]]]  # what it does, its options: name -> keywords of argparse
 # What the workflow calls.
@@ -140,11 +144,14 @@ def main(argv: list[str] | None = None) -> int:
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(args.threads)
     keep_freed_memory()
+    end_with_launcher()
     # A polite kill unwinds the stack, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         params = load_params(args.params)
-        importlib.import_module(f"persistworld.{'stages' if args.stage in STAGES else 'tools'}.{args.stage}").main(params, args)
+        is_stage = args.stage in STAGES
+        with _hold_files(args) if is_stage else contextlib.nullcontext():
+            importlib.import_module(f"persistworld.{'stages' if is_stage else 'tools'}.{args.stage}").main(params, args)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -161,6 +168,12 @@ def main(argv: list[str] | None = None) -> int:
         where = getattr(error, "filename", None) or args.stage
         return _fail(f"{where}: {os.strerror(code).lower()}; {REFUSALS[code]}")
     return 0
+
+
+def _hold_files(args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """The lock on what a stage writes, by its name and its options' values: post_training-post_trained."""
+    name = "-".join([args.stage, *(str(getattr(args, option.lstrip("-"))) for option in STAGES[args.stage][1])])
+    return hold(LOCKS / name.replace("/", "_"), name)
 
 
 def _fail(message: str) -> int:

@@ -13,10 +13,14 @@ ROOT = Path(workflow.current_basedir).parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 from persistworld.runtime.errors import UserError
 from persistworld.config.params import BASELINES, RESERVED_MODELS, load_params
+from persistworld.runtime.holding import share
+from persistworld.runtime.lifeline import begin_workflow
 from persistworld.runtime.provenance import code_files
 from persistworld.runtime.workspace import EPISODES
 
 min_version("9.0")
+begin_workflow()
+ALIVE = share(".snakemake/alive")  # held until this process ends: `make run` takes away the lock of a Snakemake that is dead
 
 
 configfile: "params.yaml"
@@ -47,9 +51,6 @@ ROLLED_OUT = [model for model in (*RESERVED_MODELS, *PARAMS.variants) if model n
 CHECKPOINTS = [model for model in MODELS if model in ROLLED_OUT]
 # GPUs of each job. More for one rule: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = PARAMS.compute.gpus
-# Post-training, the longest stage, and its control run side by side, each on half of the cores; a small model has no use for more than four.
-# (A cluster has no number of cores; its profile sets threads.)
-TRAINING_THREADS = PARAMS.compute.threads or min(4, max(1, (workflow.cores or 1) // 2))
 SECTIONS = [name for name in SETTINGS if name not in ("preset", "compute")]
 FIGURES = [3, 4, 5, 11]
 LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
@@ -63,6 +64,17 @@ OWN_BASE = "runs/base_checkpoint"
 # they would be looked for in the bucket; flagged as local they would keep every job on the machine that started the workflow.
 IN_ARCHIVE = workflow.storage_settings.default_storage_provider is not None
 MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengine' else 'persistworld'}.yml"
+
+
+def all_cores(wildcards):
+    """Threads of a stage that runs alone. (Asked when a job is planned: `snakemake --unlock` has no cores.)"""
+    return workflow.cores or 2
+
+
+def half_of_the_cores(wildcards):
+    """Threads of post-training and its control, the longest stages, side by side; a small model has no use for more than four each.
+    (A cluster has no number of cores; its profile sets threads.)"""
+    return PARAMS.compute.threads or min(4, max(1, (workflow.cores or 1) // 2))
 
 
 def code(stage):

@@ -11,7 +11,7 @@ rule episodes:
         "results/benchmarks/episodes.tsv"
     conda:
         "../envs/persistworld.yml"
-    threads: workflow.cores or 2
+    threads: all_cores
     priority: 100
     resources:
         mem_mb=lambda wildcards, threads: 500 + 500 * threads,

@@ -18,7 +18,7 @@ rule post_training:
         "results/benchmarks/post_training-{run}.tsv"
     conda:
         "../envs/persistworld.yml"
-    threads: TRAINING_THREADS
+    threads: half_of_the_cores
     priority: 90
     resources:
         mem_mb=2500,

@@ -15,7 +15,7 @@ rule teacher_forcing:
         "results/benchmarks/teacher_forcing.tsv"
     conda:
         "../envs/persistworld.yml"
-    threads: TRAINING_THREADS
+    threads: half_of_the_cores
     priority: 80
     resources:
         mem_mb=2500,
