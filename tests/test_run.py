@@ -49,7 +49,7 @@ def waiting(folder: Path) -> subprocess.Popen:
 def test_a_killed_run_is_taken_up_and_two_do_not_run_at_once(folder):
     first = waiting(folder)
     second = start(folder)
-    assert second.wait(PATIENCE) == 2 and "another one is at work" in second.stderr.read()
+    assert second.wait(PATIENCE) == 2 and f"process {first.pid} on " in second.stderr.read()
     os.killpg(first.pid, signal.SIGKILL)
     first.wait(PATIENCE)
     assert any((folder / ".snakemake/locks").iterdir())  # what would stop plain snakemake

@@ -14,10 +14,14 @@ PACKAGE = ROOT / "src/persistworld"
 sys.path.insert(0, str(PACKAGE.parent))
 from persistworld.runtime.errors import UserError
 from persistworld.config.params import load_params
+from persistworld.runtime.holding import share
+from persistworld.runtime.lifeline import begin_workflow
 from persistworld.runtime.provenance import code_files
 from persistworld.runtime.workspace import EPISODES
 
 min_version("9.0")
+begin_workflow()
+ALIVE = share(".snakemake/alive")  # held until this process ends: `make run` takes away the lock of a Snakemake that is dead
 
 
 configfile: "params.yaml"
@@ -46,9 +50,6 @@ BASELINES = [model for model in MODELS if model not in EVALUATED]
 CHECKPOINTS = list(dict.fromkeys(REGISTRY[model].checkpoint for model in EVALUATED))
 # GPUs of each job. More for one rule: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = PARAMS.compute.gpus
-# Post-training, the longest stage, and its control run side by side, each on half of the cores; a small model has no use for more than four.
-# (A cluster has no number of cores; its profile sets threads.)
-TRAINING_THREADS = PARAMS.compute.threads or min(4, max(1, (workflow.cores or 1) // 2))
 # Everything that can change a result. `preset` is a name, `compute` changes time and memory only.
 SECTIONS = [name for name in asdict(PARAMS) if name not in ("preset", "compute")]
 FIGURES = [3, 4, 5, 11]
@@ -68,6 +69,17 @@ LABELS = [] if IN_ARCHIVE else ["src/persistworld/config/models.py"]
 TRUTH = "data/truth" if PARAMS.compute.store_truth else ["data/episodes", *LATENTS]
 RECORDED = "data/truth" if PARAMS.compute.store_truth else "data/episodes"
 MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengine' else 'persistworld'}.yml"
+
+
+def all_cores(wildcards):
+    """Threads of a stage that runs alone. (Asked when a job is planned: `snakemake --unlock` has no cores.)"""
+    return workflow.cores or 2
+
+
+def half_of_the_cores(wildcards):
+    """Threads of post-training and its control, the longest stages, side by side; a small model has no use for more than four each.
+    (A cluster has no number of cores; its profile sets threads.)"""
+    return PARAMS.compute.threads or min(4, max(1, (workflow.cores or 1) // 2))
 
 
 def code(stage):

@@ -1,50 +1,43 @@
 """`make run`: Snakemake on all cores. A killed run is taken up without a word, and why a run failed is the last thing that it says."""
 
-import fcntl
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-STATE, LOCKS, LOGS = Path(".snakemake/run"), Path(".snakemake/locks"), Path("logs")
-UNDER_WAY = "under way"  # in STATE from a run's beginning to its end, so also after a kill
+from persistworld.runtime.errors import UserError
+from persistworld.runtime.holding import hold, is_free
+from persistworld.runtime.lifeline import RUN, end_with
+
+STATE, LOCKS, LOGS = Path(".snakemake"), Path(".snakemake/locks"), Path("logs")
 
 
-def main() -> int:
-    STATE.parent.mkdir(exist_ok=True)
-    with open(STATE, "a+") as state:
-        try:
-            fcntl.flock(state, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print("make run: another one is at work in this folder; wait for it, or stop it", file=sys.stderr)
-            return 2
-        state.seek(0)
-        # Snakemake's own lock outlives a kill. It is taken away only after a `make run` of which nothing lives: Snakemake inherits `state`.
-        if state.read() == UNDER_WAY and LOCKS.exists() and any(LOCKS.iterdir()):
-            snakemake("--unlock", "--quiet", "all")
-        note(state, UNDER_WAY)
-        began = time.time()
-        status = snakemake("--cores", "all", "--quiet", "host", "rules", inherit=(state.fileno(),))
-        note(state, "")
+def main(targets: list[str]) -> int:
+    if "MAKELEVEL" in os.environ:
+        end_with(os.getppid())
+    try:
+        with hold(STATE / "run", "the workflow"):
+            # Snakemake's own lock outlives a kill. Each Snakemake shares `alive` as long as it lives, so an unshared one's is nobody's.
+            if LOCKS.exists() and any(LOCKS.iterdir()) and is_free(STATE / "alive"):
+                snakemake("--unlock", "--quiet", "all")
+            began = time.time()
+            status = snakemake("--cores", "all", "--quiet", "host", "rules", "--", *targets)
+    except UserError as error:
+        print(f"make run: {error}", file=sys.stderr)
+        return 2
     if status:
         print(*errors_since(began), sep="\n", file=sys.stderr)
     return status
 
 
-def snakemake(*options: str, inherit: tuple[int, ...] = ()) -> int:
-    process = subprocess.Popen([sys.executable, "-m", "snakemake", *options], pass_fds=inherit)
+def snakemake(*options: str) -> int:
+    process = subprocess.Popen([sys.executable, "-m", "snakemake", *options], env=os.environ | {RUN: str(os.getpid())})
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
             continue  # it reached Snakemake, too, which stops its jobs and gives its lock back
-
-
-def note(state, text: str) -> None:
-    state.seek(0)
-    state.truncate()
-    state.write(text)
-    state.flush()
 
 
 def errors_since(began: float) -> list[str]:
@@ -54,4 +47,4 @@ def errors_since(began: float) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

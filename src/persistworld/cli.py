@@ -7,6 +7,7 @@ so that `persistworld --help` answers at once and the number of threads is set b
 
 import argparse
 import ast
+import contextlib
 import errno
 import importlib
 import os
@@ -20,7 +21,10 @@ from typing import Any, NoReturn
 from persistworld.config.params import load_params
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import system_error
+from persistworld.runtime.holding import hold
+from persistworld.runtime.lifeline import end_with_launcher
 from persistworld.runtime.memory import keep_freed_memory
+from persistworld.runtime.workspace import LOCKS
 
 KINDS = {"stages": "stages, which the workflow calls", "tools": "tools, which people call"}  # folder -> heading in --help
 TYPES = {"int": int, "float": float}
@@ -104,19 +108,22 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     known = list(commands())
-    kinds = {command.name: command.kind for command in known}
-    if argv and argv[0].replace("-", "_") in kinds:
+    by_name = {command.name: command for command in known}
+    if argv and argv[0].replace("-", "_") in by_name:
         argv[0] = argv[0].replace("-", "_")
     args = parser(known).parse_args(argv)
     args.threads = max(1, args.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))  # torchrun's processes share a machine's cores
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(args.threads)
     keep_freed_memory()
+    end_with_launcher()
     # A polite kill unwinds the stack, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         params = load_params(args.params)
-        importlib.import_module(f"persistworld.{kinds[args.command]}.{args.command}").main(params, args)
+        command = by_name[args.command]
+        with _hold_files(command, args) if command.kind == "stages" else contextlib.nullcontext():
+            importlib.import_module(f"persistworld.{command.kind}.{command.name}").main(params, args)
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt:
@@ -133,6 +140,14 @@ def main(argv: list[str] | None = None) -> int:
         where = getattr(error, "filename", None) or args.command
         return _fail(f"{where}: {os.strerror(code).lower()}; {REFUSALS[code]}")
     return 0
+
+
+def _hold_files(command: Command, args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """The lock on what a stage writes, by its name and its options' values, such as post_training-post_trained."""
+    values = (getattr(args, option.lstrip("-").replace("-", "_")) for option in command.options)
+    parts = (part for value in values for part in (value if isinstance(value, list) else [value]))
+    name = "-".join([command.name, *map(str, parts)])
+    return hold(LOCKS / name.replace("/", "_"), name)
 
 
 def _fail(message: str) -> int:

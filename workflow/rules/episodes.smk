@@ -10,7 +10,7 @@ rule episodes:
     priority: 100
     conda:
         "../envs/persistworld.yml"
-    threads: workflow.cores or 2
+    threads: all_cores
     params:
         **sections("episodes", "seed"),
     shell:

@@ -19,7 +19,7 @@ rule post_training:
     priority: 90
     conda:
         "../envs/persistworld.yml"
-    threads: TRAINING_THREADS
+    threads: half_of_the_cores
     resources:
         gpu=GPUS,
     params:

@@ -14,7 +14,7 @@ rule teacher_forcing:
     priority: 80
     conda:
         "../envs/persistworld.yml"
-    threads: TRAINING_THREADS
+    threads: half_of_the_cores
     resources:
         gpu=GPUS,
     params:

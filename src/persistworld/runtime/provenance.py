@@ -10,8 +10,11 @@ import subprocess
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-# Modules that change no result: messages, progress, where files lie; and parameters, whose values the engines compare by themselves.
-NO_RESULT = ("config", "runtime.errors", "runtime.files", "runtime.memory", "runtime.progress", "runtime.provenance", "runtime.workspace")
+# Modules that change no result: messages, progress, locks, where files lie; and parameters, whose values the engines compare by themselves.
+NO_RESULT = (
+    "config",
+    *("runtime." + name for name in ("errors", "files", "holding", "lifeline", "memory", "progress", "provenance", "workspace")),
+)
 
 
 def code_files(module: str, package: Path = PACKAGE) -> list[Path]:

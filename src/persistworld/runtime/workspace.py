@@ -23,6 +23,7 @@ BENCHMARKS = RESULTS / "benchmarks"  # Snakemake's, a job each
 REPORT = RESULTS / "report.html"
 
 RUNS = Path("runs")  # what is resumed after a stop
+LOCKS = RUNS / "locks"  # a file a stage: who is at work on it
 
 
 def rollout_path(model: str, seed: int) -> Path:

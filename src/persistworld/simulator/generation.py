@@ -16,6 +16,7 @@ from persistworld.data.formats.lerobot_paths import DATA_PATH, MASK_PATH, VIDEO_
 from persistworld.data.formats.lerobot_writer import episode_statistics, write_episode, write_meta
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import write_json
+from persistworld.runtime.lifeline import end_with
 from persistworld.simulator.episode import SIMULATOR_VERSION, SimulatedEpisode, simulate_episode
 from persistworld.simulator.tasks import COLOURS, INSTRUCTIONS
 
@@ -44,7 +45,7 @@ def generate(
     job = partial(_make, root, seed=seed, frames=frames, height=height, width=width, fps=fps, colours=colours)
     statistics = []
     spawn = multiprocessing.get_context("spawn")
-    with _one_thread(), ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+    with _one_thread(), ProcessPoolExecutor(workers, spawn, end_with, (os.getpid(),)) as pool:
         try:
             for future in as_completed([pool.submit(job, index) for index in wanted]):
                 statistics.append(future.result())

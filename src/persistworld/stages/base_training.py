@@ -29,6 +29,7 @@ from persistworld.evaluation.recorded_masks import SimulatorMasks
 from persistworld.runtime.distributed import device, own_part, processes
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, sha256, write_json
+from persistworld.runtime.holding import hold
 from persistworld.runtime.provenance import code_digest
 from persistworld.runtime.tensor_files import write_tensors
 from persistworld.runtime.workspace import RUNS
@@ -46,7 +47,11 @@ OPTIONS = {"--output": {"default": "assets/tabletop_base", "metavar": "FOLDER", 
 def main(params: Params, args: argparse.Namespace) -> None:
     output, source = Path(args.output), open_episodes(params.episodes.path)
     run_folder = RUNS / "base_training" / run_name(params, fingerprint(source.root))
-    run_folder.mkdir(parents=True, exist_ok=True)
+    with hold(run_folder / "lock", str(run_folder)):  # which another --output may have, too
+        _make(params, source, output, run_folder)
+
+
+def _make(params: Params, source: EpisodeSource, output: Path, run_folder: Path) -> None:
     training = wanted_indices(params.episodes, source)
     with processes().main_process_first():  # the others find what it made
         autoencoder = make_autoencoder(params, source, training, run_folder)
