@@ -55,6 +55,7 @@ STAGES: dict[str, Command] = {
 }
 # The same for what people call beside the workflow.
 TOOLS: dict[str, Command] = {
+    "check": ("print what a run will use, leave out and convert, and how much disk and time it takes", {}),
     "defaults": ("print every parameter with its default", {}),
     "agreement": (
         "print which weights' gradients episodes have in common: lora.exclude is for the others",

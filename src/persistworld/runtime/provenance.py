@@ -10,7 +10,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 # Modules that change no result: messages, progress, where files lie; and parameters, whose values the engines compare by themselves.
-NO_RESULT = ("config", "runtime.errors", "runtime.files", "runtime.memory", "runtime.progress", "runtime.provenance", "runtime.workspace")
+NO_RESULT = (
+    "config", "runtime.errors", "runtime.files", "runtime.memory", "runtime.progress", "runtime.provenance", "runtime.workspace",
+    "tools.check",
+)  # fmt: skip
 
 
 def code_files(module: str, package: Path = PACKAGE) -> list[Path]:

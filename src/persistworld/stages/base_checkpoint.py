@@ -15,7 +15,7 @@ from persistworld.config.params import Params
 from persistworld.config.reading import build_section
 from persistworld.config.world_model import WorldModelConfig
 from persistworld.runtime.errors import UserError
-from persistworld.runtime.files import atomic_path, read_json, write_json
+from persistworld.runtime.files import atomic_path, read_json, user_path, write_json
 from persistworld.runtime.workspace import BASE
 
 FETCHED, FETCHED_TOKENIZER = RECORDS / "base", RECORDS / "tokenizer"
@@ -59,7 +59,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 def _known(source: BaseCheckpointConfig) -> HubModel | None:
     """Which of the published models `source` is, also when `persistworld fetch` made the folder that it names."""
-    return fetched_model(Path(source.location)) if source.source == "file" else known_model(source.location)
+    return fetched_model(user_path(source.location)) if source.source == "file" else known_model(source.location)
 
 
 def _check_config(params: Params) -> WorldModelConfig:
@@ -84,6 +84,7 @@ def _check_config(params: Params) -> WorldModelConfig:
     except UserError as error:
         raise UserError(f"base_checkpoint.location = {location}: its {CONFIG} is damaged ({error}); fetch or make it again") from None
     _check_world_model(params.world_model, given, location)
+    given.check_frames(params.episodes.height, params.episodes.width, len(views))
     return given
 
 
