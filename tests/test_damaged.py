@@ -251,7 +251,7 @@ def test_an_episode_that_cannot_be_used_names_its_parquet(tmp_path: Path) -> Non
     ):
         pq.write_table(pa.table(columns), path)
         with pytest.raises(BadEpisode) as error:
-            episode_of(0, pq.read_table(path), path, 15.0, "")
+            episode_of(0, pq.read_table(path), path, 15.0, {}, {})
         assert one_line(error) == f"episode 0: {path}: {said}"
 
 

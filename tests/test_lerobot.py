@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from persistworld.config.data import EpisodesConfig
+from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig
 from persistworld.config.params import Params
 from persistworld.data.episodes import VIEWS, BadEpisode
 from persistworld.data.formats import open_episodes
@@ -21,6 +21,7 @@ from persistworld.simulator.generation import generate, write_simulated
 from persistworld.stages.episodes import UNFINISHED
 from persistworld.stages.episodes import main as episodes_stage
 
+BASE_CHECKPOINT = BaseCheckpointConfig(source="file", location="base")  # of sizes that fit any frames: it is not there
 SIZE = {"frames": 6, "height": 24, "width": 40, "fps": 5.0}
 INDICES = (2, 1005)  # sparse, in two chunks
 PARQUET = "data/chunk-000/episode_000002.parquet"
@@ -137,12 +138,13 @@ def test_what_a_killed_stage_simulated_is_taken_up_though_its_output_is_gone(tmp
     episodes = EpisodesConfig(source="simulate", path="data/episodes", count=2, splits=("train",), **SIZE)
     generate(UNFINISHED, [0], seed=0, workers=1, **SIZE)
     stamp = (UNFINISHED / "data/chunk-000/episode_000000.parquet").stat().st_mtime_ns
-    episodes_stage(Params(episodes=episodes), argparse.Namespace(threads=1))
+    episodes_stage(Params(episodes=episodes, base_checkpoint=BASE_CHECKPOINT), argparse.Namespace(threads=1))
     assert open_episodes("data/episodes").indices() == [0, 1] and not UNFINISHED.exists()
     first = Path("data/episodes/data/chunk-000/episode_000000.parquet")
     assert first.stat().st_mtime_ns == stamp
     Path("runs").rmdir()
-    episodes_stage(Params(episodes=episodes), argparse.Namespace(threads=1))  # called again, it keeps what is there
+    # Called again, it keeps what is there.
+    episodes_stage(Params(episodes=episodes, base_checkpoint=BASE_CHECKPOINT), argparse.Namespace(threads=1))
     assert first.stat().st_mtime_ns == stamp
 
 
@@ -176,7 +178,7 @@ def _nan(values):
         (_replace("observation.state.cartesian_position", _nan), "pose is not finite at frame 3"),
         (_replace("observation.state.cartesian_position", lambda v: v[:, :3]), "is not 6 numbers a frame"),
         (_replace("is_episode_successful", lambda v: v + 0.7), "success is .*, not 0 or 1"),
-        (lambda table: table.slice(0, 4), "holds 4 frames, meta/episodes.jsonl says 6"),
+        (lambda table: table.slice(0, 4), "holds 4 of its frames, .*meta/episodes.jsonl says 6"),
     ],
 )
 def test_bad_parquet(copy, edit, reason):
@@ -252,11 +254,11 @@ def test_missing_files(copy):
     assert len(source.frames(2, "exterior_1")) == 6
 
 
-def test_video_of_another_length(copy):
+def test_a_list_that_says_another_length(copy):
     rows = _lines(copy / "meta/episodes.jsonl")
-    rows[0]["length"] = 7
+    rows[0]["length"] = 8
     (copy / "meta/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(BadEpisode, match=r"holds 6 frames, meta/episodes\.jsonl says 7"):
+    with pytest.raises(BadEpisode, match=r"holds 6 of its frames, .*meta/episodes\.jsonl says 8"):
         open_episodes(copy).frames(2, "wrist")
 
 

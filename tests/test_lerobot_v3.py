@@ -103,7 +103,7 @@ def test_a_span_starts_between_key_frames_and_ends_with_the_video(root):
     path = root / f"videos/{KEYS[0]}/chunk-000/file-000.mp4"
     greys = [grey_of(i, f) for i in (0, 1) for f in range(LENGTHS[i])]
     for first in range(len(greys)):
-        found = np.concatenate(list(video_batches(path, 1, 2, Span(first / FPS + 0.001, FPS, 3))))
+        found = np.concatenate(list(video_batches(path, 1, 2, Span(first, 3))))
         assert np.abs(found.mean((1, 2, 3)) - greys[first : first + 3]).max() < 2
         assert len(found) == min(3, len(greys) - first)
 
@@ -141,11 +141,11 @@ def test_damage_is_named(root):
 
 
 def test_lengths_that_disagree(root):
-    relist(root, {"length": 7})
+    relist(root, {"length": 8})
     source = open_episodes(root)
-    with pytest.raises(BadEpisode, match="holds 5 of its frames, meta/episodes says 7"):
+    with pytest.raises(BadEpisode, match=r"holds 5 of its frames, .*meta/episodes says 8"):
         source.episode(0)
-    with pytest.raises(BadEpisode, match="holds 6 frames from 0 s on, meta/episodes says 7"):
+    with pytest.raises(BadEpisode, match=r"holds 6 of its frames, .*meta/episodes says 8"):
         source.frames(2, "front")
 
 

@@ -29,7 +29,7 @@ def test_a_preset_loads_under_its_own_name(name: str) -> None:
 
 def test_the_presets_that_the_readme_names_are_there() -> None:
     made_here = {"tabletop", "tabletop_long", "tabletop_base", "tabletop_base_on", "tabletop_base_gpu"}
-    assert made_here | {"droid", "droid_single_gpu", "droid_sample"} <= PRESETS.keys()
+    assert made_here | {"droid", "droid_cosmos3", "droid_single_gpu", "droid_sample"} <= PRESETS.keys()
 
 
 def test_droid_is_the_papers_post_training(droid: Params) -> None:
@@ -82,6 +82,13 @@ def test_a_variant_can_be_evaluated_and_has_its_own_settings(droid: Params) -> N
     assert params.for_run("mild").post_training == replace(droid.post_training, beta=0.5)
     with pytest.raises(UserError, match=r"evaluation\.models = mild: no such model or variant; known: copy_frame, base, [^\n]*$"):
         replace(params, variants={}).check()
+
+
+def test_droids_newest_release_differs_in_its_data_alone(droid: Params) -> None:
+    newest = load_params(PRESETS["droid_cosmos3"])
+    assert replace(newest, preset=droid.preset, episodes=droid.episodes) == droid
+    same = ("views", "height", "width", "fps", "modulus", "validation", "splits")
+    assert all(getattr(newest.episodes, name) == getattr(droid.episodes, name) for name in same)
 
 
 @pytest.mark.parametrize("name", ["droid", "droid_single_gpu"])

@@ -118,7 +118,7 @@ def test_a_success_is_zero_or_one_as_number_or_text(tmp_path, recorded, success)
     ("change", "reason"),
     [
         ({"states": ...}, "has no states"),
-        ({"states": [[0.0] * 7] * 3}, "has 3 states for 4 frames"),
+        ({"states": [[0.0] * 7] * 2}, "has 2 states for 4 frames"),
         ({"states": [[0.0] * 7] * 3 + [[0.0] * 6]}, "states is not equally many numbers"),
         ({"states": [[0.0] * 7] * 2 + [[float("nan")] * 7] * 2}, "not finite at frame 2"),
         ({"success": "yes"}, r"5\.json: success is 'yes', not 0 or 1"),
@@ -135,12 +135,12 @@ def test_what_cannot_be_used_is_a_bad_episode(tmp_path, change, reason):
 
 
 def test_missing_broken_and_wrong_files(tmp_path):
-    write(write(tmp_path, "5", views=2), "6", change={"video_length": 5, "states": [[0.0] * 7] * 5})
+    write(write(tmp_path, "5", views=2), "6", change={"video_length": 6, "states": [[0.0] * 7] * 6})
     (tmp_path / "annotation/train/8.json").write_text('{"states": [')
     source = open_episodes(tmp_path)
     with pytest.raises(BadEpisode, match=r"episode 5: video .*2\.mp4 missing"):
         source.frames(5, "wrist")
-    with pytest.raises(BadEpisode, match="holds 4 frames, its annotation says 5"):
+    with pytest.raises(BadEpisode, match="holds 4 frames for 6 rows"):
         source.frames(6, "wrist")
     with pytest.raises(BadEpisode, match=r"episode 8: .* cannot be read"):
         source.episode(8)
@@ -186,7 +186,7 @@ def test_latents_are_read_checked_and_never_run_code(tmp_path, monkeypatch):
     assert source.latents(2, "wrist") is None
     path = tmp_path / "latent_videos/train/1/0.pt"
     for content, reason in (
-        (torch.zeros(T + 1, 4, 2, 3), r"hold \(5, 4, 2, 3\), not \(4, C, h, w\)"),
+        (torch.zeros(T + 4, 4, 2, 3), r"hold \(8, 4, 2, 3\), not \(4, C, h, w\)"),
         ({"a": torch.zeros(1)}, "hold dict"),
         (Harmful(), "cannot be read"),
     ):

@@ -2,6 +2,7 @@ rule manifest:
     input:
         episodes="data/episodes",
         latents=LATENTS,
+        base="checkpoints/base",
         code=code("manifest"),
     output:
         manifest="data/manifest.json",

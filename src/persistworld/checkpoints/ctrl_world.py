@@ -22,6 +22,7 @@ from persistworld.runtime.tensor_files import Tensors, map_tensors, write_safete
 from persistworld.world_model import autoencoder as ae
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import WorldModel
+from persistworld.world_model.poses import CTRL_WORLD_STATISTICS as CTRL_WORLD_STATISTICS
 from persistworld.world_model.poses import PoseStatistics
 from persistworld.world_model.text import InstructionEncoder, load_tokenizer, save_tokenizer
 
@@ -38,30 +39,6 @@ DRIFT = (
     ("pre_layrnorm", "pre_layernorm"),
 )
 DROPPED = ("position_ids", "logit_scale")  # a buffer that newer releases do not save; CLIP's training temperature
-
-# Ctrl-World's percentiles over DROID at 5 Hz (its stat.json); they belong to its checkpoint and to what is post-trained
-# from it.
-CTRL_WORLD_STATISTICS = PoseStatistics(
-    rotation="euler",
-    low=(
-        0.2676655471324921,
-        -0.441715806722641,
-        -0.042784303426742554,
-        -3.1373724937438965,
-        -1.214390754699707,
-        -2.11581574678421,
-        0.0,
-    ),
-    high=(
-        0.781050771474838,
-        0.4366717040538788,
-        0.7843997478485107,
-        3.137465238571167,
-        0.9039141565561147,
-        1.9915846586227417,
-        0.9911894202232361,
-    ),
-)
 
 
 def flat_shapes(

@@ -23,7 +23,7 @@ from typing import IO
 from persistworld.checkpoints.layout import MANIFEST
 from persistworld.config.data import COMMIT, BaseCheckpointConfig
 from persistworld.runtime.errors import UserError
-from persistworld.runtime.files import atomic_path, read_json, sha256, write_json
+from persistworld.runtime.files import atomic_path, read_json, sha256, user_path, write_json
 from persistworld.runtime.workspace import CHECKPOINTS
 
 RECORD = "fetched.json"
@@ -100,7 +100,7 @@ def fetch(
         part.mkdir()
         if source.source == "file":
             # A local folder is the user's own to change; base_checkpoint.sha256 pins it where that is wanted.
-            _copy(Path(source.location), part)
+            _copy(user_path(source.location), part)
             digests = _digests(part)
             _check(digests, source.sha256, source.location, WANTED)
             _check_manifest(digests, part, source.location)

@@ -3,10 +3,10 @@
 import re
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from persistworld.config.checks import at_least, distinct, positive, require, within_unit
+from persistworld.runtime.files import user_path
 from persistworld.runtime.workspace import EPISODES
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -21,6 +21,7 @@ class EpisodesConfig:
 
     source: Literal["simulate", "folder"] = "folder"  # simulate: the PyBullet tabletop; folder: LeRobot or Ctrl-World layout at `path`
     path: str = "../droid_1.0.1"  # simulate: data/episodes; folder: any other place, since the stage `episodes` replaces data/episodes
+    keep_ranges: str | None = None  # DROID's public keep_ranges_1_0_1.json: of each episode the longest stretch without idle time
     count: int = 95_600  # indices 0 .. count-1 are considered
     splits: tuple[str, ...] = ("train", "validation")  # splits that are simulated or read
     modulus: int = 100  # DROID: index % 100 == 99 is validation
@@ -35,7 +36,9 @@ class EpisodesConfig:
     bad_share: float = 0.05  # largest share of unusable episodes; more fail the stage
 
     def check(self) -> None:
-        own = Path(self.path).resolve() == EPISODES.resolve()
+        own = user_path(self.path).resolve() == EPISODES.resolve()
+        filtered = self.source == "folder" or self.keep_ranges is None
+        require(filtered, "episodes.keep_ranges", self.keep_ranges, "is for DROID (episodes.source: folder)")
         require(self.source == "simulate" or not own, "episodes.path", self.path, "the workflow replaces it: keep your data set elsewhere")
         at_least(1, self, "episodes", "count", "modulus", "frames", "height", "width")
         require(1 <= len(self.views) <= 4, "episodes.views", self.views, "name one to four views")

@@ -6,6 +6,9 @@ from typing import Literal
 from persistworld.config.checks import at_least, distinct, require
 from persistworld.config.models import FIXED
 
+# The smallest height and width (pixels) that the networks' strides and poolings leave anything of; found by trying (test_params).
+LPIPS_SMALLEST = {"alex": 31, "squeeze": 17, "vgg": 16, "tabletop": 1}
+
 
 @dataclass(frozen=True)
 class MetricsConfig:

@@ -13,7 +13,7 @@ from pathlib import Path
 from persistworld.config.checks import require
 from persistworld.config.compute import ComputeConfig
 from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig, LatentsConfig, MasksConfig
-from persistworld.config.evaluation import EvaluationConfig, MetricsConfig, PaperConfig
+from persistworld.config.evaluation import LPIPS_SMALLEST, EvaluationConfig, MetricsConfig, PaperConfig
 from persistworld.config.models import FIXED, Models, variant
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.config.reading import build_section, digest, merge, nearest, read_yaml
@@ -82,6 +82,12 @@ class Params:
         window = self.metrics.ssim_window
         smallest = min(self.episodes.height, self.episodes.width)
         require(window <= smallest, "metrics.ssim_window", window, f"does not fit into views of {smallest} pixels (episodes.height, width)")
+        needed = LPIPS_SMALLEST[self.metrics.lpips]
+        require(
+            needed <= smallest, "metrics.lpips", self.metrics.lpips,
+            f"takes no views below {needed} pixels, and the smaller of episodes.height and width is {smallest}: enlarge it, or name "
+            "another network",
+        )
         # A run that reads training episodes only (to train a base model) evaluates nothing.
         held_out = set(self.episodes.splits) - {"train"}
         require(

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Collection
@@ -91,7 +92,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             raise UserError(f"{name} = {value}: expected a finite number")
         return number
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
-        hintful = " (YAML reads 1e-4 as text: write 1.0e-4)" if hint is float and isinstance(value, str) else ""
+        hintful = " (without quotes)" if hint is float and isinstance(value, str) else ""
         raise UserError(f"{name} = {value!r}: expected {hint.__name__}{hintful}")
     return value
 
@@ -114,10 +115,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses repeated keys, of which YAML would silently keep the last."""
+    """YAML without repeated keys, of which the last would win silently, and with 1e-05 as a number: `dvc exp run -S` writes it so."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise yaml.YAMLError(f"line {node.start_mark.line + 1} and below: the key {twice[0]} stands there twice")
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+"), list("-+0123456789"))

@@ -19,6 +19,11 @@ class AutoencoderConfig:
     layers: int = 2
     scaling_factor: float = 0.18215
 
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell, along each axis."""
+        return self.patch * 2 ** (len(self.channels) - 1)
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -58,6 +63,23 @@ class WorldModelConfig:
     future: int = 5  # L
     rotation: Literal["euler", "continuous"] = "euler"  # continuous: the first two columns of the rotation matrix, no jump at +-pi
     use_text: bool = True
+
+    def check_frames(self, height: int, width: int, views: int) -> None:
+        """Raise UserError unless the networks can take frames of `height` x `width` pixels, the latents of `views` on top of each other.
+
+        The autoencoder drops what does not fill a cell; what the U-Net halves must be even each time, or its skips do not fit.
+        """
+        factor, halvings = self.autoencoder.factor, 2 ** (len(self.unet.channels) - 1)
+        for key, size, stacked in (("height", height, views), ("width", width, 1)):
+            fitting = max(1, round(size / factor)) * factor
+            mend = f"the checkpoint's autoencoder makes cells of {factor} pixels: choose a multiple, e.g. {fitting}"
+            require(size % factor == 0, f"episodes.{key}", size, mend)
+            cells, step = size // factor * stacked, factor * halvings
+            require(
+                cells % halvings == 0, f"episodes.{key}", size,
+                f"is {cells} latent cells for the U-Net, which halves them {halvings.bit_length() - 1} times: choose a multiple of {step}, "
+                f"e.g. {max(1, round(size / step)) * step}",
+            )
 
     def check(self) -> None:
         at_least(1, self, "world_model", "history")

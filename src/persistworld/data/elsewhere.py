@@ -8,28 +8,47 @@ Ctrl-World's processed layout. Videos are not read for it: one that is replaced 
 import hashlib
 from pathlib import Path
 
+from persistworld.data.episodes import EpisodeSource
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, read_json, sha256, write_json
 
 RECORD = "source.json"
+AGAIN = "make everything from it again with snakemake --forcerun episodes"
 
 
-def write_record(source: str | Path, episodes: int, folder: Path) -> None:
-    """Make `folder` the record of the data set at `source`, which lists `episodes` episodes; replaces what is there."""
+def write_record(source: str | Path, episodes: int, folder: Path, keep_ranges: Path | None = None) -> None:
+    """Make `folder` the record of the data set at `source`, which lists `episodes` episodes, and of the file `keep_ranges` that leaves
+    some of it out; replaces what is there."""
+    kept = {} if keep_ranges is None else {"keep_ranges": str(keep_ranges), "keep_ranges_sha256": sha256(keep_ranges)}
     with atomic_path(folder) as part:
-        write_json(part / RECORD, {"path": str(source), "episodes": episodes, "index_sha256": fingerprint(Path(source))})
+        write_json(part / RECORD, {"path": str(source), "episodes": episodes, "index_sha256": fingerprint(Path(source))} | kept)
 
 
-def follow(folder: Path) -> Path:
-    """Where the data set lies that `folder` records. Raises UserError when it is gone or its index has changed."""
+def follow(folder: Path) -> tuple[Path, Path | None]:
+    """Where the data set lies that `folder` records, and its file of ranges if there is one. Raises UserError when either is gone or has
+    changed."""
     record = read_json(folder / RECORD)
-    source = Path(record["path"])
+    try:
+        source, index = Path(record["path"]), record["index_sha256"]
+        keep_ranges = Path(record["keep_ranges"]) if "keep_ranges" in record else None
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{folder / RECORD}: not a record of a data set ({error!r}); {AGAIN}") from None
     if not source.is_dir():
         raise UserError(f"episodes.path = {source}: no such folder, though {folder / RECORD} names it; put the data set back there")
-    if fingerprint(source) != record["index_sha256"]:
-        mend = "make everything from it anew with snakemake --forcerun episodes, or put the old data set back"
-        raise UserError(f"episodes.path = {source}: the data set's index is not the one that {folder / RECORD} recorded; {mend}")
-    return source
+    if fingerprint(source) != index:
+        raise UserError(
+            f"episodes.path = {source}: the data set's index is not the one that {folder / RECORD} recorded; {AGAIN}, or put the old data "
+            "set back"
+        )
+    if keep_ranges is not None and (not keep_ranges.is_file() or sha256(keep_ranges) != record.get("keep_ranges_sha256")):
+        raise UserError(f"episodes.keep_ranges = {keep_ranges}: is gone or not the file that {folder / RECORD} recorded; {AGAIN}")
+    return source, keep_ranges
+
+
+def identity(source: EpisodeSource) -> str:
+    """What tells one data set from another: its index's fingerprint and, where ranges are kept, that of their file."""
+    keep_ranges = getattr(source, "keep_ranges", None)
+    return fingerprint(source.root) + ("" if keep_ranges is None else sha256(keep_ranges))
 
 
 def fingerprint(source: Path) -> str:

@@ -81,6 +81,14 @@ def wanted_indices(settings: EpisodesConfig, source: EpisodeSource | None = None
     return [i for i in indices if _split(i, settings, source) in settings.splits]
 
 
+def split_indices(settings: EpisodesConfig, source: EpisodeSource) -> dict[str, list[int]]:
+    """The wanted indices of `source` by split."""
+    found: dict[str, list[int]] = {name: [] for name in settings.splits}
+    for index in wanted_indices(settings, source):
+        found[_split(index, settings, source)].append(index)
+    return found
+
+
 def _split(index: int, settings: EpisodesConfig, source: EpisodeSource | None) -> str:
     """The split that the data itself records, or else the one that the rule gives."""
     recorded = None if source is None else source.split(index)

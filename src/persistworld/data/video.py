@@ -1,5 +1,7 @@
 """Clips to and from mp4, with PyAV on one thread: the same frames give the same bytes, and other threads keep their cores."""
 
+import contextlib
+import functools
 import itertools
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from persistworld.runtime.files import disguise
+
 CODEC = {"video.codec": "h264", "video.pix_fmt": "yuv444p", "video.is_depth_map": False, "has_audio": False}
 # Full colour resolution and crf 10: halved chroma and the usual crf would smear objects that are six pixels wide.
 # Without mbtree: with AVX-512, x264's reads memory that nobody wrote when frames are this small, and the bytes differ from time to time.
@@ -18,11 +22,21 @@ OPTIONS = {"crf": "10", "preset": "medium", "threads": "1", "flags": "+bitexact"
 
 @dataclass(frozen=True)
 class Span:
-    """One episode's `count` frames in a file of many: from `start` (s) on, at `fps` frames a second."""
+    """`count` frames of a file, from its frame number `first` on."""
 
-    start: float
-    fps: float
+    first: int
     count: int
+
+
+@dataclass(frozen=True)
+class VideoIndex:
+    """What a video's container says of its frames, without decoding any: the time of each (N,) in s from the first one on, its stamp
+    (N,) in ticks, and the numbers of the key frames, ascending. `shown`: stamps are of showing, else of decoding."""
+
+    times: np.ndarray
+    stamps: np.ndarray
+    keys: np.ndarray
+    shown: bool
 
 
 class BrokenVideo(Exception):
@@ -59,7 +73,7 @@ def video_batches(
         raise BrokenVideo("missing")
     found: list[np.ndarray] = []
     count, reformatter = 0, VideoReformatter()  # one for all frames: to set it up takes longer than to use it
-    for frame in _decoded(path) if span is None else itertools.islice(_decoded(path, span), span.count):
+    for frame in _decoded(path) if span is None else itertools.islice(_decoded(path, span.first), span.count):
         if count % stride == 0:
             found.append(reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
         count += 1
@@ -67,31 +81,90 @@ def video_batches(
             yield np.stack(found)
             found.clear()
     if not count:
-        raise BrokenVideo("holds no frame" if span is None else f"holds no frame from {span.start:g} s on")
+        raise BrokenVideo("holds no frame" if span is None else f"holds no frame number {span.first}")
     if found:
         yield np.stack(found)
     return count
 
 
-def _decoded(path: Path, span: Span | None = None) -> Iterator[av.VideoFrame]:
-    """The frames of a video to its end, from its beginning or that of `span` on.
+def video_index(path: str | Path, exact: bool = False) -> VideoIndex:
+    """The index of a video's frames. Raises BrokenVideo when the file is missing or is no video.
 
-    It seeks to the key frame before the span, so that the time does not grow with the episodes before it in the file.
+    What an mp4 lists are the times at which frames are decoded. Where some refer to later ones, those of showing are the same only at an
+    even rate; `exact` reads the whole file for them.
     """
+    path = Path(path)
+    try:
+        status = path.stat()
+    except OSError:
+        raise BrokenVideo("missing") from None
+    return _video_index(path, status.st_mtime_ns, status.st_size, exact)
+
+
+@functools.lru_cache(maxsize=64)  # a file of LeRobot v3.0 holds hundreds of episodes
+def _video_index(path: Path, changed: int, size: int, exact: bool) -> VideoIndex:
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        found = [(e.timestamp, e.is_keyframe) for e in stream.index_entries if not e.is_discard]
+        shown = exact or not found or len(found) != stream.frames  # other containers list key frames at most
+        if shown:
+            packets = [p for p in container.demux(stream) if p.size and p.pts is not None]
+            found = sorted((p.pts, p.is_keyframe) for p in packets)
+        if not found:
+            raise BrokenVideo("holds no frame")
+        stamps = np.array([stamp for stamp, _ in found], dtype=np.int64)
+        times = (stamps - stamps[0]) * float(stream.time_base)
+        return VideoIndex(times, stamps, np.flatnonzero([key for _, key in found]), shown)
+
+
+def _decoded(path: Path, first: int = 0) -> Iterator[av.VideoFrame]:
+    """The frames of a video to its end, from number `first` on.
+
+    It seeks to a key frame before, so that the time does not grow with the number of frames before. Frames are counted from there:
+    what the container's clock says plays no part.
+    """
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_count = 1
+        if first == 0:
+            yield from container.decode(stream)
+            return
+        index = video_index(path)
+        for key in index.keys[index.keys <= first][::-1]:
+            container.seek(int(index.stamps[key]), stream=stream, backward=True)
+            packets = container.demux(stream)
+            begin = next(packets)
+            number = _number(index, begin)
+            if number is not None and number <= first:
+                break
+        else:  # nothing to seek to: from the beginning
+            container.seek(0, stream=stream, backward=True)
+            packets, begin, number = container.demux(stream), None, 0
+        leading = begin.pts if begin is not None else None
+        for packet in itertools.chain([] if begin is None else [begin], packets):
+            for frame in packet.decode():
+                if leading is not None and frame.pts is not None and frame.pts < leading:
+                    continue  # shown before the key frame, and counted there
+                if number >= first:
+                    yield frame
+                number += 1
+
+
+def _number(index: VideoIndex, packet: av.Packet) -> int | None:
+    """Which frame a key frame's packet holds; None where its stamps are not in the index."""
+    stamp = packet.pts if index.shown else packet.dts
+    place = len(index.stamps) if stamp is None else int(np.searchsorted(index.stamps, stamp))
+    return place if place < len(index.stamps) and index.stamps[place] == stamp else None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[av.container.InputContainer]:
+    """The container, for as long as it is read. Raises BrokenVideo for whatever goes wrong meanwhile, with the reason in a few words."""
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_count = 1
-            if span is None:
-                yield from container.decode(stream)
-                return
-            origin = float((stream.start_time or 0) * stream.time_base)
-            container.seek(int(max(0.0, span.start + origin) / stream.time_base), stream=stream, backward=True)
-            # Time stamps are rounded to the container's ticks: a frame counts from half a frame before the start on.
-            first = span.start - 0.5 / span.fps
-            for frame in container.decode(stream):
-                if float(frame.pts * stream.time_base) - origin >= first:
-                    yield frame
-    except (av.FFmpegError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or "no video stream"
+            if not container.streams.video:
+                raise BrokenVideo("cannot be decoded (no video stream)")
+            yield container
+    except (av.FFmpegError, OSError) as error:
+        reason = disguise(path) or getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise BrokenVideo(f"cannot be decoded ({reason})") from None

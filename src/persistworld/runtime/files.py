@@ -76,6 +76,30 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run the stage that writes it again") from None
 
 
+def user_path(text: str | Path) -> Path:
+    """A path that a user wrote, with ~ for the home. Raises UserError when there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no such home as ~ stands for; write the whole path") from None
+
+
+def disguise(path: Path) -> str | None:
+    """What a file really is where it stands in for another: empty, git-lfs's pointer, a web page. None when it looks like itself."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(200)
+    except OSError:
+        return None
+    if not head:
+        return "it is empty: download it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer, not the file: fetch it with `git lfs pull`"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page, not the file: download it again"
+    return None
+
+
 def sha256(path: str | Path) -> str:
     """The hex digest of a file's bytes. Raises UserError when it is missing."""
     try:

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[1]
 # Modules that change no result: messages, progress, locks, where files lie; and parameters, whose values the engines compare by themselves.
 NO_RESULT = (
     "config",
+    "tools.check",
     *("runtime." + name for name in ("errors", "files", "holding", "lifeline", "memory", "progress", "provenance", "workspace")),
 )
 

@@ -13,7 +13,7 @@ from persistworld.config.params import Params
 from persistworld.config.reading import build_section, nearest
 from persistworld.config.world_model import WorldModelConfig
 from persistworld.runtime.errors import UserError
-from persistworld.runtime.files import atomic_path, read_json, sha256, write_json
+from persistworld.runtime.files import atomic_path, read_json, sha256, user_path, write_json
 from persistworld.runtime.workspace import BASE, CHECKPOINTS
 
 OPTIONS = {"--name": {"default": "base", "help": "base, or VARIANT_base where a variant has its own (default: %(default)s)"}}
@@ -81,7 +81,7 @@ def _check_autoencoder(variant: str, target: Path) -> None:
 
 def _known(source: BaseCheckpointConfig) -> HubModel | None:
     """Which of the published models `source` is, also when `persistworld fetch` made the folder that it names."""
-    return fetched_model(Path(source.location)) if source.source == "file" else known_model(source.location)
+    return fetched_model(user_path(source.location)) if source.source == "file" else known_model(source.location)
 
 
 def _check_config(params: Params, fetched: Path) -> WorldModelConfig:
@@ -106,6 +106,7 @@ def _check_config(params: Params, fetched: Path) -> WorldModelConfig:
     except UserError as error:
         raise UserError(f"base_checkpoint.location = {location}: its {CONFIG} is damaged ({error}); fetch or make it again") from None
     _check_world_model(params.world_model, given, location)
+    given.check_frames(params.episodes.height, params.episodes.width, len(views))
     return given
 
 

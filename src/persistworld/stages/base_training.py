@@ -17,7 +17,7 @@ from persistworld.checkpoints.folders import load_base_model, save_world_model, 
 from persistworld.checkpoints.layout import WEIGHTS
 from persistworld.config.params import Params
 from persistworld.config.reading import digest
-from persistworld.data.elsewhere import fingerprint
+from persistworld.data.elsewhere import identity
 from persistworld.data.encoding import encode_episodes, join_shard
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, BadEpisode, EpisodeSource
 from persistworld.data.formats import open_episodes
@@ -45,8 +45,8 @@ OPTIONS = {"--output": {"default": "assets/tabletop_base", "metavar": "FOLDER", 
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    output, source = Path(args.output), open_episodes(params.episodes.path)
-    run_folder = RUNS / "base_training" / run_name(params, fingerprint(source.root))
+    output, source = Path(args.output), open_episodes(params.episodes.path, params.episodes.keep_ranges)
+    run_folder = RUNS / "base_training" / run_name(params, identity(source))
     with hold(run_folder / "lock", str(run_folder)):  # which another --output may have, too
         _make(params, source, output, run_folder)
 

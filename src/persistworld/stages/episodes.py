@@ -9,22 +9,21 @@ from persistworld.data.elsewhere import RECORD, write_record
 from persistworld.data.formats import open_episodes
 from persistworld.data.manifest import wanted_indices
 from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import user_path
 from persistworld.runtime.workspace import EPISODES, RUNS
 from persistworld.simulator.generation import generate, refuse_foreign
+from persistworld.tools.check import preflight
 
 UNFINISHED = RUNS / "episodes"
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
     """Write data/episodes/: LeRobot v2.1, or one small file that names and fingerprints the data set elsewhere."""
-    settings = params.episodes
+    settings, page = params.episodes, preflight(params, args.threads)
     if settings.source == "folder":
-        source = open_episodes(settings.path)
-        wanted = wanted_indices(settings, source)
-        if not wanted:
-            raise UserError(f"{settings.path}: none of its {len(source.indices())} episodes is asked for; see episodes.count and .splits")
-        write_record(settings.path, len(source.indices()), EPISODES)
-        print(f"{settings.path}: {len(source.indices())} episodes, {len(wanted)} of them asked for")
+        source = open_episodes(settings.path, settings.keep_ranges)
+        print(page)
+        write_record(source.root, len(source.indices()), EPISODES, settings.keep_ranges and user_path(settings.keep_ranges))
         return
     folder = Path(settings.path)
     if folder == EPISODES:

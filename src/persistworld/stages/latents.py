@@ -12,7 +12,7 @@ import shutil
 from persistworld.config.checks import require
 from persistworld.config.params import Params
 from persistworld.config.reading import digest
-from persistworld.data.elsewhere import fingerprint
+from persistworld.data.elsewhere import identity
 from persistworld.data.encoding import encode_episodes, join_shard
 from persistworld.data.episodes import EpisodeSource
 from persistworld.data.formats import open_episodes
@@ -49,6 +49,6 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 def _identity(params: Params, source: EpisodeSource) -> str:
     """A hash of all that an episode's latents depend on: parameters, code, the data set's index, the autoencoder's weights."""
-    sections, files = (params.episodes, params.latents), (fingerprint(source.root), sha256(BASE / WEIGHTS))
+    sections, files = (params.episodes, params.latents), (identity(source), sha256(BASE / WEIGHTS))
     parts = (*map(digest, sections), params.seed, code_digest("stages.latents"), *files)
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]

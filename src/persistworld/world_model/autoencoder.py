@@ -43,7 +43,7 @@ class Autoencoder(nn.Module):
     @property
     def factor(self) -> int:
         """Pixels per latent cell, along each axis."""
-        return self.sizes.patch * 2 ** (len(self.sizes.channels) - 1)
+        return self.sizes.factor
 
     @property
     def device(self) -> torch.device:

@@ -43,23 +43,63 @@ class PoseStatistics:
     low: tuple[float, ...]
     high: tuple[float, ...]
 
+    def outside(self, poses: np.ndarray) -> np.ndarray:
+        """(D,) share of the poses (N, 7), as this represents them, whose number is below `low` or above `high` and would be clipped.
+
+        Of poses like those that the statistics are of it is .02. Raises UserError as `normalise` does.
+        """
+        low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
+        found = self._represented(poses)
+        slack = 1e-3 * (high - low) + 1e-5  # rounding; a number that never changes has no span
+        return ((found < low - slack) | (found > high + slack)).mean(axis=0)
+
     def normalise(self, poses: np.ndarray) -> np.ndarray:
         """(T, 7) poses in m, rad, 0..1 -> (T, D) in [-1, 1], clipped.
 
         Raises UserError when poses have another number of numbers than those that the statistics are of.
         """
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
-        found = represent(poses, self.rotation)
-        if found.shape[1] != len(low):  # numpy would take one number for seven
-            raise UserError(
-                f"poses have {found.shape[1]} numbers (rotation {self.rotation}), but the checkpoint's pose statistics are of {len(low)}: "
-                "another robot's checkpoint; choose base_checkpoint or episodes that fit, or train a base model (base_training)"
-            )
+        found = self._represented(poses)
         span = np.maximum(high - low, 1e-6)
         return np.clip(2 * (found - low) / span - 1, -1, 1).astype(np.float32)
+
+    def _represented(self, poses: np.ndarray) -> np.ndarray:
+        found = represent(poses, self.rotation)
+        if found.shape[1] != len(self.low):  # numpy would take one number for seven
+            raise UserError(
+                f"poses have {found.shape[1]} numbers (rotation {self.rotation}), but the checkpoint's pose statistics are of "
+                f"{len(self.low)}: another robot's checkpoint; choose base_checkpoint or episodes that fit, or train a base model "
+                "(base_training)"
+            )
+        return found
 
 
 def pose_statistics(poses: np.ndarray, rotation: Representation) -> PoseStatistics:
     """Statistics of all training poses (N, 7), concatenated over episodes."""
     low, high = np.percentile(represent(poses, rotation), [1, 99], axis=0)
     return PoseStatistics(rotation, tuple(map(float, low)), tuple(map(float, high)))
+
+
+# Ctrl-World's percentiles over DROID at 5 Hz (its stat.json); they belong to its checkpoint and to what is post-trained
+# from it.
+CTRL_WORLD_STATISTICS = PoseStatistics(
+    rotation="euler",
+    low=(
+        0.2676655471324921,
+        -0.441715806722641,
+        -0.042784303426742554,
+        -3.1373724937438965,
+        -1.214390754699707,
+        -2.11581574678421,
+        0.0,
+    ),
+    high=(
+        0.781050771474838,
+        0.4366717040538788,
+        0.7843997478485107,
+        3.137465238571167,
+        0.9039141565561147,
+        1.9915846586227417,
+        0.9911894202232361,
+    ),
+)

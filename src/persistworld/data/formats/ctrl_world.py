@@ -6,20 +6,24 @@
 What is odd in an episode and could be dealt with is among its `notes`; what could not is a BadEpisode.
 """
 
-import json
+import functools
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
 
 from persistworld.data.episodes import NO_INSTRUCTION, VIEWS, BadEpisode, Episode, recorded_success
-from persistworld.data.video import BrokenVideo, video_batches
+from persistworld.data.formats.clocks import LACKING, SURPLUS
+from persistworld.data.formats.listing import cut, whole
+from persistworld.data.formats.reading import odd_episode, read_mapping
+from persistworld.data.formats.views import View, length_of, view_batches, view_notes, whole_file
+from persistworld.data.formats.words import COLUMNS, first_words
 from persistworld.runtime.errors import UserError
+from persistworld.runtime.files import disguise
 
 FPS = 5.0  # by the layout's definition: every third frame of DROID's 15 Hz
 SKIP = 3
@@ -38,12 +42,14 @@ class ProcessedEpisodes:
         self.root = Path(root)
         self._paths = _by_index(self.root / "annotation")
         self.views = (*VIEWS, FOURTH)[: self._number_of_views()]
+        self._measured = functools.lru_cache(maxsize=4)(self._measure)
 
     def _number_of_views(self) -> int:
         """Of the first annotation that can be read: all episodes of a data set should have the same cameras."""
         for index, path in self._paths.items():
             try:
-                return len(_read(index, path).get("videos") or VIEWS)
+                videos = _read(index, path).get("videos") or VIEWS
+                return len(videos) if isinstance(videos, list | tuple) else len(VIEWS)
             except BadEpisode:
                 continue
         raise UserError(f"{self.root}/annotation: no file there can be read; process the episodes again")
@@ -60,29 +66,43 @@ class ProcessedEpisodes:
         """Read one annotation. Raises BadEpisode when it has no finite states, or another number than of frames."""
         path = self._path(index)
         raw = _read(index, path)
-        pose = _floats(index, raw, "states")
-        if pose is None or not len(pose):
-            raise BadEpisode(index, f"{path} has no states")
+        with odd_episode(index, path):
+            return self._episode(index, path, raw)
+
+    def _episode(self, index: int, path: Path, raw: dict[str, Any]) -> Episode:
+        rows = _rows(index, path, raw)
+        pose = _floats(index, raw, "states")[:rows]
         if not np.isfinite(pose).all():
             raise BadEpisode(index, f"the pose is not finite at frame {int(np.argmin(np.isfinite(pose).all(1)))}")
-        length = raw.get("video_length", len(pose))
-        if length != len(pose):
-            raise BadEpisode(index, f"{path} has {len(pose)} states for {length} frames")
         notes: list[str] = []
         instruction = _instruction(index, raw, notes)
-        joints = _joints(index, raw, len(pose), notes)
-        action = _thinned(index, raw, ("action.cartesian_position", "action.gripper_position"), len(pose))
+        joints = _joints(index, raw, rows, notes)
+        action = _thinned(index, raw, ("action.cartesian_position", "action.gripper_position"), rows)
         if str(raw.get("episode_id")) != path.stem:
             notes.append("episode_id is not the file's name")
         elif not isinstance(raw["episode_id"], int):
             notes.append("episode_id is not a number")
-        for view in self.views:
-            notes += self._video_notes(index, raw, view)
+        length, _, views = self._measured(index)
+        notes += [f"{'no' if v.fault == 'missing' else 'broken'} video of {name}" for name, v in views.items() if v.fault]
+        notes += view_notes(rows, views, FPS)
         try:
             success = recorded_success(index, raw.get("success"))
         except BadEpisode as error:
             raise BadEpisode(index, f"{path}: {error.reason}") from None
-        return Episode(index, instruction, FPS, pose, joints, action, success, tuple(notes))
+        return cut(Episode(index, instruction, FPS, pose, joints, action, success, tuple(notes)), length)
+
+    def _measure(self, index: int) -> tuple[int, int, dict[str, View]]:
+        """The episode's common length, its rows and its views. Raises BadEpisode when the annotation does not say how long it is."""
+        path = self._path(index)
+        raw = _read(index, path)
+        with odd_episode(index, path):
+            rows = _rows(index, path, raw)
+            files = {view: self._file(index, raw, "video", view) for view in self.views}
+        twice = [view for view, file in files.items() if list(files.values()).count(file) > 1]
+        if twice:
+            raise BadEpisode(index, f"{path}: {' and '.join(twice)} are one video, {files[twice[0]]}")
+        views = {view: whole_file(file) for view, file in files.items()}
+        return length_of(rows, views), rows, views
 
     def frames(self, index: int, view: str) -> np.ndarray:
         """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or of another length."""
@@ -90,15 +110,10 @@ class ProcessedEpisodes:
 
     def frame_batches(self, index: int, view: str, stride: int = 1, batch: int = 64) -> Iterator[np.ndarray]:
         """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
-        raw = _read(index, self._path(index))
-        path = self._file(index, raw, "video", view)
-        try:
-            count = yield from video_batches(path, stride, batch)
-        except BrokenVideo as error:
-            raise BadEpisode(index, f"video {path} {error}") from None
-        length = raw.get("video_length", count)
-        if count != length:
-            raise BadEpisode(index, f"video {path} holds {count} frames, its annotation says {length}")
+        if view not in self.views:
+            raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
+        length, rows, views = self._measured(index)
+        return view_batches(index, rows, length, views[view], stride, batch)
 
     def latents(self, index: int, view: str) -> Tensor | None:
         """The recorded, scaled latents of one view, (T, C, h, w) float32; None where there are none.
@@ -112,12 +127,12 @@ class ProcessedEpisodes:
         try:
             latents = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-            raise BadEpisode(index, f"latents {path} cannot be read ({str(error).splitlines()[0]})") from None
-        length = raw.get("video_length")
-        if not isinstance(latents, Tensor) or latents.ndim != 4 or (length is not None and len(latents) != length):
+            raise BadEpisode(index, f"latents {path} cannot be read ({disguise(path) or str(error).splitlines()[0]})") from None
+        length, rows, _ = self._measured(index)
+        if not isinstance(latents, Tensor) or latents.ndim != 4 or not length <= len(latents) <= rows + SURPLUS:
             found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
             raise BadEpisode(index, f"latents {path} hold {found}, not ({length}, C, h, w)")
-        return latents.detach().float()
+        return latents[:length].detach().float()
 
     def masks(self, index: int) -> None:
         """The layout has no masks."""
@@ -140,17 +155,6 @@ class ProcessedEpisodes:
         path, suffix = self._path(index), "mp4" if kind == "video" else "pt"
         return self.root / folder / path.parent.name / path.stem / f"{number}.{suffix}"
 
-    def _video_notes(self, index: int, raw: dict[str, Any], view: str) -> list[str]:
-        path = self._file(index, raw, "video", view)
-        if not path.is_file():
-            return [f"no video of {view}"]
-        try:
-            with av.open(str(path)) as container:
-                rate = float(container.streams.video[0].average_rate or FPS)
-        except (av.FFmpegError, IndexError):
-            return [f"broken video of {view}"]
-        return [] if abs(rate - FPS) < 0.01 else [f"{view} plays at {rate:g} fps and is taken as {FPS:g} Hz"]
-
 
 def _by_index(folder: Path) -> dict[int, Path]:
     paths = sorted(folder.glob("*/*.json"))
@@ -172,19 +176,30 @@ def _by_index(folder: Path) -> dict[int, Path]:
 
 def _read(index: int, path: Path) -> dict[str, Any]:
     try:
-        raw = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise BadEpisode(index, f"{path} cannot be read ({error})") from None
-    if not isinstance(raw, dict):
-        raise BadEpisode(index, f"{path} is not an annotation")
-    return raw
+        return read_mapping(path)
+    except (UserError, OSError) as error:
+        raise BadEpisode(index, f"{path} cannot be read ({str(error).removeprefix(f'{path}: ')})") from None
+
+
+def _rows(index: int, path: Path, raw: dict[str, Any]) -> int:
+    """How many rows an annotation has: its states, or one fewer where it says so. Raises BadEpisode when it says another number."""
+    states = _floats(index, raw, "states")
+    if states is None or not len(states):
+        raise BadEpisode(index, f"{path} has no states")
+    said = raw.get("video_length", len(states))
+    length = whole(said)
+    if length is None or length < 1:
+        raise BadEpisode(index, f"{path}: video_length = {said!r}, expected the number of frames")
+    if abs(length - len(states)) > LACKING:
+        raise BadEpisode(index, f"{path} has {len(states)} states for {length} frames")
+    return min(length, len(states))
 
 
 def _instruction(index: int, raw: dict[str, Any], notes: list[str]) -> str:
-    texts = raw.get("texts") or [""]
-    if not isinstance(texts, list):
+    texts = raw.get("texts")
+    if texts is not None and not isinstance(texts, list | str):
         raise BadEpisode(index, f"texts is {type(texts).__name__}, not a list of sentences")
-    words = str(texts[0] or "").strip()
+    words = first_words([texts, *(raw.get(name) for name in COLUMNS)])
     if not words:
         notes.append(NO_INSTRUCTION)
     return words
@@ -193,19 +208,19 @@ def _instruction(index: int, raw: dict[str, Any], notes: list[str]) -> str:
 def _joints(index: int, raw: dict[str, Any], length: int, notes: list[str]) -> np.ndarray | None:
     """(T, 7): `joints` without the gripper that it ends with, or every third raw joint position."""
     joints = _floats(index, raw, "joints")
-    if joints is not None and len(joints) == length and joints.shape[1] >= 7:
-        return joints[:, :7]
+    if joints is not None and 0 <= len(joints) - length <= SURPLUS and joints.shape[1] >= 7:
+        return joints[:length, :7]
     taken = _thinned(index, raw, ("observation.state.joint_position",), length)
     notes.append("no joints" if taken is None else "joints taken from observation.state.joint_position")
     return taken
 
 
 def _thinned(index: int, raw: dict[str, Any], keys: tuple[str, ...], length: int) -> np.ndarray | None:
-    """Every third raw row of `keys` side by side, or None when that is not `length` rows."""
+    """Every third raw row of `keys` side by side, or None when that is not `length` rows (or a few more)."""
     parts = [_floats(index, raw, key) for key in keys]
-    if any(part is None or len(part[::SKIP]) != length for part in parts):
+    if any(part is None or not 0 <= len(part[::SKIP]) - length <= SURPLUS for part in parts):
         return None
-    return np.concatenate([part[::SKIP] for part in parts], axis=1)
+    return np.concatenate([part[::SKIP][:length] for part in parts], axis=1)
 
 
 def _floats(index: int, raw: dict[str, Any], key: str) -> np.ndarray | None:

@@ -4,6 +4,8 @@ DROID's columns come first: `observation.state.cartesian_position` (6) and `.gri
 `action` twins the action. A data set without them gives its `observation.state` (D numbers) as the pose, and `action`.
 """
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,18 @@ import numpy as np
 import pyarrow as pa
 
 from persistworld.data.episodes import NO_INSTRUCTION, VIEWS, BadEpisode, Episode, recorded_success
+from persistworld.data.formats.clocks import check_timestamps
+from persistworld.data.formats.reading import check_template, odd_episode, read_mapping
+from persistworld.data.formats.words import instruction
 from persistworld.runtime.errors import UserError
-from persistworld.runtime.files import read_json
 
-VIDEO_KEYS = {view: f"observation.images.{view}_left" for view in VIEWS}  # DROID's names
-_DROID_VIEWS = {key: view for view, key in VIDEO_KEYS.items()}
+VIDEO_KEYS = {view: f"observation.images.{view}_left" for view in VIEWS}  # as cadene/droid_1.0.1 has them, and what is written here
+# DROID's cameras in its releases: observation.images.exterior_1_left (cadene/droid_1.0.1, lerobot/droid_1.0.1),
+# observation.images.exterior_image_1_left (lerobot/droid_100, cadene/droid), observation.image.exterior_image_1_left
+# (nvidia/Cosmos3-DROID).
+_DROID_CAMERA = re.compile(r"(?:exterior_(?:image_)?(?P<number>[12])|wrist(?:_image)?)_left")
+_PREFIX = re.compile(r"observation\.(?:images?\.)?")
+JOINTS = ("observation.state.joint_position", "observation.state.joint_positions")  # the plural: nvidia/Cosmos3-DROID
 INFO = "meta/info.json"
 CHUNK = 1000  # episodes to a folder (v3.0: files), where info.json does not say
 
@@ -34,65 +43,118 @@ class Info:
 
 
 def read_info(root: Path) -> Info:
-    """Read meta/info.json. Raises UserError when a key is missing, no feature is a video, or a number is none."""
+    """Read meta/info.json. Raises UserError when a key is missing or odd, or no feature is a video."""
     path = root / INFO
-    raw = read_json(path)
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: not LeRobot's, expected keys with values; is this the data set's own file?")
+    raw = read_mapping(path)
     version = str(raw.get("codebase_version"))
     lacking = [key for key in ("fps", "data_path", "video_path", "features") if not raw.get(key)]
     if lacking:
         raise UserError(f"{path}: no key {lacking[0]}; this is not a whole LeRobot {version} data set with videos")
-    keys = video_keys(raw["features"])
+    fps, features = raw["fps"], raw["features"]
+    if not isinstance(features, dict):
+        raise UserError(f"{path}: features is {type(features).__name__}, expected keys with values, one for each column and camera")
+    for key, feature in features.items():
+        if not isinstance(feature, dict):
+            raise UserError(f"{path}: features.{key} = {feature!r}: expected keys with values, such as dtype and shape")
+    try:
+        keys = video_keys(features)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     if not keys:
         raise UserError(f"{path}: no video among its features; pictures that lie in parquet files are not read")
-    if not isinstance(raw["fps"], int | float) or not raw["fps"] > 0:
-        raise UserError(f"{path}: fps = {raw['fps']}: expected frames a second, e.g. 15")
+    if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0 < fps < math.inf:
+        raise UserError(f"{path}: fps = {fps!r}: expected frames a second as a number, e.g. 15")
     chunk = raw.get("chunks_size", CHUNK)
-    if not isinstance(chunk, int) or chunk < 1:
-        raise UserError(f"{path}: chunks_size = {chunk}: expected the number of episodes to a folder, usually {CHUNK}")
-    return Info(version, float(raw["fps"]), raw["data_path"], raw["video_path"], chunk, keys)
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise UserError(f"{path}: chunks_size = {chunk!r}: expected the number of episodes to a folder, usually {CHUNK}")
+    return Info(version, float(fps), raw["data_path"], raw["video_path"], chunk, keys)
+
+
+def check_paths(root: Path, info: Info, known: dict[str, object], needed: tuple[str, ...]) -> None:
+    """Raise UserError unless the path templates can be filled in with `known` (name -> an example) and hold what is `needed`."""
+    check_template(root / INFO, "data_path", info.data_path, known, needed)
+    several = ("video_key",) if len(info.video_keys) > 1 else ()
+    check_template(root / INFO, "video_path", info.video_path, known | {"video_key": "camera"}, (*needed, *several))
 
 
 def video_keys(features: dict[str, Any]) -> dict[str, str]:
-    """View -> feature: DROID's three by their names, others by what follows `observation.images.`."""
-    videos = [key for key, feature in features.items() if feature.get("dtype") == "video"]
-    found = {view: key for view, key in VIDEO_KEYS.items() if key in videos}
-    others = [key for key in videos if key not in _DROID_VIEWS]
-    return found | {key.removeprefix("observation.images.").removeprefix("observation."): key for key in others}
+    """View -> feature: DROID's three by any of their names, others by what follows `observation.images.`.
+
+    Raises UserError when two features would be one view.
+    """
+    found: dict[str, str] = {}
+    for key in (key for key, feature in features.items() if feature.get("dtype") == "video"):
+        view = _view(key)
+        if view in found:
+            raise UserError(f"features {found[view]} and {key} would both be the view {view}; rename one of them, or remove it")
+        found[view] = key
+    return {view: found[view] for view in (*VIEWS, *found) if view in found}
 
 
-def episode_of(index: int, table: pa.Table, path: Path, fps: float, task: str) -> Episode:
-    """The numbers and words of one episode from its rows, which were read from `path`. `task` stands in where no column
-    holds the instruction.
+def _view(key: str) -> str:
+    name = _PREFIX.sub("", key, count=1) if _PREFIX.match(key) else key
+    if camera := _DROID_CAMERA.fullmatch(name):
+        return f"exterior_{camera['number']}" if camera["number"] else "wrist"
+    return name
 
-    Raises BadEpisode, naming `path`, when a column is missing, has another width, or the pose is not finite.
+
+def episode_of(index: int, table: pa.Table, path: Path, fps: float, listed: dict[str, Any], tasks: dict[int, str]) -> Episode:
+    """The numbers and words of one episode from its rows, which were read from `path`. `listed` is its row in the episode list, `tasks`
+    the data set's tasks: they stand in where no column holds the instruction.
+
+    Raises BadEpisode, naming `path`, when a column is missing, has another width, the pose is not finite, or rows are missing.
     """
     try:
-        return _episode_of(index, table, fps, task)
+        with odd_episode(index, path):
+            return _episode_of(index, table, fps, instruction(table, listed, tasks))
     except BadEpisode as error:
-        raise BadEpisode(index, f"{path}: {error.reason}") from None
+        raise error if str(path) in error.reason else BadEpisode(index, f"{path}: {error.reason}") from None
 
 
-def _episode_of(index: int, table: pa.Table, fps: float, task: str) -> Episode:
+def _episode_of(index: int, table: pa.Table, fps: float, words: str) -> Episode:
+    table, notes = _in_order(index, table)
     pose = _pose(index, table, "observation.state")
     if pose is None:
         raise BadEpisode(index, "no column observation.state.cartesian_position or observation.state")
     if not np.isfinite(pose).all():
         raise BadEpisode(index, f"the pose is not finite at frame {int(np.argmin(np.isfinite(pose).all(1)))}")
     names = table.column_names
-    joint = "observation.state.joint_position"
-    words = str(table["language_instruction"][0].as_py() or "") if "language_instruction" in names else task
+    if "timestamp" in names:
+        notes += check_timestamps(index, _numbers(index, table, "timestamp"), fps)
+    joint = next((name for name in JOINTS if name in names), None)
+    if not words:
+        notes.append(NO_INSTRUCTION)
     return Episode(
         index=index,
         instruction=words,
         fps=fps,
         pose=pose,
-        joints=_floats(index, table, joint, 7) if joint in names else None,
+        joints=_floats(index, table, joint, 7) if joint else None,
         action=_pose(index, table, "action"),
         success=recorded_success(index, table["is_episode_successful"][0].as_py()) if "is_episode_successful" in names else None,
-        notes=() if words.strip() else (NO_INSTRUCTION,),
+        notes=tuple(notes),
     )
+
+
+def _in_order(index: int, table: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The rows in the order of their frames, and notes. Raises BadEpisode when they are not one episode's, each once."""
+    names, notes = table.column_names, []
+    if "episode_index" in names and (others := set(np.unique(_numbers(index, table, "episode_index"))) - {index}):
+        raise BadEpisode(index, f"its rows are of episode {min(others):g} (column episode_index)")
+    if "frame_index" not in names:
+        return table, notes
+    number = _numbers(index, table, "frame_index")
+    order = np.argsort(number, kind="stable")
+    if (order != np.arange(len(order))).any():
+        table, number = table.take(pa.array(order)), number[order]
+        notes.append("rows were not in the order of frame_index")
+    steps = np.diff(number)
+    if not np.isfinite(number).all() or (steps != 1).any():
+        wrong = int(np.argmax(steps != 1))
+        raise BadEpisode(index, f"frame_index goes from {number[wrong]:g} to {number[wrong + 1]:g}: rows are missing or doubled")
+    if number[0] != 0:
+        notes.append("frame_index does not begin at 0")
+    return table, notes
 
 
 def _pose(index: int, table: pa.Table, prefix: str) -> np.ndarray | None:
@@ -105,10 +167,15 @@ def _pose(index: int, table: pa.Table, prefix: str) -> np.ndarray | None:
     return _floats(index, table, prefix, -1) if prefix in names else None
 
 
-def _floats(index: int, table: pa.Table, name: str, width: int) -> np.ndarray:
-    """A column as (T, width) float32 (-1: any); DROID's exports keep a width of one as a scalar or as a list."""
+def _floats(index: int, table: pa.Table, name: str, width: int, kind: type = np.float32) -> np.ndarray:
+    """A column as (T, width) numbers (-1: any); DROID's exports keep a width of one as a scalar or as a list."""
     try:
-        return np.array(table[name].to_pylist(), dtype=np.float32).reshape(len(table), width)
+        return np.array(table[name].to_pylist(), dtype=kind).reshape(len(table), width)
     except (TypeError, ValueError):
         wanted = "equally many" if width < 0 else width
         raise BadEpisode(index, f"column {name} is not {wanted} numbers a frame") from None
+
+
+def _numbers(index: int, table: pa.Table, name: str) -> np.ndarray:
+    """A column of one number a frame as (T,) float64: time and counts, for which float32 is too coarse."""
+    return _floats(index, table, name, 1, np.float64)[:, 0]

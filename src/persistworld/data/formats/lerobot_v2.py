@@ -7,6 +7,8 @@
 Episode indices may be sparse.
 """
 
+import dataclasses
+import functools
 import json
 import zipfile
 import zlib
@@ -14,13 +16,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from persistworld.data.episodes import BadEpisode, Episode
-from persistworld.data.formats.lerobot_columns import episode_of, read_info
+from persistworld.data.formats.lerobot_columns import check_paths, episode_of, read_info
 from persistworld.data.formats.lerobot_paths import MASK_PATH, place
-from persistworld.data.video import BrokenVideo, video_batches
+from persistworld.data.formats.listing import Listing, cut, rows_of
+from persistworld.data.formats.reading import odd_episode, odd_file
+from persistworld.data.formats.views import View, length_of, view_batches, view_notes, whole_file
+from persistworld.data.formats.words import read_tasks
 from persistworld.runtime.errors import UserError
 
 
@@ -31,45 +35,49 @@ class LeRobotEpisodes:
         """Read the meta files. Raises UserError when they are missing or broken."""
         self.root = Path(root)
         self._info = read_info(self.root)
+        check_paths(self.root, self._info, {"episode_chunk": 0, "episode_index": 0}, ("episode_index",))
         self.fps, self.views = self._info.fps, tuple(self._info.video_keys)
-        self._listed = self._read_listed(self.root / "meta/episodes.jsonl")
-
-    @staticmethod
-    def _read_listed(path: Path) -> dict[int, dict]:
-        try:
-            rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-            return {int(row["episode_index"]): row for row in rows}
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file; the data set is not whole") from None
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: not a list of episodes, one JSON object a line with an episode_index") from None
+        path = self.root / "meta/episodes.jsonl"
+        with odd_file(path, "not a list of episodes, one JSON object a line with an episode_index"):
+            self._listed = Listing(path, (json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()))
+        self._tasks = read_tasks(self.root)
+        self._measured = functools.lru_cache(maxsize=4)(self._measure)  # views of an episode are read one after the other
 
     def indices(self) -> list[int]:
         """The indices of all listed episodes, ascending."""
-        return sorted(self._listed)
+        return self._listed.indices()
 
     def split(self, index: int) -> None:
         """The layout records no split that matches DROID's; the index decides."""
 
+    def recording(self, index: int) -> str | None:
+        """Where the episode lay in DROID's raw release, if the list says it (see keep_ranges)."""
+        found = self._listed[index].get("episode_id")
+        return found if isinstance(found, str) else None
+
     def episode(self, index: int) -> Episode:
         """Read one parquet. Raises BadEpisode when it is missing or has other columns, another length or NaN poses."""
-        table, path = self._table(index)
-        return episode_of(index, table, path, self.fps, str((self._listed[index].get("tasks") or [""])[0]))
-
-    def _table(self, index: int) -> tuple[pa.Table, Path]:
-        if index not in self._listed:
-            raise BadEpisode(index, f"not listed in {self.root / 'meta/episodes.jsonl'}")
-        path = place(self.root, self._info.data_path, index, self._info.chunk)
-        if not path.is_file():
-            raise BadEpisode(index, f"listed, but {path} is missing")
-        try:
+        path, listed = self._path(index), self._listed[index]
+        with odd_episode(index, path):
             table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise BadEpisode(index, f"{path} cannot be read ({str(error).splitlines()[0]})") from None
-        length = self._listed[index].get("length", len(table))
-        if not len(table) or len(table) != length:
-            raise BadEpisode(index, f"{path} holds {len(table)} frames, meta/episodes.jsonl says {length}")
-        return table, path
+        episode = episode_of(index, table, path, self.fps, listed, self._tasks)
+        length, rows, views = self._measured(index)
+        notes = (*episode.notes, *view_notes(rows, views, self.fps))
+        return cut(dataclasses.replace(episode, notes=notes), length)
+
+    def _path(self, index: int) -> Path:
+        self._listed.require(index)
+        return place(self.root, self._info.data_path, index, self._info.chunk)
+
+    def _measure(self, index: int) -> tuple[int, int, dict[str, View]]:
+        """The episode's common length, its rows and its views. Raises BadEpisode when its rows are not about as many as listed."""
+        path, rows = self._path(index), self._listed.length(index)
+        if path.is_file() or rows is None:
+            with odd_episode(index, path):
+                rows = rows_of(index, pq.read_metadata(path).num_rows, rows, path, self._listed.path)
+        keys = self._info.video_keys
+        views = {v: whole_file(place(self.root, self._info.video_path, index, self._info.chunk, key)) for v, key in keys.items()}
+        return length_of(rows, views), rows, views
 
     def frames(self, index: int, view: str) -> np.ndarray:
         """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or of another length."""
@@ -79,14 +87,8 @@ class LeRobotEpisodes:
         """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
         if view not in self.views:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
-        path = place(self.root, self._info.video_path, index, self._info.chunk, self._info.video_keys[view])
-        try:
-            count = yield from video_batches(path, stride, batch)
-        except BrokenVideo as error:
-            raise BadEpisode(index, f"video {path} {error}") from None
-        length = self._listed.get(index, {}).get("length", count)
-        if count != length:
-            raise BadEpisode(index, f"video {path} holds {count} frames, meta/episodes.jsonl says {length}")
+        length, rows, views = self._measured(index)
+        return view_batches(index, rows, length, views[view], stride, batch)
 
     def masks(self, index: int) -> np.ndarray | None:
         """(T, V, H, W) uint8, or None where the data set has none. Raises BadEpisode when the file is broken."""
@@ -98,7 +100,7 @@ class LeRobotEpisodes:
                 masks = file["masks"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise BadEpisode(index, f"masks {path} cannot be read ({error})") from None
-        length = self._listed.get(index, {}).get("length", len(masks))
-        if len(masks) != length:
-            raise BadEpisode(index, f"masks {path} hold {len(masks)} frames, meta/episodes.jsonl says {length}")
-        return masks
+        length, rows, _ = self._measured(index)
+        if len(masks) not in (length, rows):
+            raise BadEpisode(index, f"masks {path} hold {len(masks)} frames, the episode {length}")
+        return masks[:length]

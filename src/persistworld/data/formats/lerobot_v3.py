@@ -6,16 +6,21 @@
     videos/{video_key}/chunk-000/file-000.mp4   many episodes after each other
 """
 
+import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from persistworld.data.episodes import BadEpisode, Episode
-from persistworld.data.formats.lerobot_columns import episode_of, read_info
-from persistworld.data.video import BrokenVideo, Span, video_batches
+from persistworld.data.formats.lerobot_columns import check_paths, episode_of, read_info
+from persistworld.data.formats.listing import Listing, cut, rows_of, whole
+from persistworld.data.formats.reading import ODD, odd_episode, odd_file
+from persistworld.data.formats.spans import Spans
+from persistworld.data.formats.views import View, length_of, view_batches, view_notes
+from persistworld.data.formats.words import read_tasks
 from persistworld.runtime.errors import UserError
 
 
@@ -26,46 +31,51 @@ class LeRobotV3Episodes:
         """Read the meta files. Raises UserError when they are missing or broken."""
         self.root = Path(root)
         self._info = read_info(self.root)
+        check_paths(self.root, self._info, {"chunk_index": 0, "file_index": 0}, ())
         self.fps, self.views = self._info.fps, tuple(self._info.video_keys)
         self._listed = self._read_listed()
+        self._tasks = read_tasks(self.root)
+        self._spans = {view: Spans(self._listed, f"videos/{key}", self.fps, self._rows) for view, key in self._info.video_keys.items()}
+        self._measured = functools.lru_cache(maxsize=4)(self._measure)
 
-    def _read_listed(self) -> dict[int, dict]:
+    def _read_listed(self) -> Listing:
         folder = self.root / "meta/episodes"
         paths = sorted(folder.glob("*/*.parquet"))
         if not paths:
             raise UserError(f"{folder}: no parquet files; the data set is not whole")
-        listed = {}
+        rows = []
         for path in paths:
-            try:
+            with odd_file(path, "not a list of episodes; download it again"):
                 # Half of the columns are statistics (stats/...) that nobody asks for.
                 names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
-                listed |= {int(row["episode_index"]): row for row in pq.read_table(path, columns=names).to_pylist()}
-            except (OSError, pa.ArrowInvalid, KeyError) as error:
-                raise UserError(f"{path}: not a list of episodes ({error}); download it again") from None
-        return listed
+                rows += pq.read_table(path, columns=names).to_pylist()
+        with odd_file(folder, "not a list of episodes; download it again"):
+            return Listing(folder, rows)
 
     def indices(self) -> list[int]:
         """The indices of all listed episodes, ascending."""
-        return sorted(self._listed)
+        return self._listed.indices()
 
     def split(self, index: int) -> None:
         """The layout records no split that matches DROID's; the index decides."""
 
+    def recording(self, index: int) -> str | None:
+        """Where the episode lay in DROID's raw release, such as AUTOLab/success/2023-07-07/Fri_Jul__7_09:42:23_2023; None where the list
+        does not say (nvidia/Cosmos3-DROID's does, as episode_id)."""
+        found = self._listed[index].get("episode_id")
+        return found if isinstance(found, str) else None
+
     def episode(self, index: int) -> Episode:
         """Read one episode's rows. Raises BadEpisode when they are missing, too few, or not poses."""
-        row = self._row(index)
+        listed = self._listed[index]
         path = self._file(index, self._info.data_path, "data")
-        try:
+        with odd_episode(index, path):
             table = pq.read_table(path, filters=[("episode_index", "=", index)])
-        except FileNotFoundError:
-            raise BadEpisode(index, f"listed, but {path} is missing") from None
-        except (OSError, pa.ArrowInvalid) as error:
-            raise BadEpisode(index, f"{path} cannot be read ({str(error).splitlines()[0]})") from None
-        if not len(table) or len(table) != row["length"]:
-            raise BadEpisode(index, f"{path} holds {len(table)} of its frames, meta/episodes says {row['length']}")
-        if "frame_index" in table.column_names:
-            table = table.sort_by("frame_index")
-        return episode_of(index, table, path, self.fps, str((row.get("tasks") or [""])[0]))
+        rows_of(index, len(table), self._length(index), path, self._listed.path)
+        episode = episode_of(index, table, path, self.fps, listed, self._tasks)
+        length, rows, views = self._measured(index)
+        notes = (*episode.notes, *view_notes(rows, views, self.fps))
+        return cut(dataclasses.replace(episode, notes=notes), length)
 
     def frames(self, index: int, view: str) -> np.ndarray:
         """One view, (T, H, W, 3) uint8. Raises BadEpisode when its span of the video is missing or does not decode."""
@@ -75,29 +85,49 @@ class LeRobotV3Episodes:
         """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
         if view not in self.views:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
-        row, group = self._row(index), f"videos/{self._info.video_keys[view]}"
-        path = self._file(index, self._info.video_path, group, video_key=self._info.video_keys[view])
-        start = row.get(f"{group}/from_timestamp")
-        if start is None:
-            raise BadEpisode(index, f"meta/episodes has no {group}/from_timestamp")
-        try:
-            count = yield from video_batches(path, stride, batch, Span(start, self.fps, row["length"]))
-        except BrokenVideo as error:
-            raise BadEpisode(index, f"video {path} {error}") from None
-        if count != row["length"]:
-            raise BadEpisode(index, f"video {path} holds {count} frames from {start:g} s on, meta/episodes says {row['length']}")
+        length, rows, views = self._measured(index)
+        return view_batches(index, rows, length, views[view], stride, batch)
 
     def masks(self, index: int) -> None:
         """The layout has no masks."""
 
-    def _row(self, index: int) -> dict:
-        if index not in self._listed:
-            raise BadEpisode(index, f"not listed in {self.root / 'meta/episodes'}")
-        return self._listed[index]
+    def _length(self, index: int) -> int:
+        """How many rows an episode has. Frames of later episodes are counted from it, so that the list has to say it."""
+        length = self._listed.length(index)
+        if length is None:
+            raise BadEpisode(index, f"{self._listed.path}: no length; the frames of episodes are counted by it")
+        return length
+
+    def _measure(self, index: int) -> tuple[int, int, dict[str, View]]:
+        """The episode's common length, its rows and its views. Raises BadEpisode where the list says nothing of them."""
+        rows, listed, views = self._rows(index), self._length(index), {}
+        rows = listed if rows is None else rows_of(index, rows, listed, self._file(index, self._info.data_path, "data"), self._listed.path)
+        for view, key in self._info.video_keys.items():
+            try:
+                path = self._file(index, self._info.video_path, f"videos/{key}", video_key=key)
+            except BadEpisode:
+                views[view] = View(self._listed.path, fault=f"names no file for videos/{key}")
+                continue
+            views[view] = self._spans[view].view(index, path)
+        return length_of(rows, views), rows, views
+
+    def _rows(self, index: int) -> int | None:
+        """How many rows of an episode there are; None where its file cannot be read."""
+        try:
+            return _counted(self._file(index, self._info.data_path, "data")).get(index, 0)
+        except (BadEpisode, OSError, *ODD):
+            return None
 
     def _file(self, index: int, template: str, group: str, **more: str) -> Path:
-        row = self._row(index)
-        chunk, file = row.get(f"{group}/chunk_index"), row.get(f"{group}/file_index")
+        row = self._listed[index]
+        chunk, file = whole(row.get(f"{group}/chunk_index")), whole(row.get(f"{group}/file_index"))
         if chunk is None or file is None:
-            raise BadEpisode(index, f"meta/episodes names no file for {group}")
-        return self.root / template.format(chunk_index=int(chunk), file_index=int(file), **more)
+            raise BadEpisode(index, f"{self._listed.path} names no file for {group}")
+        return self.root / template.format(chunk_index=chunk, file_index=file, **more)
+
+
+@functools.lru_cache(maxsize=16)
+def _counted(path: Path) -> dict[int, int]:
+    """How many rows of each episode a data file holds."""
+    counts = pq.read_table(path, columns=["episode_index"])["episode_index"].value_counts().to_pylist()
+    return {whole(each["values"]): each["counts"] for each in counts}
