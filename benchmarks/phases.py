@@ -32,12 +32,11 @@ def rows(materials: Materials) -> list[Row]:
         folder = Path(name)
         store, episodes = random_episodes(materials, folder)
         data = Data(store, episodes, decoded_images(store, reward_model.decode))
-        index = params.rollout.history_index
         memory = []
 
         def run() -> None:
             compute = params.compute.post_training
-            train(materials.model, reward_model, data, settings, index, params.seed, folder / "run", "benchmark", compute)
+            train(materials.model, reward_model, data, settings, params.rollout, params.seed, folder / "run", "benchmark", compute)
 
         if materials.device.type == "cuda":
             memory = [Row("peak memory", peak_gib(run), "GiB", "of all phases")]

@@ -9,9 +9,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from persistworld.config.world_model import AutoencoderConfig, SamplerConfig, TextEncoderConfig, UNetConfig, WorldModelConfig
+from persistworld.config.world_model import (
+    AutoencoderConfig,
+    RolloutConfig,
+    SamplerConfig,
+    TextEncoderConfig,
+    UNetConfig,
+    WorldModelConfig,
+)
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
+from persistworld.data.windows import WindowSource
 from persistworld.evaluation.perceptual import PerceptualDistance
 from persistworld.evaluation.segmentation_backbone import SegmentationBackbone
 from persistworld.world_model.autoencoder import Autoencoder
@@ -32,6 +40,7 @@ SIZES = WorldModelConfig(
 )
 LATENT_SHAPE = (4, 12, 4)
 SAMPLER = SamplerConfig(steps=2, sigma_max=20.0, sigma_min=0.3)
+ROLLOUT = RolloutConfig(sampler=SAMPLER, history_index=HISTORY_INDEX, precision="float32")
 
 
 def pytest_configure(config):
@@ -104,3 +113,8 @@ def latent_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def store(latent_folder) -> LatentStore:
     return LatentStore(latent_folder)
+
+
+@pytest.fixture(scope="session")
+def windows(store, entries) -> WindowSource:
+    return WindowSource(store, entries, HISTORY_INDEX)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES, VIEWS, make_model
+from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, ROLLOUT, SAMPLER, SIZES, VIEWS, make_model
 from made_up import stages
 from test_post_training import DyingStore, Killed
 
@@ -17,6 +17,7 @@ from persistworld.config.post_training import AdapterConfig, PostTrainingConfig,
 from persistworld.config.training import BaseTrainingConfig, ControlConfig, OptimizerConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
+from persistworld.data.windows import WindowSource
 from persistworld.evaluation.perceptual import PerceptualDistance
 from persistworld.evaluation.segmentation_backbone import SegmentationBackbone
 from persistworld.post_training.cost import control_steps
@@ -74,6 +75,10 @@ SHARED_STAGES = ("latents --shard 0", "latents --shard 1", "manifest", "truth", 
 EPISODES = [Entry(i, "train", words, None, FRAMES) for i, words in enumerate(INSTRUCTIONS)]
 
 
+def windows(store: LatentStore) -> WindowSource:
+    return WindowSource(store, EPISODES, HISTORY_INDEX)
+
+
 def post_train(store: LatentStore, run_folder: Path, settings: PostTrainingConfig) -> torch.Tensor:
     """The trained weights, flat; the log is in `run_folder`."""
     torch.manual_seed(1)
@@ -81,14 +86,14 @@ def post_train(store: LatentStore, run_folder: Path, settings: PostTrainingConfi
     perceptual = PerceptualDistance(SegmentationBackbone((4, 4, 8, 8)))
     reward_model = RewardModel(autoencoder, perceptual, settings.reward, VIEWS, 7, "float32")
     data = Data(store, EPISODES, decoded_images(store, reward_model.decode))
-    return flat(train(make_model(3), reward_model, data, settings, HISTORY_INDEX, 0, run_folder, "digest", COMPUTE))
+    return flat(train(make_model(3), reward_model, data, settings, ROLLOUT, 0, run_folder, "digest", COMPUTE))
 
 
 def train_base(store: LatentStore, run_folder: Path) -> torch.Tensor:
     """The trained weights, flat."""
     start = make_model(3).requires_grad_(True)
     compute = BaseTrainingCompute(save_every=1)
-    return flat(train_world_model(start, store, EPISODES, TRAINING, HISTORY_INDEX, 0, run_folder, compute).state_dict())
+    return flat(train_world_model(start, windows(store), TRAINING, 0, run_folder, compute).state_dict())
 
 
 def train_controlled(store: LatentStore, run_folder: Path) -> torch.Tensor:
@@ -96,7 +101,7 @@ def train_controlled(store: LatentStore, run_folder: Path) -> torch.Tensor:
     model = make_model(3)
     steps = control_steps(CONTROLLED, CONTROL.batch)
     settings = (CONTROLLED, TRAINING, CONTROL)
-    return flat(train_control(model, store, EPISODES, *settings, steps, HISTORY_INDEX, 0, run_folder, "digest", COMPUTE))
+    return flat(train_control(model, windows(store), *settings, steps, 0, run_folder, "digest", COMPUTE))
 
 
 TEACHER_FORCED = {"base": train_base, "control": train_controlled}
@@ -116,7 +121,7 @@ def flat(weights: dict[str, torch.Tensor]) -> torch.Tensor:
 def first_step(store: LatentStore) -> dict:
     """The loss of the first batch and its averaged gradient."""
     model = make_model(3).requires_grad_(True)
-    batch, sentences = draw_batch(model, store, EPISODES, TRAINING, HISTORY_INDEX, generator(0))
+    batch, sentences = draw_batch(model, windows(store), TRAINING, generator(0))
     loss = accumulate_gradient(model, batch, sentences, draw(batch.history, batch.future, TRAINING, generator(1)), TRAINING, TRAINING.batch)
     average_gradients(model.parameters())
     gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import HISTORY_INDEX, SAMPLER, VIEWS
+from conftest import ROLLOUT, SAMPLER, VIEWS
 from made_up import make_clone, stages
 
 from persistworld.config.post_training import PostTrainingConfig, RewardConfig
@@ -45,7 +45,7 @@ def test_gradients_are_those_of_the_loss_at_the_base(base, autoencoder, perceptu
         return found
 
     monkeypatch.setattr(module, "group_loss", watched)
-    found = {each.name: each for each in agreements(base, reward_model, data, SETTINGS, HISTORY_INDEX, 0, groups=4)}
+    found = {each.name: each for each in agreements(base, reward_model, data, SETTINGS, ROLLOUT, 0, groups=4)}
     groups = torch.stack(lone).unflatten(0, (4, module.DRAWS)).sum(dim=1)
     assert found["unet.conv_in.weight"].squared == pytest.approx(groups.square().sum(dim=1).mean().item(), rel=1e-4)
     assert any(name.startswith("action_encoder.") for name in found) and not any(name.startswith("text_encoder.") for name in found)

@@ -14,6 +14,7 @@ from persistworld.config.data import EpisodesConfig
 from persistworld.config.params import Params
 from persistworld.config.training import BaseTrainingConfig, OptimizerConfig
 from persistworld.data.manifest import Manifest
+from persistworld.data.windows import WindowSource
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.randomness import generator
 from persistworld.stages.base_training import continued_model, make_autoencoder, run_name
@@ -114,9 +115,9 @@ def test_a_share_of_a_batch_has_its_own_draws(latents, draws):
     assert len(rows.keep_action) == 2
 
 
-def test_batches_are_windows_of_one_episode_each(base, store, entries):
-    batch, sentences = draw_batch(base, store, entries, TRAINING, HISTORY_INDEX, generator(0, "base_training", 0))
-    again, _ = draw_batch(base, store, entries, TRAINING, HISTORY_INDEX, generator(0, "base_training", 0))
+def test_batches_are_windows_of_one_episode_each(base, store, entries, windows):
+    batch, sentences = draw_batch(base, windows, TRAINING, generator(0, "base_training", 0))
+    again, _ = draw_batch(base, windows, TRAINING, generator(0, "base_training", 0))
     assert torch.equal(batch.future, again.future) and batch.episodes == again.episodes
     for row, episode in enumerate(batch.episodes):
         assert sentences[row] == entries[episode].instruction
@@ -128,7 +129,7 @@ def test_batches_are_windows_of_one_episode_each(base, store, entries):
 def train(store, entries, folder, training=TRAINING, seed=0, **compute):
     model = make_model(3).requires_grad_(True)
     compute = BaseTrainingCompute(**{"save_every": 1} | compute)
-    return train_world_model(model, store, entries, training, HISTORY_INDEX, seed, folder, compute)
+    return train_world_model(model, WindowSource(store, entries, HISTORY_INDEX), training, seed, folder, compute)
 
 
 def test_a_killed_run_ends_with_the_same_bytes(store, entries, latent_folder, tmp_path):
@@ -171,7 +172,7 @@ def test_the_average_or_the_last_weights(store, entries, tmp_path):
     assert not torch.equal(start, last)
 
 
-def test_neither_accumulation_nor_checkpointing_changes_the_gradient(store, entries):
+def test_neither_accumulation_nor_checkpointing_changes_the_gradient(windows):
     """Five windows at once, in parts of two and a rest of one, and with activations computed twice."""
     training = dataclasses.replace(TRAINING, batch=5)
     found = []
@@ -179,7 +180,7 @@ def test_neither_accumulation_nor_checkpointing_changes_the_gradient(store, entr
         model = make_model(3).requires_grad_(True).train()
         if checkpointing:
             model.unet.enable_gradient_checkpointing()
-        batch, sentences = draw_batch(model, store, entries, training, HISTORY_INDEX, generator(0))
+        batch, sentences = draw_batch(model, windows, training, generator(0))
         loss = accumulate_gradient(model, batch, sentences, draw(batch.history, batch.future, training, generator(1)), training, part)
         found.append((loss, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])))
     whole = found[0][1]
@@ -188,33 +189,33 @@ def test_neither_accumulation_nor_checkpointing_changes_the_gradient(store, entr
         torch.testing.assert_close(gradient, whole, rtol=1e-3, atol=1e-5 * whole.abs().max().item())
 
 
-def test_training_in_parts_takes_the_same_steps(store, entries, tmp_path):
+def test_training_in_parts_takes_the_same_steps(store, entries, windows, tmp_path):
     """A window a backward pass, two of them a step. The difference is rounding."""
     training = dataclasses.replace(TRAINING, optimizer=OptimizerConfig(name="adamw", learning_rate=1e-3))
     model, sizes = make_model(3).requires_grad_(True), []
     model.action_encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     compute = BaseTrainingCompute(train_batch=1, gradient_checkpointing=True)
-    found = train_world_model(model, store, entries, training, HISTORY_INDEX, 0, tmp_path / "parts", compute)
+    found = train_world_model(model, windows, training, 0, tmp_path / "parts", compute)
     assert sizes == 3 * [1, 1] and model.unet.is_gradient_checkpointing
     whole = train(store, entries, tmp_path / "whole", training)
     start, found, whole = (torch.cat([p.flatten() for p in m.parameters()]) for m in (make_model(3), found, whole))
     assert (found - whole).norm() < 0.02 * (whole - start).norm()
 
 
-def test_the_text_encoder_is_trained_along(base, store, entries):
+def test_the_text_encoder_is_trained_along(windows):
     model = make_model(3).requires_grad_(True)
-    batch, sentences = draw_batch(model, store, entries, TRAINING, HISTORY_INDEX, generator(0))
+    batch, sentences = draw_batch(model, windows, TRAINING, generator(0))
     training = dataclasses.replace(TRAINING, action_dropout=0.0)
     accumulate_gradient(model, batch, sentences, draw(batch.history, batch.future, training, generator(1)), training, part=2)
     assert all(p.grad is not None for p in model.text_encoder.clip.text_projection.parameters())
     assert model.action_encoder.action_encode[0].weight.grad.abs().max() > 0
 
 
-def test_training_lowers_the_loss(store, entries, tmp_path):
+def test_training_lowers_the_loss(store, entries, windows, tmp_path):
     """On fixed windows and draws, after 12 steps on all of them."""
     training = dataclasses.replace(TRAINING, steps=12, batch=4, weight_ema=0.0, warmup=0)
     start = make_model(3)
-    batch, sentences = draw_batch(start, store, entries, training, HISTORY_INDEX, generator(9))
+    batch, sentences = draw_batch(start, windows, training, generator(9))
     end = train(store, entries, tmp_path, training)
     draws = draw(batch.history, batch.future, training, generator(10))
     before, after = (training_loss(slice(None), m, batch, sentences, draws, training).item() for m in (start, end))

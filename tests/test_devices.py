@@ -7,18 +7,17 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import HISTORY_INDEX, SAMPLER, VIEWS
+from conftest import ROLLOUT, SAMPLER, VIEWS
 
 from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig
 from persistworld.config.training import BaseTrainingConfig
-from persistworld.config.world_model import RolloutConfig
-from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
+from persistworld.post_training.groups import branch_candidates, empty_rollouts, plan_groups, roll_prefixes
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data, keep_candidates, score_groups
-from persistworld.rollouts.engine import rollout
-from persistworld.rollouts.starts import starts_of
+from persistworld.rollouts.evaluation import rollout
+from persistworld.rollouts.starts import poses_after, starts_of
 from persistworld.runtime.distributed import device, on_device
 from persistworld.runtime.randomness import generator
 from persistworld.training.loss import draw
@@ -52,18 +51,17 @@ def test_without_an_accelerator_it_is_the_cpu():
     assert device().type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def test_a_batch_that_is_there_stays_what_it_is(base, store, entries):
-    batch, _ = draw_batch(base, store, entries, TRAINING, HISTORY_INDEX, generator(0))
+def test_a_batch_that_is_there_stays_what_it_is(base, windows):
+    batch, _ = draw_batch(base, windows, TRAINING, generator(0))
     there = on_device(batch, torch.device("cpu"))
     assert there.history is batch.history and there.episodes == batch.episodes
     assert on_device(batch, torch.device("meta")).poses.device.type == "meta"
 
 
 def test_rollouts(model, store, entries):
-    starts = starts_of(model, store, entries[:2], 9)
-    assert {t.device.type for t in (starts.first, starts.poses, starts.text)} == {"meta"}
-    settings = RolloutConfig(sampler=SAMPLER, chunks=2, history_index=HISTORY_INDEX, precision="float32")
-    found = rollout(model, starts, [0, 1], 0, settings)
+    starts = starts_of(model, store, entries[:2])
+    assert {t.device.type for t in (starts.first, starts.text)} == {"meta"}
+    found = rollout(model, starts, poses_after(store, entries[:2], 8), [0, 1], 0, dataclasses.replace(ROLLOUT, chunks=2))
     assert found.shape == (2, 9, 4, 12, 4) and found.device.type == "meta"
 
 
@@ -73,10 +71,9 @@ def test_a_post_training_step(model, decoder, perceptual, store, entries, credit
     settings = dataclasses.replace(SETTINGS, reward=dataclasses.replace(SETTINGS.reward, credit=credit))
     policy = Policy(model, settings.lora, True, seed=0, compute=PostTrainingCompute(gradient_checkpointing=True))
     plan = plan_groups(entries, settings, 5, 0, 0, settings.groups)
-    sampler = policy.merged(policy.theta)
-    starts = group_starts(sampler, store, plan, settings.branch)
-    prefix = roll_prefixes(sampler, starts, plan, settings, HISTORY_INDEX, 0, 0)
-    samples = branch_candidates(sampler, starts, prefix, plan, settings, HISTORY_INDEX, 0, 0)
+    rollouts = empty_rollouts(policy.merged(policy.theta), settings, ROLLOUT)
+    roll_prefixes(rollouts, store, plan, 0, 0)
+    samples = branch_candidates(rollouts, store, plan, settings, 0, 0)
     reward_model = RewardModel(decoder, elsewhere(perceptual), settings.reward, VIEWS, 7, "float32")
     rewards = score_groups(reward_model, Data(store, entries, decoded_images(store, reward_model.decode)), plan, samples)
     kept = keep_candidates(samples, rewards, settings, 0, 0)
@@ -87,9 +84,9 @@ def test_a_post_training_step(model, decoder, perceptual, store, entries, credit
     assert {p.grad.device.type for p in policy.theta.values() if p.grad is not None} == {"meta"}
 
 
-def test_teacher_forcing(model, store, entries):
+def test_teacher_forcing(model, windows):
     model = copy.deepcopy(model).requires_grad_(True)
-    batch, sentences = draw_batch(model, store, entries, TRAINING, HISTORY_INDEX, generator(0))
+    batch, sentences = draw_batch(model, windows, TRAINING, generator(0))
     draws = draw(batch.history, batch.future, TRAINING, generator(1))
     assert accumulate_gradient(model, batch, sentences, draws, TRAINING, part=2).device.type == "meta"
     assert {p.grad.device.type for p in model.parameters() if p.grad is not None} == {"meta"}

@@ -56,11 +56,12 @@ def ranks(latent_folder, tmp_path_factory):
             patch.chdir(make_clone(folder / name, views=2, changes=changes))
             (folder / name / "made_up/videos/train/2/1.mp4").unlink()  # the second process's in its shard
             stages("episodes", "base_checkpoint")
+    path = os.pathsep.join(filter(None, (str(engine.parent), os.environ.get("PYTHONPATH"))))
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen(
             [sys.executable, worker.__file__, str(latent_folder), str(folder)],
-            env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(engine.parent)},
+            env=os.environ | shared | {"RANK": rank, "LOCAL_RANK": rank, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path},
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -16,8 +16,8 @@ from persistworld.config.params import load_params
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.evaluation.truth import LiveTruth, StoredTruth
-from persistworld.rollouts.engine import rollout
-from persistworld.rollouts.starts import starts_of
+from persistworld.rollouts.evaluation import rollout
+from persistworld.rollouts.starts import poses_after, starts_of
 from persistworld.runtime.errors import UserError
 from persistworld.stages import rollouts
 from persistworld.world_model.autoencoder import load_autoencoder
@@ -73,11 +73,11 @@ def test_a_stopped_job_keeps_its_finished_seeds_and_nothing_of_another_run(clone
     whole = [Path(f"data/rollouts/base/seed-{seed}.safetensors").read_bytes() for seed in (0, 3)]
     rolled = []
 
-    def stopped(model, starts, episodes, seed, *settings):
+    def stopped(model, starts, poses, episodes, seed, *settings):
         rolled.append(seed)
         if len(set(rolled)) == 2 and limit:
             raise KeyboardInterrupt
-        return rollout(model, starts, episodes, seed, *settings)
+        return rollout(model, starts, poses, episodes, seed, *settings)
 
     monkeypatch.setattr(rollouts, "rollout", stopped)
     limit = True
@@ -117,8 +117,9 @@ def test_a_variant_with_another_sampler_rolls_out_the_post_trained_checkpoint(cl
     params = load_params()
     model = load_world_model("checkpoints/post_trained")
     entries = evaluation_episodes(load_manifest("data/manifest.json"), params.evaluation, 9)
-    starts = starts_of(model, LatentStore("data/latents"), entries, 9)
-    expected = rollout(model, starts, [entry.index for entry in entries], 3, params.for_run("one_step").rollout)
+    store = LatentStore("data/latents")
+    starts, poses = starts_of(model, store, entries), poses_after(store, entries, 8)
+    expected = rollout(model, starts, poses, [entry.index for entry in entries], 3, params.for_run("one_step").rollout)
     assert torch.equal(load_file("data/rollouts/one_step/seed-3.safetensors")["latents"], expected)
     assert main(["post_training", "--run", "one_step"]) == 2  # it has no training of its own
 

@@ -1,24 +1,25 @@
-"""Groups: what is drawn, that batching changes nothing, and that each branch goes on from its own frames."""
+"""Groups: what is drawn, that batching changes nothing, and that each branch continues from its own frames."""
 
 import copy
 import dataclasses
 
 import pytest
 import torch
-from conftest import FRAMES, HISTORY_INDEX, SAMPLER
+from conftest import FRAMES, HISTORY_INDEX, ROLLOUT, SAMPLER
+from plain_rollout import Path, next_chunks
 
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.data.manifest import Entry
 from persistworld.post_training.groups import (
     Plan,
+    Samples,
     branch_candidates,
-    group_starts,
+    empty_rollouts,
     plan_groups,
     roll_prefixes,
     target_rows,
 )
-from persistworld.rollouts.engine import roll
-from persistworld.runtime.randomness import normal
+from persistworld.rollouts.rollout import Rollout
 
 SETTINGS = PostTrainingConfig(candidates=2, keep=0, prefix=(0, 3), branch=2, sampler=SAMPLER, precision="float32")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # float32, summed in another order in a batch of another size
@@ -29,13 +30,11 @@ def plan(entries) -> Plan:
     return Plan(entries[:3], first_rows=(2, 0, 5), prefixes=(2, 0, 3))
 
 
-def sample(base, store, plan: Plan):
-    """Starts, prefix entries and candidates of a plan, with seed 1 at step 7."""
-    starts = group_starts(base, store, plan, SETTINGS.branch)
-    entries = roll_prefixes(base, starts, plan, SETTINGS, HISTORY_INDEX, 1, 7)
-    return starts, entries, branch_candidates(base, starts, entries, plan, SETTINGS, HISTORY_INDEX, 1, 7)
-
-
+def sample(base, store, plan: Plan, sample_batch: int = 0) -> tuple[Rollout, Samples]:
+    """Rollouts after their prefixes, and the candidates of a plan, with seed 1 at step 7."""
+    rollouts = empty_rollouts(base, SETTINGS, ROLLOUT, sample_batch)
+    roll_prefixes(rollouts, store, plan, 1, 7)
+    return rollouts, branch_candidates(rollouts, store, plan, SETTINGS, 1, 7)
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +43,47 @@ def sampled(base, store, entries):
     return sample(base, store, plan)
 
 
+def test_the_same_bytes_as_a_plain_loop(base, store, plan, sampled):
+    """Prefixes of 2, 0 and 3 chunks, of which a batch holds those that go on; then 2 candidates each, of 2 chunks."""
+    rollouts, samples = sampled
+    places = zip(plan.episodes, plan.first_rows, strict=True)
+    paths = [Path(base, store, entry.index, row, entry.instruction) for entry, row in places]
+    for chunk in range(3):
+        active = [group for group in range(3) if plan.prefixes[group] > chunk]
+        keys = [(1, "prefix", 7, group, chunk) for group in active]
+        next_chunks(base, [paths[group] for group in active], keys, HISTORY_INDEX, SAMPLER)
+    for latents, path in zip(rollouts.latents, paths, strict=True):
+        assert torch.equal(latents[1:], torch.stack([latent for latent, _ in path.buffer[-8:]]))
+    candidates = [path.copy() for path in paths for _ in range(2)]
+    for number in range(2):
+        conditions = [path.condition(HISTORY_INDEX) for path in candidates]
+        for name in ("history", "current", "poses", "text"):
+            expected = torch.cat([getattr(condition, name) for condition in conditions])
+            assert torch.equal(getattr(samples.conditions[number], name), expected)
+        keys = [(1, "branch", 7, group, k, number) for group in range(3) for k in range(2)]
+        chunks = next_chunks(base, candidates, keys, HISTORY_INDEX, SAMPLER)
+        assert torch.equal(samples.chunks[:, :, number].flatten(0, 1), chunks)
+
+
 def test_a_group_does_not_depend_on_the_other_groups(base, store, plan, sampled):
     """The first group among three of different lengths and alone; the third beside two others."""
-    _, entries, samples = sampled
-    _, alone_entries, alone = sample(base, store, plan.take(slice(0, 1)))
-    torch.testing.assert_close(alone_entries[0], entries[0, :3], **CLOSE)
+    rollouts, samples = sampled
+    alone_rollouts, alone = sample(base, store, plan.take(slice(0, 1)))
+    torch.testing.assert_close(alone_rollouts.latents[0], rollouts.latents[0], **CLOSE)
     torch.testing.assert_close(alone.chunks[0], samples.chunks[0], **CLOSE)
     other = Plan((plan.episodes[2], *plan.episodes[1:]), (0, 0, 5), (0, 0, 3))
-    _, other_entries, others = sample(base, store, other)
-    torch.testing.assert_close(other_entries[2], entries[2], **CLOSE)
+    other_rollouts, others = sample(base, store, other)
+    torch.testing.assert_close(other_rollouts.latents[2], rollouts.latents[2], **CLOSE)
     torch.testing.assert_close(others.chunks[2], samples.chunks[2], **CLOSE)
     assert not torch.allclose(others.chunks[0], samples.chunks[0], atol=0.1)
 
 
 def test_a_part_of_a_plan_keeps_its_groups_draws(base, store, plan, sampled):
     """What another process samples of the same step: the last two groups, with the noise of their numbers."""
-    _, entries, samples = sampled
-    _, own_entries, own = sample(base, store, plan.take(slice(1, 3)))
+    rollouts, samples = sampled
+    own_rollouts, own = sample(base, store, plan.take(slice(1, 3)))
     assert own.first_group == 1
-    torch.testing.assert_close(own_entries[1], entries[2], **CLOSE)
+    torch.testing.assert_close(own_rollouts.latents[1], rollouts.latents[2], **CLOSE)
     torch.testing.assert_close(own.chunks, samples.chunks[1:], **CLOSE)
 
 
@@ -70,51 +91,37 @@ def test_the_number_of_chunks_sampled_at_once_changes_rounding_alone(base, store
     """6 candidates and up to 3 prefixes, 4 at a time."""
     sizes, model = [], copy.deepcopy(base)
     model.sample = lambda condition, noise, *rest: sizes.append(len(noise)) or base.sample(condition, noise, *rest)
-    starts, entries, samples = sampled
-    found = roll_prefixes(model, starts, plan, SETTINGS, HISTORY_INDEX, 1, 7, 4)
-    torch.testing.assert_close(found, entries, **CLOSE)
-    found = branch_candidates(model, starts, entries, plan, SETTINGS, HISTORY_INDEX, 1, 7, 4)
-    torch.testing.assert_close(found.chunks, samples.chunks, **CLOSE)
+    rollouts, samples = sampled
+    found, candidates = sample(model, store, plan, sample_batch=4)
+    torch.testing.assert_close(found.latents, rollouts.latents, **CLOSE)
+    torch.testing.assert_close(candidates.chunks, samples.chunks, **CLOSE)
     assert sizes == [2, 2, 1, 4, 2, 4, 2]
 
 
-def test_a_prefix_is_an_ordinary_rollout(base, store, plan, sampled):
-    """S1: the entries are the first latent and the last latent of each chunk of a rollout from the same row."""
-    starts, entries, _ = sampled
-    for group in (0, 2):
-        chunks = roll(
-            base, starts.take(torch.tensor([group])), plan.prefixes[group],
-            lambda _, chunk, group=group: normal((5, 4, 12, 4), 1, "prefix", 7, group, chunk),
-            SAMPLER, HISTORY_INDEX, "float32",
-        )  # fmt: skip
-        expected = [store.latents(plan.episodes[group].index, [plan.first_rows[group]]), *(c[:, -1] for c in chunks)]
-        torch.testing.assert_close(entries[group, : plan.prefixes[group] + 1], torch.cat(expected), **CLOSE)
-
-
 def test_candidates_differ_and_start_from_one_buffer(sampled):
-    """S2: the first chunk's condition is the same for all K, the chunks are not."""
-    _, entries, samples = sampled
+    """S2: the first chunk's condition is the same for all K, the chunks are not; the prefixes stay what they were."""
+    rollouts, samples = sampled
     assert samples.chunks.shape == (3, 2, 2, 5, 4, 12, 4)
     first = samples.conditions[0]
-    torch.testing.assert_close(first.current, entries[[0, 0, 1, 1, 2, 2], [2, 2, 0, 0, 3, 3]])
+    assert torch.equal(first.current, rollouts.current[[0, 0, 1, 1, 2, 2]])
     assert torch.equal(first.history[0], first.history[1]) and torch.equal(first.poses[4], first.poses[5])
     assert not torch.allclose(samples.chunks[:, 0], samples.chunks[:, 1], atol=0.1)
 
 
 def test_a_second_chunk_goes_on_from_its_own_first(sampled, plan):
     """A private buffer: the current frame is the candidate's own last one, the history the shared prefix."""
-    _, entries, samples = sampled
+    rollouts, samples = sampled
     first, second = samples.conditions
     assert torch.equal(second.current, samples.chunks[:, :, 0, -1].flatten(0, 1))
     # Rollout 0 has 3 chunks behind it (P = 2 and its first). Of a buffer of 24 + 3, the index (0, 0, -8, -6, -4, -2)
     # takes the first latent five times, then the last entry but one: the end of the prefix.
-    assert torch.equal(second.history[0, :5], entries[0, :1].expand(5, -1, -1, -1))
-    assert torch.equal(second.history[0, 5], entries[0, 2]) and torch.equal(second.history[1], second.history[0])
+    assert torch.equal(second.history[0, :5], rollouts.latents[0, :1].expand(5, -1, -1, -1))
+    assert torch.equal(second.history[0, 5], rollouts.latents[0, -1]) and torch.equal(second.history[1], second.history[0])
     assert torch.equal(first.poses[:, -1], second.poses[:, 6])  # one chunk's last pose is the next one's first
 
 
 def test_targets_are_the_frames_that_the_candidates_poses_belong_to(base, store, plan, sampled):
-    samples = sampled[2]
+    samples = sampled[1]
     for group, entry in enumerate(plan.episodes):
         rows = target_rows(plan, group, SETTINGS.branch)
         assert rows[0] == plan.first_rows[group] + 4 * plan.prefixes[group] and rows[5] == rows[4] and len(rows) == 10

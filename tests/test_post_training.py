@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 import torch
-from conftest import HISTORY_INDEX, SAMPLER, VIEWS
+from conftest import HISTORY_INDEX, ROLLOUT, SAMPLER, VIEWS
 
 from persistworld.checkpoints.adapters import save_adapter
 from persistworld.checkpoints.folders import save_world_model
@@ -16,8 +16,9 @@ from persistworld.config.params import Params
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig
 from persistworld.config.training import BaseTrainingConfig, ControlConfig, OptimizerConfig
 from persistworld.data.latents import LatentStore
+from persistworld.data.windows import WindowSource
 from persistworld.post_training.cost import control_steps, post_training_cost
-from persistworld.post_training.groups import Samples, branch_candidates, compared_share, group_starts, plan_groups, roll_prefixes
+from persistworld.post_training.groups import Samples, branch_candidates, compared_share, empty_rollouts, plan_groups, roll_prefixes
 from persistworld.post_training.objective import reward_weights
 from persistworld.post_training.rewards import RewardModel, Rewards
 from persistworld.post_training.targets import decoded_images
@@ -84,7 +85,7 @@ def run(base, store, entries, reward_model):
 
     def start(folder, store=store, settings=SETTINGS, digest="digest"):
         data = Data(store, entries, decoded_images(store, reward_model.decode))
-        return train(base, reward_model, data, settings, HISTORY_INDEX, 0, folder, digest, COMPUTE)
+        return train(base, reward_model, data, settings, ROLLOUT, 0, folder, digest, COMPUTE)
 
     return start
 
@@ -94,9 +95,9 @@ def candidates(base, store, entries, reward_model):
     """A policy at its start, one step's samples and their rewards."""
     policy = Policy(base, SETTINGS.lora, True, seed=0)
     plan = plan_groups(entries, SETTINGS, 5, 0, 0, SETTINGS.groups)
-    starts = group_starts(base, store, plan, 1)
-    prefix = roll_prefixes(base, starts, plan, SETTINGS, HISTORY_INDEX, 0, 0)
-    samples = branch_candidates(base, starts, prefix, plan, SETTINGS, HISTORY_INDEX, 0, 0)
+    rollouts = empty_rollouts(base, SETTINGS, ROLLOUT)
+    roll_prefixes(rollouts, store, plan, 0, 0)
+    samples = branch_candidates(rollouts, store, plan, SETTINGS, 0, 0)
     data = Data(store, entries, decoded_images(store, reward_model.decode))
     return policy, samples, score_groups(reward_model, data, plan, samples)
 
@@ -119,7 +120,7 @@ def test_a_killed_run_ends_with_the_same_bytes(base, run, latent_folder, tmp_pat
     settings = dataclasses.replace(SETTINGS, streams=streams)
     whole = checkpoint_bytes(run(tmp_path / "whole", settings=settings), base, tmp_path, "a")
     with pytest.raises(Killed):
-        run(tmp_path / "killed", DyingStore(latent_folder, 10), settings)  # one read, then a step's 2 first frames and 2 clips
+        run(tmp_path / "killed", DyingStore(latent_folder, 9), settings)  # reads of a step: 2 clips, and first frames
     assert len(log_without_seconds(tmp_path / "killed/log.csv")) == 2
     resumed = checkpoint_bytes(run(tmp_path / "killed", settings=settings), base, tmp_path, "b")
     assert whole == resumed and len(whole) == 4
@@ -127,7 +128,7 @@ def test_a_killed_run_ends_with_the_same_bytes(base, run, latent_folder, tmp_pat
     pd.testing.assert_frame_equal(*logs, check_exact=True)
     assert logs[0]["step"].tolist() == [0, 1, 2]
     states = [load_state(tmp_path / name, "digest") for name in ("whole", "killed")]
-    for part in ("theta", "old", "average"):
+    for part in ("weights", "old", "average"):
         assert all(torch.equal(tensor, states[1][part][name]) for name, tensor in states[0][part].items())
 
 
@@ -136,11 +137,11 @@ def test_what_a_run_leaves(base, run, tmp_path):
     settings = dataclasses.replace(SETTINGS, steps=1)
     run(tmp_path, settings=settings)
     first = load_state(tmp_path, "digest")
-    assert all(torch.equal(first[part][n], w) for part in ("old", "average") for n, w in first["theta"].items())
+    assert all(torch.equal(first[part][n], w) for part in ("old", "average") for n, w in first["weights"].items())
     settings = dataclasses.replace(SETTINGS, steps=2)  # one step more
     weights = run(tmp_path, settings=settings)
     second = load_state(tmp_path, "digest")
-    for name, theta in second["theta"].items():
+    for name, theta in second["weights"].items():
         torch.testing.assert_close(second["old"][name], 0.25 * first["old"][name] + 0.75 * theta)
         torch.testing.assert_close(second["average"][name], 0.5 * first["average"][name] + 0.5 * theta)
         assert torch.equal(weights[name], second["average"][name])
@@ -153,7 +154,7 @@ def test_what_a_run_leaves(base, run, tmp_path):
 
 def test_without_an_average_theta_itself_is_the_result(run, tmp_path):
     weights = run(tmp_path, settings=dataclasses.replace(SETTINGS, steps=1, weight_ema=0.0))
-    theta = load_state(tmp_path, "digest")["theta"]
+    theta = load_state(tmp_path, "digest")["weights"]
     assert all(torch.equal(w, theta[n]) for n, w in weights.items())
 
 
@@ -346,18 +347,18 @@ def test_a_run_is_never_resumed_on_other_data(tmp_path, monkeypatch):
     assert provenance(Params(), "stages.post_training", SETTINGS) != before
 
 
-def test_the_control_accumulates_its_gradient(base, store, entries, tmp_path):
+def test_the_control_accumulates_its_gradient(base, windows, tmp_path):
     """Its batch of 3 windows at once, or 1 a backward pass."""
     found = []
     for part in (3, 1):
         settings, compute = dataclasses.replace(SETTINGS, steps=1), PostTrainingCompute(train_batch=part)
         steps, folder = control_steps(settings, CONTROL.batch), tmp_path / str(part)
-        train_control(base, store, entries, settings, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, folder, "digest", compute)
+        train_control(base, windows, settings, TRAINING, CONTROL, steps, 0, folder, "digest", compute)
         found.append(pd.read_csv(tmp_path / str(part) / "log.csv"))
     pd.testing.assert_frame_equal(*found, rtol=1e-3)
 
 
-def test_the_controls_rate_is_its_own(base, store, entries, tmp_path):
+def test_the_controls_rate_is_its_own(base, windows, tmp_path):
     """Its one step is ten times as long at ten times its rate, and the same at ten times post-training's."""
     found = {}
     for own, other in ((1e-3, 1e-3), (1e-2, 1e-3), (1e-3, 1e-2)):
@@ -365,7 +366,7 @@ def test_the_controls_rate_is_its_own(base, store, entries, tmp_path):
         settings = dataclasses.replace(SETTINGS, steps=1, optimizer=OptimizerConfig(learning_rate=other))
         assert control_steps(settings, control.batch) == 1
         folder = tmp_path / f"{own}-{other}"
-        weights = train_control(base, store, entries, settings, TRAINING, control, 1, HISTORY_INDEX, 0, folder, "digest")
+        weights = train_control(base, windows, settings, TRAINING, control, 1, 0, folder, "digest")
         found[own, other] = weights["action_encoder.action_encode.0.weight"]
     start = base.state_dict()["action_encoder.action_encode.0.weight"]
     assert torch.equal(found[1e-3, 1e-3], found[1e-3, 1e-2])
@@ -378,7 +379,8 @@ def test_a_killed_control_ends_with_the_same_bytes(base, store, entries, latent_
     assert steps == 4
 
     def run(folder, store, digest="digest"):
-        return train_control(base, store, entries, settings, TRAINING, CONTROL, steps, HISTORY_INDEX, 0, folder, digest, COMPUTE)
+        windows = WindowSource(store, entries, HISTORY_INDEX)
+        return train_control(base, windows, settings, TRAINING, CONTROL, steps, 0, folder, digest, COMPUTE)
 
     whole = run(tmp_path / "whole", store)
     with pytest.raises(Killed):

@@ -1,7 +1,6 @@
-"""Which frames a training window and a rollout's history point at, against Ctrl-World's rule replayed with a plain list."""
+"""Which frames a training window points at, against Ctrl-World's rule replayed with a plain list."""
 
 from collections import Counter
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +10,6 @@ from safetensors.torch import save_file
 from persistworld.config.training import BaseTrainingConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.windows import buffer_rows, draw_window, read_batch, skip_rows
-from persistworld.rollouts.engine import Starts, chunk_condition
 
 REPLAY, POLICY = (0, 0, -8, -6, -4, -2), (0, 0, -12, -9, -6, -3)  # Ctrl-World's two published index sets
 H, L, CHUNKS = 6, 5, 14
@@ -41,34 +39,6 @@ def test_buffer_by_hand():
     assert buffer_rows(0, 9, REPLAY) == [0, 0, 8, 16, 24, 32]
     assert buffer_rows(0, 9, POLICY) == [0, 0, 0, 4, 16, 28]
     assert buffer_rows(0, 0, REPLAY) == [0] * 6 and buffer_rows(0, 1, REPLAY) == [0] * 6
-
-
-@pytest.mark.parametrize("index", [REPLAY, POLICY])
-def test_rollout_condition_over_14_chunks(index):
-    """Latents and poses that carry their frame's number: one frame of overlap a chunk, 57 distinct frames (11.4 s)."""
-    entries = (4.0 * torch.arange(CHUNKS + 1)).reshape(1, -1, 1, 1, 1)  # first frame, then each chunk's last
-    frames = torch.arange(4.0 * CHUNKS + 1)
-    starts = Starts(first=torch.zeros(1, 1, 1, 1), poses=frames.reshape(1, -1, 1), text=None)
-    seen: list[list[int]] = []
-    for chunk, wanted in enumerate(published_history(index)):
-        found = chunk_condition(entries[:, : chunk + 1], starts, [chunk], index, L)
-        rows = found.poses[0, :, 0].int().tolist()
-        assert rows[:H] == wanted == found.history[0].flatten().int().tolist()
-        assert rows[H] == found.current.item()
-        seen.append(rows[H:])
-    assert all(set(before) & set(after) == {before[-1]} == {after[0]} for before, after in pairwise(seen))
-    distinct = {row for rows in seen for row in rows}
-    assert distinct == set(range(57)) and len(distinct) / 5 == 11.4 and sum(map(len, seen)) == 70
-
-
-def test_rollouts_of_different_lengths_in_one_batch():
-    entries = torch.arange(10.0).expand(3, 10).reshape(3, 10, 1, 1, 1)
-    starts = Starts(torch.zeros(3, 1, 1, 1), torch.arange(41.0).expand(3, 41).reshape(3, 41, 1), None)
-    together = chunk_condition(entries, starts, [0, 4, 9], REPLAY, L)
-    for place, chunk in enumerate([0, 4, 9]):
-        alone = chunk_condition(entries[:1], starts.take(torch.tensor([0])), [chunk], REPLAY, L)
-        assert torch.equal(together.history[place], alone.history[0])
-        assert torch.equal(together.poses[place], alone.poses[0]) and together.current[place] == chunk
 
 
 def test_history_before_the_clip_is_its_first_frame():

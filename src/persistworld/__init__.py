@@ -1,7 +1,7 @@
 """Post-train action-conditioned robot world models on their own rollouts.
 
     model = persistworld.load_world_model("checkpoints/post_trained")
-    latents = persistworld.rollout(model, starts, episodes, seed, settings)
+    latents = persistworld.rollout(model, starts, poses, episodes, seed, settings)
 
 Both names are loaded on first use, so that importing the package (and `persistworld --help`) does not import torch.
 """
@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return load_world_model
     if name == "rollout":
-        from persistworld.rollouts.engine import rollout
+        from persistworld.rollouts.evaluation import rollout
 
         return rollout
     raise AttributeError(f"module 'persistworld' has no attribute {name!r}")

@@ -1,5 +1,6 @@
-"""Which frames make a training example: H history frames, then L future frames, the first of which is the current one (Ctrl-World)."""
+"""Which frames make a training example: H history frames, then L future frames. The first of these is the current frame (Ctrl-World)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +9,18 @@ from torch import Tensor
 from persistworld.config.training import BaseTrainingConfig
 from persistworld.config.world_model import BUFFER_FILL
 from persistworld.data.latents import LatentStore
+from persistworld.data.manifest import Entry
 
 CHUNK_STRIDE = 4  # new frames per chunk (L - 1): history entries are this far apart, in units of the frame skip
+
+
+@dataclass(frozen=True)
+class WindowSource:
+    """Where training windows come from: episodes, their latents, and the history index of rollouts, which the rule `buffer` follows."""
+
+    store: LatentStore
+    episodes: Sequence[Entry]
+    history_index: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -26,7 +37,7 @@ class Batch:
 
 
 def buffer_rows(first: int, chunk: int, index: tuple[int, ...]) -> list[int]:
-    """The frames that a rollout's history points at before its `chunk`-th chunk, when it began at frame `first`.
+    """The frames in the history of a rollout that began at frame `first` and has `chunk` chunks behind it (`rollouts.rollout`).
 
     The buffer holds BUFFER_FILL copies of the first frame and then the last frame of every chunk; `index` is into it.
     """

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from persistworld.config.post_training import PostTrainingConfig
-from persistworld.post_training.groups import branch_candidates, group_starts, plan_groups, roll_prefixes
+from persistworld.config.world_model import RolloutConfig
+from persistworld.post_training.groups import branch_candidates, empty_rollouts, plan_groups, roll_prefixes
 from persistworld.post_training.objective import nft_loss
 from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.trainer import Data, Kept, keep_candidates, score_groups
@@ -41,10 +42,10 @@ def agreements(
     reward_model: RewardModel,
     data: Data,
     settings: PostTrainingConfig,
-    sample_batch: int,
-    history_index: tuple[int, ...],
+    rollout: RolloutConfig,
     seed: int,
     groups: int,
+    sample_batch: int = 0,
 ) -> list[Agreement]:
     """For each matrix of the U-Net and the action encoder, at the base, from `groups` groups with prefixes of their own.
 
@@ -52,9 +53,9 @@ def agreements(
     """
     settings = replace(settings, streams=False, precision="float32", kl_weight=0.0)
     plan = plan_groups(data.episodes, settings, base.config.future, seed, 0, groups)
-    starts = group_starts(base, data.store, plan, settings.branch)
-    entries = roll_prefixes(base, starts, plan, settings, history_index, seed, 0, sample_batch)
-    samples = branch_candidates(base, starts, entries, plan, settings, history_index, seed, 0, sample_batch)
+    rollouts = empty_rollouts(base, settings, rollout, sample_batch)
+    roll_prefixes(rollouts, data.store, plan, seed, 0)
+    samples = branch_candidates(rollouts, data.store, plan, settings, seed, 0)
     rewards = score_groups(reward_model, data, plan, samples)
     draws = [keep_candidates(samples, rewards, settings, seed, number) for number in range(DRAWS)]
     named = {n: p for n, p in base.named_parameters() if p.ndim >= 2 and n.startswith(("unet.", "action_encoder."))}

@@ -1,9 +1,10 @@
-"""Groups of candidates (paper 3.3, S1 and S2): a shared prefix of the model's own making, then K continuations of it.
+"""Groups of candidates (paper 3.3, S1 and S2): a prefix that the model samples itself, then K continuations of it.
 
-All of a process's groups and all candidates of a group are sampled in batches; every draw is keyed by (seed, step, group, candidate,
-chunk), where groups are numbered over all processes.
+All groups of a process and all candidates of a group are sampled in batches. Every draw is keyed by (seed, step, group, candidate, chunk),
+where groups are numbered over all processes.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from persistworld.config.post_training import PostTrainingConfig
+from persistworld.config.world_model import RolloutConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.data.windows import CHUNK_STRIDE
-from persistworld.rollouts.engine import Starts, chunk_condition, sample_in_parts
-from persistworld.rollouts.starts import starts_of
-from persistworld.runtime.randomness import generator, normal
+from persistworld.rollouts.rollout import Rollout, Starts
+from persistworld.rollouts.starts import poses_after, starts_of
+from persistworld.runtime.randomness import generator
 from persistworld.world_model.model import Condition, WorldModel
 
 
@@ -88,67 +90,48 @@ def compared_share(settings: PostTrainingConfig) -> float:
     return sum((bound - shortest + 1) / (top - shortest + 1) for bound, top in zip(near, longest, strict=True)) / settings.steps
 
 
-def group_starts(model: WorldModel, store: LatentStore, plan: Plan, branch: int) -> Starts:
-    """The groups' starting points, with as many poses as the longest needs; the others' are padded by their last pose."""
-    needed = CHUNK_STRIDE * (max(plan.prefixes) + branch) + 1
-    parts = []
-    for entry, row in zip(plan.episodes, plan.first_rows, strict=True):
-        available = min(needed, entry.frames - row)
-        start = starts_of(model, store, [entry], available, [row])
-        padding = start.poses[:, -1:].expand(-1, needed - available, -1)
-        parts.append(Starts(start.first, torch.cat([start.poses, padding], dim=1), start.text))
-    text = None if parts[0].text is None else torch.cat([p.text for p in parts])
-    return Starts(torch.cat([p.first for p in parts]), torch.cat([p.poses for p in parts]), text)
+def empty_rollouts(model: WorldModel, settings: PostTrainingConfig, rollout: RolloutConfig, sample_batch: int = 0) -> Rollout:
+    """Rollouts as evaluation makes them (`rollout`), but with post-training's own sampler and precision."""
+    own = dataclasses.replace(rollout, sampler=settings.sampler, precision=settings.precision)
+    return Rollout(model, own, sample_batch)
 
 
-def roll_prefixes(
-    model: WorldModel, starts: Starts, plan: Plan, settings: PostTrainingConfig, index: tuple[int, ...], seed: int, step: int,
-    sample_batch: int = 0,
-) -> Tensor:
-    """S1: entries (G, max P + 1, C, Vh, w) of every group's own rollout of P chunks; entries past its P are not read."""
-    entries = starts.first[:, None]
-    shape = (model.config.future, *starts.first.shape[1:])
+def group_starts(model: WorldModel, store: LatentStore, plan: Plan, groups: Sequence[int]) -> Starts:
+    """Where the rollouts of these groups of the plan start."""
+    return Starts.join([starts_of(model, store, [plan.episodes[group]], [plan.first_rows[group]]) for group in groups])
+
+
+def next_poses(store: LatentStore, plan: Plan, groups: Sequence[int], chunks: Sequence[int]) -> Tensor:
+    """(len(groups), L - 1, P): the recorded poses of each group's next chunk; `chunks` counts those behind it."""
+    rows = [plan.first_rows[group] + CHUNK_STRIDE * done for group, done in zip(groups, chunks, strict=True)]
+    return poses_after(store, [plan.episodes[group] for group in groups], CHUNK_STRIDE, rows)
+
+
+def roll_prefixes(rollouts: Rollout, store: LatentStore, plan: Plan, seed: int, step: int) -> None:
+    """S1: start every group's rollout and advance it by its own P chunks."""
+    groups = range(len(plan.prefixes))
+    keys = [(seed, "prefix", step, plan.first_group + group) for group in groups]
+    rollouts.reset(group_starts(rollouts.model, store, plan, groups), keys)
     for chunk in range(max(plan.prefixes)):
-        active = torch.tensor([g for g, p in enumerate(plan.prefixes) if p > chunk])
-        condition = chunk_condition(entries[active], starts.take(active), [chunk] * len(active), index, shape[0])
-        noise = torch.stack([normal(shape, seed, "prefix", step, plan.first_group + int(g), chunk) for g in active])
-        latest = sample_in_parts(model, condition, noise, settings.sampler, settings.precision, sample_batch)[:, -1]
-        added = entries[:, -1].clone()
-        added[active] = latest
-        entries = torch.cat([entries, added[:, None]], dim=1)
-    return entries
+        active = [group for group in groups if plan.prefixes[group] > chunk]
+        rollouts.step(next_poses(store, plan, active, [chunk] * len(active)), active)
 
 
 def branch_candidates(
-    model: WorldModel,
-    starts: Starts,
-    entries: Tensor,
-    plan: Plan,
-    settings: PostTrainingConfig,
-    index: tuple[int, ...],
-    seed: int,
-    step: int,
-    sample_batch: int = 0,
+    rollouts: Rollout, store: LatentStore, plan: Plan, settings: PostTrainingConfig, seed: int, step: int
 ) -> Samples:
-    """S2: K candidates of F chunks from each group's frozen prefix, each on a private copy of the buffer."""
-    groups, count = len(plan.prefixes), settings.candidates
-    every = torch.arange(groups).repeat_interleave(count)
-    starts, entries = starts.take(every), entries[every]
-    done = [plan.prefixes[g] for g in every.tolist()]
-    shape = (model.config.future, *starts.first.shape[1:])
+    """S2: K candidates of F chunks from each group's prefix, which stays as it is: each candidate has a private copy."""
+    groups, count = range(len(plan.prefixes)), settings.candidates
+    keys = [(seed, "branch", step, plan.first_group + group, k) for group in groups for k in range(count)]
+    candidates = rollouts.fork(count, keys)
     chunks, conditions = [], []
     for number in range(settings.branch):
-        condition = chunk_condition(entries, starts, done, index, shape[0])
-        names = [(plan.first_group + i // count, i % count) for i in range(groups * count)]
-        noise = torch.stack([normal(shape, seed, "branch", step, group, k, number) for group, k in names])
-        chunk = sample_in_parts(model, condition, noise, settings.sampler, settings.precision, sample_batch)
-        chunks.append(chunk)
+        poses = next_poses(store, plan, groups, [prefix + number for prefix in plan.prefixes])
+        condition = candidates.condition(poses.repeat_interleave(count, dim=0))
+        chunks.append(candidates.advance(condition))
         conditions.append(condition)
-        done = [d + 1 for d in done]
-        entries = torch.cat([entries, torch.zeros_like(entries[:, :1])], dim=1)
-        entries[torch.arange(len(done)), torch.tensor(done)] = chunk[:, -1]
     stacked = torch.stack(chunks, dim=1)
-    return Samples(stacked.reshape(groups, count, *stacked.shape[1:]), tuple(conditions), plan.first_group)
+    return Samples(stacked.reshape(len(groups), count, *stacked.shape[1:]), tuple(conditions), plan.first_group)
 
 
 def target_rows(plan: Plan, group: int, branch: int) -> list[int]:

@@ -1,6 +1,6 @@
 """Post-training of a world model on its own rollouts (paper 3.2-3.4, Algorithm 1), in one process or several.
 
-Each process has its part of a step's groups; gradients are summed before they are clipped, so that all processes take the same step.
+Each process works on its part of a step's groups. Gradients are summed before clipping, so that all processes take the same step.
 """
 
 import time
@@ -14,28 +14,28 @@ from torch import Tensor
 
 from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.post_training import PostTrainingConfig
+from persistworld.config.world_model import RolloutConfig
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 from persistworld.post_training.groups import (
     Plan,
     Samples,
     branch_candidates,
-    group_starts,
+    empty_rollouts,
     plan_groups,
     roll_prefixes,
     target_rows,
 )
 from persistworld.post_training.objective import nft_loss, reward_weights, select_best_and_worst
 from persistworld.post_training.rewards import RewardModel, Rewards, latent_rewards
-from persistworld.post_training.streams import Streams, plan_streams
+from persistworld.post_training.streams import advance_streams, begin_streams, load_streams, plan_streams, streams_state
 from persistworld.post_training.targets import TargetImages
-from persistworld.runtime.distributed import gathered, own_groups, processes, sum_gradients
+from persistworld.runtime.distributed import gathered, own_groups, sum_gradients
 from persistworld.runtime.progress import track
 from persistworld.runtime.randomness import generator
-from persistworld.training.log import TrainingLog
 from persistworld.training.optimizers import MatrixOptimizer, ema_update, learning_rate_share
 from persistworld.training.policy import Policy
-from persistworld.training.state import load_state, save_state
+from persistworld.training.resumable import TrainingRun, Weights
 from persistworld.world_model import edm
 from persistworld.world_model.model import Condition, WorldModel, autocast
 
@@ -69,64 +69,58 @@ def train(
     reward_model: RewardModel,
     data: Data,
     settings: PostTrainingConfig,
-    history_index: tuple[int, ...],
+    rollout: RolloutConfig,
     seed: int,
     run_folder: Path,
     digest: str,
     compute: PostTrainingCompute = PostTrainingCompute(),
-) -> dict[str, Tensor]:
+) -> Weights:
     """Run Algorithm 1 for `settings.steps` steps; returns the trained weights (adapter and action encoder).
 
-    A killed run goes on at its last saved step and ends with the same bytes, with another number of processes up to
-    rounding. One log row a step in run_folder. The first process alone writes.
+    A killed run resumes at its last saved step and ends with the same bytes; with another number of processes, up to rounding. The log in
+    `run_folder` has one row per step. Only the first process writes.
     """
-    own, writes = own_groups(settings.groups), processes().is_main_process
+    own = own_groups(settings.groups)
     policy = Policy(base, settings.lora, settings.train_action_encoder, seed, compute)
-    average = {n: p.detach().clone() for n, p in policy.theta.items()}
     optimizer = MatrixOptimizer(policy.theta.values(), settings.optimizer)
-    streams = Streams(own, settings.prefix[1], data.store.latents(data.episodes[0].index, [0])[0].to(base.device))
-    start = restore(run_folder, digest, policy, average, optimizer, streams)
-    log = TrainingLog(run_folder, start, writes)
+    averaged, copies = settings.weight_ema > 0, {"old": policy.old}
+    run = TrainingRun(run_folder, digest, settings.steps, compute.save_every, optimizer, policy.theta, averaged, copies)
+    rollouts = empty_rollouts(policy.base, settings, rollout, compute.sample_batch)
+    if "streams" in run.restored:
+        load_streams(rollouts, run.restored["streams"], own)
 
-    for step in track(range(start, settings.steps), settings.steps, "post-training", start):
+    for step in track(range(run.start, settings.steps), settings.steps, "post-training", run.start):
         clock = Clock()
         draw_plan = plan_streams if settings.streams else plan_groups
         whole = draw_plan(data.episodes, settings, base.config.future, seed, step, settings.groups)
         plan = whole.take(own)
-        sampler = policy.merged(policy.theta if settings.sampling_policy == "theta" else policy.old)
-        starts = group_starts(sampler, data.store, plan, settings.branch)
+        rollouts.model = policy.merged(policy.theta if settings.sampling_policy == "theta" else policy.old)
         with clock.phase("prefix"):
             if settings.streams:
-                entries = streams.begin(starts, plan)
+                begin_streams(rollouts, data.store, plan, seed)
             else:
-                entries = roll_prefixes(sampler, starts, plan, settings, history_index, seed, step, compute.sample_batch)
+                roll_prefixes(rollouts, data.store, plan, seed, step)
         with clock.phase("branch"):
-            samples = branch_candidates(sampler, starts, entries, plan, settings, history_index, seed, step, compute.sample_batch)
+            samples = branch_candidates(rollouts, data.store, plan, settings, seed, step)
             if settings.streams:
-                streams.advance(samples, plan, seed, step)
+                advance_streams(rollouts, samples, seed, step)
         with clock.phase("reward"):
             rewards = score_groups(reward_model, data, plan, samples)
         with clock.phase("update"):
             losses = update(policy, samples, rewards, whole.prefixes, settings, seed, step, compute.train_batch)
             sum_gradients(policy.theta.values())
-            share = learning_rate_share(step, settings.steps, decay_from=settings.optimizer.decay_from)
-            norm = optimizer.step(share)
-            decay = min(settings.old_ema_slope * step, settings.old_ema_max)
-            ema_update(policy.old.values(), policy.theta.values(), decay)
-            ema_update(average.values(), policy.theta.values(), min(settings.weight_ema, step / (step + 1)))
+            norm = optimizer.step(learning_rate_share(step, settings.steps, decay_from=settings.optimizer.decay_from))
+            ema_update(policy.old.values(), policy.theta.values(), min(settings.old_ema_slope * step, settings.old_ema_max))
+            run.update_average(min(settings.weight_ema, step / (step + 1)))
         clips = torch.stack(gathered([reward.clip.cpu() for reward in rewards]))
         losses = Losses(*map(sum, zip(*map(astuple, gathered([losses])), strict=True)))
-        log.append(log_row(step, whole, clips, losses, norm, clock))
-        if (step + 1) % compute.save_every == 0 or step + 1 == settings.steps:
-            buffers = streams.state()
-            if writes:
-                save(run_folder, step + 1, digest, policy, average, optimizer, buffers)
-    log.close()
-    return average if settings.weight_ema > 0 else {n: p.detach() for n, p in policy.theta.items()}
+        row = log_row(step, whole, clips, losses, norm, clock)
+        run.end_step(row, (lambda: {"streams": streams_state(rollouts)}) if settings.streams else dict)
+    return run.result()
 
 
 def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Samples) -> list[Rewards]:
-    """S3: each of the plan's groups' candidates against its ground-truth frames."""
+    """S3: the candidates of each group in the plan, scored against the group's ground-truth frames."""
     branch = samples.chunks.shape[2]
     scored = []
     for group, entry in enumerate(plan.episodes):
@@ -141,10 +135,10 @@ def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Sam
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over the step's kept samples: the objective with its KL term, and squared drift of theta's predictions from old and base.
+    """Means over the kept samples of a step: the objective with its KL term, the squared drift of theta's predictions from old and base.
 
-    The drift from the base is taken on some of them alone (`anchor`): it costs a forward pass. Of several processes, each has
-    its samples' part of the means.
+    The drift from the base costs a forward pass, so it is measured on some samples only (`anchor`). With several processes, each holds the
+    share of its own samples; the sum over processes is the mean.
     """
 
     loss: float
@@ -154,7 +148,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Kept:
-    """The kept candidates' chunks of a process's groups, one row each: x0 (N, L, C, Vh, w), its condition, r, sigma, noise."""
+    """The chunks of the kept candidates of a process's groups, one row each: x0 (N, L, C, Vh, w), its condition, r, sigma, noise."""
 
     x0: Tensor
     condition: Condition
@@ -166,7 +160,7 @@ class Kept:
 def keep_candidates(
     samples: Samples, rewards: list[Rewards], settings: PostTrainingConfig, seed: int, step: int
 ) -> Kept:
-    """Eq. 6 and 7 in each group, N best and N worst; sigma and noise drawn per sample, or per group when shared."""
+    """Eq. 6 and 7 within each group: the N best and N worst. Sigma and noise are drawn per sample, or per group with `shared_noise`."""
     count, branch, frames = samples.chunks.shape[1:4]
     rows = []
     for place, reward in enumerate(rewards):
@@ -195,9 +189,10 @@ def update(
     step: int,
     train_batch: int,
 ) -> Losses:
-    """S4: accumulate the gradient of Eq. 2 (and of the KL term) over the kept candidates, a part at a time.
+    """S4: accumulate the gradient of Eq. 2 (and of the KL term) over the kept candidates, `train_batch` chunks at a time.
 
-    prefixes: of all processes' groups. Means are over all their samples, as each group keeps as many: gradients and losses add up.
+    prefixes: those of all groups, over all processes. Losses are divided by the number of samples in all processes, so that gradients and
+    losses can be summed over processes. Every group keeps the same number of samples.
     """
     kept = keep_candidates(samples, rewards, settings, seed, step)
     old = None if settings.old_is_theta else policy.merged(policy.old)
@@ -208,18 +203,18 @@ def update(
     for rows in torch.arange(len(kept.x0)).split(train_batch):
         x0, sigma, condition = kept.x0[rows], kept.sigma[rows], kept.condition.take(rows)
         x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]
-        asked = compared[first + rows]
+        near = compared[first + rows]
         with autocast(x0.device, settings.precision):
             x0_theta = policy.model.predict_x0(x_sigma, sigma, policy.model.context(condition))
             with torch.no_grad():
                 x0_old = x0_theta.detach() if old is None else old.predict_x0(x_sigma, sigma, old.context(condition))
         loss = nft_loss(x0_theta, x0_old, x0, kept.r[rows], settings.beta, settings.loss_weighting, sigma).sum() / count
         totals["drift_old"] += squared_distance(x0_theta, x0_old).sum().item() / count
-        if asked.any():
+        if near.any():
             with torch.no_grad(), autocast(x0.device, settings.precision):
-                context = policy.base.context(condition.take(asked))
-                x0_base = policy.base.predict_x0(x_sigma[asked], sigma[asked], context)
-            from_base = squared_distance(x0_theta[asked], x0_base).sum() / compared.sum()
+                context = policy.base.context(condition.take(near))
+                x0_base = policy.base.predict_x0(x_sigma[near], sigma[near], context)
+            from_base = squared_distance(x0_theta[near], x0_base).sum() / compared.sum()
             loss = loss + kl_weight * from_base
             totals["drift_base"] += from_base.item()
         loss.backward()
@@ -228,9 +223,10 @@ def update(
 
 
 def anchor(prefixes: Sequence[int], per_group: int, settings: PostTrainingConfig) -> tuple[Tensor, float]:
-    """Which of a step's kept samples the base is asked about, too, bool (G * per_group,), and the weight of their mean distance from it.
+    """Mask (G * per_group,) of the samples that enter the KL-to-base term, and the weight of that term.
 
-    They are those with a prefix of at most `kl_prefix`; where there is none, or no KL term, the first alone, for the log.
+    These are the samples whose prefix is at most `kl_prefix`. If there are none, or no KL term, the mask holds the first sample alone, with
+    weight 0: its distance is only logged.
     """
     near = torch.tensor(prefixes) <= (settings.prefix[1] if settings.kl_prefix == -1 else settings.kl_prefix)
     if settings.kl_weight == 0 or not near.any():
@@ -244,7 +240,7 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def concatenate(conditions: Sequence[Condition]) -> Condition:
-    """Conditions one after the other, along the batch."""
+    """Conditions concatenated along the batch."""
     text = None if conditions[0].text is None else torch.cat([c.text for c in conditions])
     fields = [torch.cat([getattr(c, n) for c in conditions]) for n in ("history", "current", "poses")]
     return Condition(*fields, text)
@@ -253,7 +249,7 @@ def concatenate(conditions: Sequence[Condition]) -> Condition:
 def log_row(
     step: int, plan: Plan, clip: Tensor, losses: Losses, norm: float, clock: Clock
 ) -> dict[str, float]:
-    """One row of the training log. clip: all groups' rewards (G, K), Eq. 5; of latents when they get the credit."""
+    """One row of the training log. clip: the rewards (G, K) of all groups (Eq. 5, or the latent reward with `credit: latent`)."""
     return {
         "step": step,
         "prefix_mean": sum(plan.prefixes) / len(plan.prefixes),
@@ -267,39 +263,3 @@ def log_row(
         "drift_base": losses.drift_base,
         **clock.seconds,
     }
-
-
-def save(
-    folder: Path,
-    step: int,
-    digest: str,
-    policy: Policy,
-    average: dict[str, Tensor],
-    optimizer: MatrixOptimizer,
-    streams: Tensor,
-) -> None:
-    """theta, old, average, optimiser and streams each on their own: none can be had from another."""
-    theta = {n: p.detach() for n, p in policy.theta.items()}
-    state = {"theta": theta, "old": policy.old, "average": average, "optimizer": optimizer.state_dict(), "streams": streams}
-    save_state(folder, step, digest, state)
-
-
-def restore(
-    folder: Path,
-    digest: str,
-    policy: Policy,
-    average: dict[str, Tensor],
-    optimizer: MatrixOptimizer,
-    streams: Streams,
-) -> int:
-    """Load the newest state, if there is one; returns the step to go on at."""
-    state = load_state(folder, digest)
-    if state is None:
-        return 0
-    with torch.no_grad():
-        for own, saved in ((policy.theta, "theta"), (policy.old, "old"), (average, "average")):
-            for name, tensor in own.items():
-                tensor.copy_(state[saved][name])
-    optimizer.load_state_dict(state["optimizer"])
-    streams.load(state["streams"])
-    return state["step"]

@@ -1,23 +1,27 @@
-"""Starting points from the data: first latent, poses to replay, instruction."""
+"""Starts and poses from the data: what a rollout of a recorded episode begins with, and what it replays."""
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
-from persistworld.rollouts.engine import Starts
+from persistworld.rollouts.rollout import Starts
 from persistworld.world_model.model import WorldModel
 
 
-def starts_of(
-    model: WorldModel, store: LatentStore, episodes: Sequence[Entry], frames: int, first_rows: Sequence[int] | None = None
-) -> Starts:
-    """One start per episode, on the model's device: `frames` poses from `first_rows` (0 by default), the latent of that first frame."""
-    rows = first_rows or [0] * len(episodes)
-    poses = [store.poses(e.index, range(r, r + frames)).numpy() for e, r in zip(episodes, rows, strict=True)]
+def starts_of(model: WorldModel, store: LatentStore, episodes: Sequence[Entry], rows: Sequence[int] | None = None) -> Starts:
+    """One start per episode, at frame `rows` of each (0 by default); the latents and the text are on the model's device."""
+    frames = [(entry.index, [row]) for entry, row in zip(episodes, rows or [0] * len(episodes), strict=True)]
     return Starts(
-        first=torch.cat([store.latents(e.index, [r]) for e, r in zip(episodes, rows, strict=True)]).to(model.device),
-        poses=torch.stack([torch.from_numpy(model.statistics.normalise(p)) for p in poses]).to(model.device),
-        text=model.encode_instructions([e.instruction for e in episodes]),
+        first=torch.cat([store.latents(*frame) for frame in frames]).to(model.device),
+        pose=torch.cat([store.poses(*frame) for frame in frames]),
+        text=model.encode_instructions([entry.instruction for entry in episodes]),
     )
+
+
+def poses_after(store: LatentStore, episodes: Sequence[Entry], count: int, rows: Sequence[int] | None = None) -> Tensor:
+    """(B, count, P): the recorded poses of the `count` frames that follow frame `rows` of each episode (0 by default)."""
+    begins = rows or [0] * len(episodes)
+    return torch.stack([store.poses(e.index, range(row + 1, row + 1 + count)) for e, row in zip(episodes, begins, strict=True)])

@@ -24,6 +24,7 @@ from persistworld.data.formats import open_episodes
 from persistworld.data.frames import resized_frames
 from persistworld.data.latents import LatentStore, read_shard_indices
 from persistworld.data.manifest import Manifest, build_manifest, check_bad_share, wanted_indices
+from persistworld.data.windows import WindowSource
 from persistworld.evaluation.perceptual import TABLETOP_FILE
 from persistworld.evaluation.recorded_masks import SimulatorMasks
 from persistworld.runtime.distributed import device, own_part, processes
@@ -60,10 +61,8 @@ def _make(params: Params, source: EpisodeSource, output: Path, run_folder: Path)
     start_from = params.base_training.start_from
     model = train_world_model(
         continued_model(params, manifest, Path(start_from), autoencoder) if start_from else _new_model(params, autoencoder, manifest),
-        store,
-        manifest.long_enough("train", params.world_model.future),
+        WindowSource(store, manifest.long_enough("train", params.world_model.future), params.rollout.history_index),
         params.base_training,
-        params.rollout.history_index,
         params.seed,
         run_folder,
         params.compute.base_training,

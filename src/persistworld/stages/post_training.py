@@ -24,8 +24,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
     base, reward_model, data = load_materials(params, base_folder)
     made_from = provenance(params, "stages.post_training", settings, params.metrics, base=base_folder)
     run_folder = RUNS / args.run / digest(settings)
-    history, compute = params.rollout.history_index, params.compute.post_training
-    weights = train(base, reward_model, data, settings, history, params.seed, run_folder, made_from, compute)
+    compute = params.compute.post_training
+    weights = train(base, reward_model, data, settings, params.rollout, params.seed, run_folder, made_from, compute)
     if not processes().is_main_process:
         return
     with atomic_path(CHECKPOINTS / args.run) as folder:

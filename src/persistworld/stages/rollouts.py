@@ -22,8 +22,8 @@ from persistworld.config.reading import digest, nearest
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry, evaluation_episodes, load_manifest
 from persistworld.rollouts.compilation import compile_unet
-from persistworld.rollouts.engine import rollout
-from persistworld.rollouts.starts import starts_of
+from persistworld.rollouts.evaluation import rollout
+from persistworld.rollouts.starts import poses_after, starts_of
 from persistworld.runtime.distributed import collected, device, gathered, own_part, processes
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, sha256
@@ -89,8 +89,9 @@ def _latents(params: Params, model: WorldModel, store: LatentStore, episodes: Se
     parts = [episodes[i : i + batch] for i in range(0, len(episodes), batch)]
     own, latents = parts[own_part(len(parts))], []
     for part in track(own, len(own), label):
-        starts, indices = starts_of(model, store, part, params.rollout_frames), [entry.index for entry in part]
-        latents.append(rollout(model, starts, indices, seed, params.rollout, batch if fixed_size else 0).cpu())
+        starts, poses = starts_of(model, store, part), poses_after(store, part, params.rollout_frames - 1)
+        indices = [entry.index for entry in part]
+        latents.append(rollout(model, starts, poses, indices, seed, params.rollout, batch if fixed_size else 0).cpu())
     latents = collected(latents)
     return torch.cat(latents) if latents else torch.empty(0)
 

@@ -8,6 +8,7 @@ from persistworld.config.params import Params, control_sections
 from persistworld.config.reading import digest
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
+from persistworld.data.windows import WindowSource
 from persistworld.post_training.cost import control_steps
 from persistworld.runtime.distributed import device, processes
 from persistworld.runtime.files import atomic_path
@@ -24,9 +25,9 @@ def main(params: Params, args: argparse.Namespace) -> None:
     episodes = load_manifest(MANIFEST).long_enough("train", base.config.future)
     made_from = provenance(params, "stages.teacher_forcing", *sections)
     run_folder = RUNS / RUN / digest(*sections)
-    store, index, compute = LatentStore(LATENTS), params.rollout.history_index, params.compute.post_training
+    windows = WindowSource(LatentStore(LATENTS), episodes, params.rollout.history_index)
     steps = control_steps(params.post_training, params.control.batch)
-    weights = train_control(base, store, episodes, *sections, steps, index, params.seed, run_folder, made_from, compute)
+    weights = train_control(base, windows, *sections, steps, params.seed, run_folder, made_from, params.compute.post_training)
     if not processes().is_main_process:
         return
     with atomic_path(CHECKPOINTS / RUN) as folder:

@@ -21,8 +21,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
     base, reward_model, data = load_materials(params)
     several = len({entry.index for entry in data.episodes}) > 1
     require(args.groups > 1 and several, "--groups", args.groups, "two episodes are compared: name at least 2, and have 2 to train on")
-    settings, history = params.post_training, params.rollout.history_index
-    found = agreements(base, reward_model, data, settings, params.compute.post_training.sample_batch, history, params.seed, args.groups)
+    sample_batch = params.compute.post_training.sample_batch
+    found = agreements(base, reward_model, data, params.post_training, params.rollout, params.seed, args.groups, sample_batch)
     print("| weights | what episodes have in common | share of the gradient | number |\n|---|---|---|---|")
     whole = sum(each.squared for each in found)
     for part in joined(found, args.depth):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from persistworld.config.world_model import SamplerConfig, WorldModelConfig
@@ -81,6 +82,12 @@ class WorldModel(nn.Module):
         with torch.no_grad():
             return self.text_encoder(sentences).clone()
 
+    def normalise_poses(self, poses: ArrayLike) -> Tensor:
+        """Poses (..., P) in m, rad, 0..1, on the CPU -> (..., D) in [-1, 1], on the model's device; see `PoseStatistics.normalise`."""
+        poses = np.asarray(poses)
+        found = self.statistics.normalise(poses.reshape(-1, poses.shape[-1]))
+        return torch.from_numpy(found.reshape(*poses.shape[:-1], -1)).to(self.device)
+
     def context(self, condition: Condition) -> Context:
         """Encode a condition's poses and text; computed once a chunk, not once a sampler step."""
         tokens = self.action_encoder(condition.poses, condition.text)
@@ -141,11 +148,10 @@ class WorldModel(nn.Module):
         is not given.
         """
         batch = current.shape[0]
-        normalised = np.stack([self.statistics.normalise(p) for p in np.asarray(poses)])
         text = self.encode_instructions(instructions or [""] * batch)
         if noise is None:
             noise = torch.randn(batch, self.config.future, *current.shape[1:], device=current.device)
-        condition = Condition(history, current, torch.from_numpy(normalised).to(current.device), text)
+        condition = Condition(history, current, self.normalise_poses(poses), text)
         return self.sample(condition, noise, sampler or SamplerConfig(), precision)
 
 
