@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-# Where it is set, each of the workflow's jobs compiles torch and its libraries anew: half a minute every time.
+# Where it is set, each of the workflow's jobs compiles torch and its libraries again, half a minute each time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-workflow dvc sync record keep lint bench lock
@@ -13,7 +13,7 @@ run: .venv/ready
 	@echo "tables: results/tables/   figures: results/figures/   report: results/report.html"
 
 test: .venv/ready
-	$(BIN)/pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 # Both engines on the real stages at a tiny size: minutes.
 test-workflow: .venv/ready
@@ -30,7 +30,7 @@ sync: .venv/ready
 	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
 
 # After a direct run of snakemake: tell DVC. (`make run` does it by itself.)
-# DVC links what it keeps anew, so Snakemake is told afterwards that nothing is newer than what was made from it.
+# DVC makes new links to what it keeps, so Snakemake is told afterwards that nothing is newer than what was made from it.
 record: .venv/ready
 	$(BIN)/python workflow/record.py
 	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
@@ -48,7 +48,7 @@ lint: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
-# The exact versions in requirements.txt, anew from pyproject.toml.
+# The exact versions in requirements.txt, made from pyproject.toml.
 lock: .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate --upgrade -o requirements.txt
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import torch
-from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, ROLLOUT, SAMPLER, SIZES, VIEWS, make_model
 from made_up import stages
 from test_post_training import DyingStore, Killed
+from tiny import FRAMES, HISTORY_INDEX, INSTRUCTIONS, ROLLOUT, SAMPLER, SIZES, VIEWS, make_model
 
 from persistworld.config.compute import BaseTrainingCompute, PostTrainingCompute
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig

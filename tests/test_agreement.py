@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import ROLLOUT, SAMPLER, VIEWS
 from made_up import make_clone, stages
+from tiny import ROLLOUT, SAMPLER, VIEWS
 
 from persistworld.config.post_training import PostTrainingConfig, RewardConfig
 from persistworld.post_training import agreement as module

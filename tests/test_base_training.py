@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from conftest import HISTORY_INDEX, SIZES, make_model
+from tiny import HISTORY_INDEX, SIZES, make_model
 
 from persistworld.checkpoints.folders import save_world_model
 from persistworld.config.compute import BaseTrainingCompute

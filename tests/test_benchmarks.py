@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SIZES
+from tiny import SIZES
 
 from benchmarks import __main__ as command
 from benchmarks import batching, chunk, clip, cost, extraction, phases, throughput

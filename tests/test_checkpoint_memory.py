@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import INSTRUCTIONS, SIZES, VIEWS
+from tiny import INSTRUCTIONS, SIZES, VIEWS
 
 from persistworld.checkpoints.adapters import save_adapter
 from persistworld.checkpoints.ctrl_world import flat_tensors

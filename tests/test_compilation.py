@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import HISTORY_INDEX, SAMPLER, SIZES, VIEWS, make_model
+from tiny import HISTORY_INDEX, SAMPLER, SIZES, VIEWS, make_model
 
 from persistworld import rollout
 from persistworld.config.world_model import RolloutConfig

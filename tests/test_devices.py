@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import ROLLOUT, SAMPLER, VIEWS
+from tiny import ROLLOUT, SAMPLER, VIEWS
 
 from persistworld.config.compute import PostTrainingCompute
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig

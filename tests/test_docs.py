@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_up import make_clone, stages
+
+from persistworld.data.video import read_video
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -44,3 +47,11 @@ def test_links_lead_to_files_and_headings(page):
 def test_readme_is_short():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 150 and len(text.split()) <= 1300
+
+
+def test_the_readmes_python_example_runs(tmp_path, monkeypatch):
+    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(make_clone(tmp_path))
+    stages("episodes", "base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "post_training")
+    exec(compile(example, "README.md", "exec"), {})
+    assert read_video("rollout.mp4").shape == (9, 16, 16, 3)

@@ -10,7 +10,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
-from conftest import LATENT_SHAPE
+from tiny import LATENT_SHAPE
 
 from persistworld.config.data import EpisodesConfig, LatentsConfig
 from persistworld.config.world_model import AutoencoderConfig

@@ -5,8 +5,8 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import FRAMES, HISTORY_INDEX, ROLLOUT, SAMPLER
 from plain_rollout import Path, next_chunks
+from tiny import FRAMES, HISTORY_INDEX, ROLLOUT, SAMPLER
 
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.data.manifest import Entry

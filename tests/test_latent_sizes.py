@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from conftest import VIEWS
 from made_up import encode_shard
+from tiny import VIEWS
 
 from persistworld.config.data import EpisodesConfig, LatentsConfig
 from persistworld.data.latents import LatentStore
@@ -19,7 +19,7 @@ def test_frames_that_are_not_whole_cells_are_refused_before_any_is_read(autoenco
     settings, latents = replace(SETTINGS, **{key: size}), LatentsConfig(source=source)
     said = rf"episodes\.{key} = {size}: the checkpoint's autoencoder makes cells of 4 pixels: choose a multiple, e\.g\. {fitting}$"
     with pytest.raises(UserError, match=said):
-        encode_shard(None, [0], settings, latents, autoencoder, 0, tmp_path / "shard-0.safetensors")
+        encode_shard(None, [0], settings, latents, 4, autoencoder, 0, tmp_path / "shard-0.safetensors")
     assert not list(tmp_path.iterdir())
 
 

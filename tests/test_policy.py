@@ -7,7 +7,7 @@ import shutil
 import peft
 import pytest
 import torch
-from conftest import SIZES, VIEWS, make_model
+from tiny import SIZES, VIEWS, make_model
 from torch import nn
 
 from persistworld import load_world_model

@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 import torch
-from conftest import HISTORY_INDEX, ROLLOUT, SAMPLER, VIEWS
+from tiny import HISTORY_INDEX, ROLLOUT, SAMPLER, VIEWS
 
 from persistworld.checkpoints.adapters import save_adapter
 from persistworld.checkpoints.folders import save_world_model

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import VIEWS
+from tiny import VIEWS
 from torch import Tensor
 
 from persistworld.config.data import EpisodesConfig

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import FRAMES, LATENT_SHAPE, ROLLOUT, SAMPLER, make_model
 from plain_rollout import Path, next_chunks
 from safetensors.torch import load_file, save_file
+from tiny import FRAMES, LATENT_SHAPE, ROLLOUT, SAMPLER, make_model
 
 from persistworld import rollout
 from persistworld.config.world_model import SamplerConfig

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 import torch
-from conftest import VIEWS
 from safetensors.torch import save_file
+from tiny import VIEWS
 
 from persistworld.config.evaluation import MetricsConfig
 from persistworld.evaluation.frame_metrics import masked_mean, psnr, psnr_of, squared_error_map, ssim, ssim_map

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import HISTORY_INDEX, ROLLOUT, SAMPLER
 from plain_rollout import Path, next_chunks
+from tiny import HISTORY_INDEX, ROLLOUT, SAMPLER
 
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.post_training.groups import Samples, branch_candidates, empty_rollouts

@@ -23,7 +23,8 @@ from engines import ROOT, change, copy_of_repository, dvc_status, jobs, planned,
 from persistworld.config.data import MasksConfig
 from persistworld.config.params import Params, load_params
 
-EVALUATION = {"masks", "rollouts", "scores", "tables", "figures", "report_page"}
+PAPER = {"tables", "figures", "report_page"}
+EVALUATION = {"rollouts", "scores", *PAPER}
 LAUNCH = "torchrun --standalone --nproc-per-node {} -m -- persistworld.cli {}"
 
 
@@ -62,7 +63,7 @@ def test_nothing_to_do_when_finished(finished):
     assert changed_stages(finished) == set()
 
 
-@pytest.mark.parametrize("name", ["base_checkpoint", "latents", "rollouts-base", "scores-copy_frame", "report_page"])
+@pytest.mark.parametrize("name", ["base_checkpoint", "latents", "rollouts-base", "baseline_scores", "report_page"])
 def test_dvcs_command_runs_its_rule_and_nothing_upstream(finished, name):
     """`--allowed-rules` is not in Snakemake's documentation: this is what DVC's stages need of it."""
     options, _, targets = stages(finished)[name]["cmd"].partition(" -- ")
@@ -75,21 +76,22 @@ def test_dvcs_command_runs_its_rule_and_nothing_upstream(finished, name):
 
 def test_an_evaluation_parameter_concerns_evaluation_and_paper_alone(changeable):
     change(changeable / "params.yaml", "evaluation:\n", "evaluation:\n  protocol: raw\n")
-    assert planned(changeable) == EVALUATION
-    assert changed_stages(changeable) == EVALUATION
+    assert planned(changeable) == changed_stages(changeable) == PAPER
+    change(changeable / "params.yaml", "  protocol: raw\n", "  episodes: 3\n")
+    assert planned(changeable) == changed_stages(changeable) == {"truth", "masks", "baseline_scores", *EVALUATION}
 
 
 def test_a_post_training_parameter_concerns_it_and_what_follows(changeable):
     change(changeable / "params.yaml", "post_training:\n", "post_training:\n  beta: 0.5\n")
     wanted = jobs(changeable, needed=True)
-    assert {job.rule.name for job in wanted} == {"post_training", "teacher_forcing", *EVALUATION} - {"masks"}
+    assert {job.rule.name for job in wanted} == {"post_training", "teacher_forcing", *EVALUATION}
     assert not [path for job in wanted for path in job.output if path.startswith("data/rollouts/base")]
     # What DVC compares directly: the stages that read the section. The rest follows from their outputs.
     assert changed_stages(changeable) == {"post_training", "teacher_forcing", "report_page"}
 
 
 def test_compute_concerns_nothing(changeable):
-    change(changeable / "params.yaml", "compute:\n", "compute:\n  threads: 3\n")
+    change(changeable / "params.yaml", "  gpus: 0", "  threads: 3\n  gpus: 0")
     assert planned(changeable) == set()
     assert changed_stages(changeable) == set()
 
@@ -98,7 +100,7 @@ def test_a_default_counts_as_if_it_were_written(changeable, monkeypatch):
     """Both engines compare values with defaults filled in: a missing section is no change, another default is one."""
     text = (changeable / "params.yaml").read_text()
     (changeable / "params.yaml").write_text(text.replace("masks:\n  source: simulator\n", ""))
-    for source, stale in (("simulator", set()), ("none", {"masks", "scores", "figures", "report_page"})):
+    for source, stale in (("simulator", set()), ("none", {"masks", "scores", "baseline_scores", "figures", "report_page"})):
         monkeypatch.setattr(MasksConfig.__init__, "__defaults__", (source, *MasksConfig.__init__.__defaults__[1:]))
         assert planned(changeable) == stale | ({"tables"} if stale else set())
         assert changed_stages(changeable) == stale
@@ -143,7 +145,7 @@ def test_a_stage_declares_the_parameters_that_it_reads(path):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
     }
     rule = (ROOT / f"workflow/rules/{path.stem}.smk").read_text()
-    declared = set(re.findall(r'"(\w+)', "".join(re.findall(r"sections\((.*)\)", rule))))
+    declared = set(re.findall(r'"(\w+)(?:\.\w+)*"', rule)) | set(re.findall(r"PARAMS\.(\w+)", rule))
     known = {field.name for field in fields(Params)} - {"compute"}
     assert read & known <= declared or "sections(*SECTIONS)" in rule
 
@@ -187,7 +189,7 @@ def test_post_training_and_its_control_have_half_of_the_cores_each(finished):
 def test_the_sample_of_droid_is_one_command_from_an_empty_clone(changeable):
     shutil.copy(ROOT / "presets/droid_sample.yaml", changeable / "params.yaml")
     rules = {job.rule.name for job in jobs(changeable)}
-    assert rules == {path.stem for path in ROOT.glob("workflow/rules/*.smk")} - {"variant", "report"} | {"report_page"}
+    assert rules == {path.stem for path in ROOT.glob("workflow/rules/*.smk")} - {"variant", "report"} | {"report_page", "baseline_scores"}
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +216,7 @@ def test_at_the_papers_scale_a_job_is_a_process_for_each_of_its_gpus(droid):
     assert planned_rules(dry) == {job.rule.name for job in jobs(droid)}
     assert LAUNCH.format(8, "post_training --run post_trained --threads 1") in found
     assert LAUNCH.format(8, "teacher_forcing --threads 1") in found
-    assert LAUNCH.format(8, "rollouts --model base --seed 0 --threads 1") in found
+    assert LAUNCH.format(8, "rollouts --model base --threads 1") in found
     assert LAUNCH.format(8, "masks --threads 1") in found
     assert LAUNCH.format(1, "scores --model base --threads 1") in found
     assert "persistworld tables --threads 1" in found

@@ -16,7 +16,7 @@ rule masks:
     resources:
         gpu=GPUS,
     params:
-        **sections("episodes", "evaluation", "masks", "rollout", "world_model"),
+        **sections("episodes", "evaluation.episodes", "evaluation.split", "masks", "rollout.chunks", "world_model"),
     shell:
         launch("persistworld masks --threads {threads} 2>&1 | tee {log}")
 

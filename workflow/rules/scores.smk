@@ -59,7 +59,7 @@ rule baseline_scores:
     resources:
         gpu=GPUS,
     params:
-        models=" ".join(BASELINES),
         **sections(*SCORED_BY),
+        models=" ".join(BASELINES),
     shell:
         launch("persistworld scores --model {params.models} --threads {threads} 2>&1 | tee {log}")

@@ -16,8 +16,8 @@ rule variant:
         "../envs/persistworld.yml"
     threads: 1
     params:
-        labels=[variant.label if variant else "" for variant in PARAMS.variants.values()],
         **sections("evaluation", "paper", "seed"),
+        labels={name: variant.label if variant else "" for name, variant in PARAMS.variants.items()},
     shell:
         "persistworld variant --model {wildcards.model} --threads {threads} 2>&1 | tee {log}"
 
@@ -38,7 +38,7 @@ rule variant_base:
         "../envs/persistworld.yml"
     threads: 1
     params:
-        base_checkpoint=lambda wildcards: asdict(PARAMS.for_run(REGISTRY.bases[wildcards.own_base]).base_checkpoint),
         **sections("episodes", "world_model"),
+        base_checkpoint=lambda wildcards: asdict(PARAMS.for_run(REGISTRY.bases[wildcards.own_base]).base_checkpoint),
     shell:
         "persistworld base_checkpoint --name {wildcards.own_base} --threads {threads} 2>&1 | tee {log}"
