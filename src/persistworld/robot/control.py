@@ -31,20 +31,23 @@ class Controller(Protocol):
 class Follower:
     """An arm that covers a fixed share of the way to each command, and a gripper with a largest speed.
 
-    reached = previous + pose_share * (command - previous), a rotation along its shortest arc; joints likewise. The fingers come at most
-    `gripper_step` (of 0..1) nearer to the command each frame, and no further than `stop`.
+    reached = previous + pose_share * (command - previous), a rotation along its shortest arc; joints and gripper likewise. The fingers
+    move at most `gripper_step` (of 0..1) a frame and close no further than `stop`.
     """
 
     pose_share: float = 1.0
     joint_share: float = 1.0
+    gripper_share: float = 1.0
     gripper_step: float = 1.0
 
     def reach(self, pose: np.ndarray, commands: np.ndarray, stop: float = 1.0) -> np.ndarray:
         reached = []
         for command in commands:
             following = toward(pose, command, self.pose_share)
-            change = np.clip(command[GRIPPER] - pose[GRIPPER], -self.gripper_step, self.gripper_step)
-            following[GRIPPER] = min(pose[GRIPPER] + change, max(stop, 0.0)) if change > 0 else pose[GRIPPER] + change
+            change = np.clip(self.gripper_share * (command[GRIPPER] - pose[GRIPPER]), -self.gripper_step, self.gripper_step)
+            following[GRIPPER] = pose[GRIPPER] + change
+            if change > 0:
+                following[GRIPPER] = min(following[GRIPPER], max(stop, pose[GRIPPER]))
             reached.append(following)
             pose = following
         return np.stack(reached)
@@ -55,8 +58,8 @@ class Follower:
 
 EXACT = Follower()
 # Measured: docs/step_inside.md says on what, and how near it comes.
-TABLETOP = Follower(pose_share=0.93, joint_share=0.93, gripper_step=0.75)
-DROID = Follower(pose_share=0.46, joint_share=0.28, gripper_step=0.75)
+TABLETOP = Follower(pose_share=0.93, joint_share=0.93, gripper_share=0.75, gripper_step=0.65)
+DROID = Follower(pose_share=0.46, joint_share=0.28, gripper_step=0.25)
 CONTROLLERS: dict[str, Follower] = {"exact": EXACT, "tabletop": TABLETOP, "droid": DROID}
 
 
