@@ -31,16 +31,6 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 POLICY = "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: data:; frame-ancestors 'none'; base-uri 'none'"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 CLOSE_REFUSED = 1008  # websocket: policy violation
-# The options of every tool that serves a page, for the console script.
-SERVER_OPTIONS: dict[str, dict[str, Any]] = {
-    "--host": {"default": "127.0.0.1", "help": "address to listen on; 0.0.0.0 lets other machines in (default: %(default)s)"},
-    "--port": {"type": int, "default": 8642, "help": "0 takes a free one (default: %(default)s)"},
-    "--prefix": {"default": "", "metavar": "PATH", "help": "serve below this path, e.g. /lab/drive behind a proxy"},
-    "--allow-host": {
-        "action": "append", "default": [], "metavar": "NAME",
-        "help": "host name under which a browser may reach the page, e.g. a proxy's (default: this machine's loopback names)",
-    },
-}  # fmt: skip
 
 
 class Guard:
