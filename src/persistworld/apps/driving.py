@@ -4,12 +4,13 @@ Several models are driven side by side: the same starts, commands and noise, so 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from persistworld.apps.recording import Recording
 from persistworld.robot.control import EULER, GRIPPER
 from persistworld.rollouts.inhabited import Inhabited
 from persistworld.rollouts.start_frames import StartFrame
@@ -56,22 +57,6 @@ def pushed(letters: str) -> Push:
         elif letter != STAY:
             raise UserError(f"key {letter!r}: no such key; choose from {LETTERS} (left right forward back up down, turn, open close, wait)")
     return Push(tuple(move), turn, gripper)
-
-
-@dataclass
-class Recording:
-    """What happened since the start. frames: by model, (T, V, H, W, 3); poses and commands: by model, (T, 7); joints or None."""
-
-    frames: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    poses: dict[str, list[np.ndarray]] = field(default_factory=dict)
-    joints: dict[str, list[np.ndarray | None]] = field(default_factory=dict)
-    commands: list[np.ndarray] = field(default_factory=list)  # one fewer: a command leads from a frame to the next
-
-    def cut(self, length: int) -> None:
-        """Forget all frames after the first `length`."""
-        for rows in (*self.frames.values(), *self.poses.values(), *self.joints.values()):
-            del rows[length:]
-        del self.commands[length - 1 :]
 
 
 class Drive:

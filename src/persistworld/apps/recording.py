@@ -2,16 +2,32 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from persistworld.apps.driving import Recording
 from persistworld.apps.film import write_film
 from persistworld.data.episodes import VIEWS, Episode
 from persistworld.data.formats.lerobot_v2 import LeRobotEpisodes
 from persistworld.data.formats.lerobot_writer import episode_statistics, write_episode, write_meta
 from persistworld.runtime.errors import UserError
+
+
+@dataclass
+class Recording:
+    """What happened since the start. frames: by model, (T, V, H, W, 3); poses and commands: by model, (T, 7); joints or None."""
+
+    frames: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    poses: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    joints: dict[str, list[np.ndarray | None]] = field(default_factory=dict)
+    commands: list[np.ndarray] = field(default_factory=list)  # one fewer: a command leads from a frame to the next
+
+    def cut(self, length: int) -> None:
+        """Forget all frames after the first `length`."""
+        for rows in (*self.frames.values(), *self.poses.values(), *self.joints.values()):
+            del rows[length:]
+        del self.commands[length - 1 :]
 
 
 def save_film(path: Path, recording: Recording, fps: float, labels: Mapping[str, str], title: str) -> None:

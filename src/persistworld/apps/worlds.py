@@ -37,8 +37,7 @@ def open_models(names: Sequence[str] | None, params: Params) -> dict[str, Parts]
     folders = {Path(name).name: _folder(name) for name in given} or ({"base": location} if location.is_dir() else {})
     if not folders:
         raise UserError("checkpoints: no models there; run the workflow, or name a folder with --models, such as assets/tabletop_base")
-    base = BASE if BASE.is_dir() else location
-    parts = {name: load_parts(folder, base) for name, folder in folders.items()}
+    parts = {name: load_parts(folder, base_folder(params)) for name, folder in folders.items()}
     if all(sum(weight.numel() for weight in model.parameters()) < SMALL for model, _ in parts.values()):
         torch.set_num_threads(1)
     for name, (model, _) in parts.items():
@@ -46,6 +45,11 @@ def open_models(names: Sequence[str] | None, params: Params) -> dict[str, Parts]
             seen, wanted = ", ".join(model.views), ", ".join(params.episodes.views)
             raise UserError(f"{folders[name]}: sees the views {seen}, but episodes.views are {wanted}; choose models of the same views")
     return parts
+
+
+def base_folder(params: Params) -> Path:
+    """Where the base lies: in checkpoints/, or before the workflow ran where the parameters name a folder."""
+    return BASE if BASE.is_dir() else Path(params.base_checkpoint.location)
 
 
 def _folder(name: str) -> Path:

@@ -51,7 +51,8 @@ def _start(starts: StartSource, random: np.random.Generator, options: Mapping[st
 
 
 def _info(frames: np.ndarray, reached: Reached) -> dict[str, np.ndarray]:
-    return {"frames": frames, "commands": reached.commands, "poses": reached.poses}
+    found = {"frames": frames, "commands": reached.commands, "poses": reached.poses}
+    return found if reached.joints is None else found | {"joints": reached.joints}
 
 
 class WorldModelEnv(gymnasium.Env[Observation, np.ndarray]):
@@ -59,7 +60,7 @@ class WorldModelEnv(gymnasium.Env[Observation, np.ndarray]):
 
     reset's options: `episode` and `frame` to start from (drawn at random otherwise) or `start`, a StartFrame; `noise`, the seed of the
     sampler's noise: episode and noise together give the frames of the workflow's rollout with that seed, at the same poses.
-    info after a step: frames (n, V, H, W, 3) uint8, commands and poses (n, 7), commanded and reached.
+    info after a step: frames (n, V, H, W, 3) uint8, commands and poses (n, 7), commanded and reached; of a Panda joints (n, 7), reached.
     """
 
     metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 5}  # noqa: RUF012 (gymnasium's name)

@@ -111,16 +111,17 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
         pose, joints = self.scene.robot_state()
         commands = self.actions.reached(action, pose, joints, TOOL, EXACT).commands
         self._log.append(np.asarray(action, np.float64))
-        frames, poses = [], []
+        frames, states = [], []
         for command in commands:
             self._move(command)
             frames.append(self._seen())
-            poses.append(self.scene.robot_state()[0])
+            states.append(self.scene.robot_state())
         self._frames = frames[-1]
         if self.render_mode == "rgb_array_list":
             self._unseen += [side_by_side(frame) for frame in frames]
         done = succeeded(self.task, self._first, self.scene.object_pose()[0], self.scene.holding)
-        info = {"frames": np.stack(frames), "commands": commands, "poses": np.stack(poses)}
+        poses, joints = (np.stack(part) for part in zip(*states, strict=True))
+        info = {"frames": np.stack(frames), "commands": commands, "poses": poses, "joints": joints}
         return self._observation(), float(done), False, len(self._log) >= self.chunks, info
 
     def _move(self, command: np.ndarray) -> None:
