@@ -78,11 +78,10 @@ class Actions:
         action = self.checked(action)
         if self.kind == "absolute":
             return action
-        commands = action.copy()
-        commands[:, :3] += pose[:3]
+        action[:, :3] += pose[:3]
         turns = Rotation.from_euler("xyz", action[:, EULER]) * Rotation.from_euler("xyz", pose[EULER])
-        commands[:, EULER] = turns.as_euler("xyz")
-        return commands
+        action[:, EULER] = turns.as_euler("xyz")
+        return action
 
     def reached(
         self, action: np.ndarray, pose: np.ndarray, joints: np.ndarray | None, tool: Tool | None, control: Controller, stop: float = 1.0
@@ -108,8 +107,8 @@ class Actions:
         return Reached(commands, poses, angles)
 
     def checked(self, action: np.ndarray) -> np.ndarray:
-        """The action as float64. Raises UserError when its shape is another or a number is not finite."""
-        action = np.asarray(action, np.float64)
+        """A copy of the action as float64. Raises UserError when its shape is another or a number is not finite."""
+        action = np.array(action, np.float64)
         if action.shape != self.shape:
             raise UserError(f"action: shape {action.shape}, expected {self.shape} for {self.kind}")
         if not np.isfinite(action).all():

@@ -1,9 +1,7 @@
-"""Environments from a checkpoint and a data set: `persistworld.make_env`, and gymnasium's registry."""
+"""Environments from a checkpoint and a data set: `persistworld.make_env`."""
 
 from pathlib import Path
 from typing import Literal
-
-import gymnasium
 
 from persistworld.checkpoints.adapters import load_world_model
 from persistworld.config.data import EpisodesConfig
@@ -21,8 +19,6 @@ from persistworld.runtime.distributed import device
 from persistworld.runtime.errors import UserError
 from persistworld.world_model.autoencoder import WEIGHTS, Autoencoder, load_autoencoder
 from persistworld.world_model.model import WorldModel
-
-WORLD_MODEL = "persistworld/WorldModel-v0"
 
 
 def make_env(
@@ -87,17 +83,3 @@ def controller(control: str | Controller) -> Controller:
     if control not in CONTROLLERS:
         raise UserError(f"control = {control}: no such controller; choose from {', '.join(CONTROLLERS)}")
     return CONTROLLERS[control]
-
-
-def _make_one(**options) -> WorldModelEnv:
-    return make_env(**options)
-
-
-def _make_many(num_envs: int = 1, **options) -> WorldModelVectorEnv:
-    return make_env(num_envs=num_envs, **options)
-
-
-def register() -> None:
-    """Tell gymnasium of the environment, once. Its plug-in mechanism calls this (pyproject.toml), so that users need import nothing."""
-    if WORLD_MODEL not in gymnasium.registry:
-        gymnasium.register(WORLD_MODEL, entry_point=f"{__name__}:_make_one", vector_entry_point=f"{__name__}:_make_many")

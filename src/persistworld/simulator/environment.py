@@ -23,7 +23,6 @@ from persistworld.simulator.episode import STEPS_PER_COMMAND
 from persistworld.simulator.scene import PHYSICS_STEP, Scene
 from persistworld.simulator.tasks import Task, sample_task, start_waypoint, succeeded
 
-TABLETOP = "persistworld/Tabletop-v0"
 TOOL: Tool = "fingertips"
 FRAMES = 4  # of a chunk: the world model's L - 1
 
@@ -110,7 +109,7 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         pose, joints = self.scene.robot_state()
         commands = self.actions.reached(action, pose, joints, TOOL, EXACT).commands
-        self._log.append(np.asarray(action, np.float64))
+        self._log.append(np.array(action, np.float64))
         frames, states = [], []
         for command in commands:
             self._move(command)

@@ -104,7 +104,7 @@ def _captions(scores: pd.DataFrame, protocol: str) -> dict[str, list[str]]:
     groups = list(dict.fromkeys(shown["group"]))
     lines: dict[str, list[str]] = {}
     for (model, _), row in means.iterrows():
-        parts = [f"{group[:5]} {row[group, 'psnr']:.1f} dB {row[group, 'ssim']:.3f}" for group in groups]
+        parts = [f"{group} {row[group, 'psnr']:.1f} dB {row[group, 'ssim']:.3f}" for group in groups]
         lines.setdefault(model, []).append("  ".join(parts))
     return lines
 
