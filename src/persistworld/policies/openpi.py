@@ -5,6 +5,7 @@ with `actions`, both msgpack; a text message is an error, the server's traceback
 `dtype` and `shape`. (openpi's own client package asks for numpy 1, which nothing else here can use.)
 """
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class OpenPi:
         plain = address if "://" in address else f"ws://{address}"
         self.address = plain if "://" in address or ":" in address.partition("/")[0] else f"{plain}:{PORT}"
         self._connection: ClientConnection | None = None
+        self._held = contextlib.ExitStack()  # what closes the connection
         self.metadata: dict[str, Any] = self._connect()
 
     def reset(self, seed: int) -> None:
@@ -87,7 +89,8 @@ class OpenPi:
         self.close()
         wait = self.config.timeout
         try:
-            self._connection = connect(self.address, open_timeout=wait, close_timeout=1, max_size=None, compression=None)
+            opened = connect(self.address, open_timeout=wait, close_timeout=1, max_size=None, compression=None)
+            self._connection = self._held.enter_context(opened)
             metadata = self._connection.recv(timeout=wait)
         except (InvalidURI, InvalidHandshake) as error:
             raise UserError(f"{self.address}: no websocket server there ({line_of(error)}); is the address right?") from None
@@ -110,9 +113,7 @@ class OpenPi:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._held.close()
 
 
 def pack(value: Any) -> bytes:
