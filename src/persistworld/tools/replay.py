@@ -53,17 +53,18 @@ def main(params: Params, args: argparse.Namespace) -> None:
     models, source = open_models(args.models, params), open_episodes(args.episodes or params.episodes.path)
     starts, output = EpisodeStarts(source, params.episodes), Path(args.output)
     robot = Embodiment(actions_of(next(iter(models.values()))[0], params.episodes, "absolute"), None, EXACT)
-    scorer = Scorer(load_perceptual(params.metrics.lpips, base_folder(params)).to(device()), params.metrics, params.episodes.views)
+    perceptual = load_perceptual(params.metrics.lpips, base_folder(params)).to(device())
+    scorer = Scorer(perceptual, params.metrics, params.episodes.views, params.evaluation.convention)
     for episode in track(args.episode, len(args.episode), "replay"):
         start, poses = starts.start(episode), _poses(source, episode, params, args.chunks or params.rollout.chunks)
-        films, tables = {}, []
+        films = {}
         for name, parts in models.items():
             world = inhabited(parts, params, robot)
             world.reset([start], [(args.noise, "rollout", episode)])
             films[name] = _replayed(world, poses)
-            truth = _truth(source, episode, params, parts[1], len(films[name]))
-            tables.append(scorer.score(name, {args.noise: torch.from_numpy(films[name])}, truth))
-        scores = pd.concat(tables, ignore_index=True)
+        # The first model's autoencoder: they share the base's.
+        truth = _truth(source, episode, params, next(iter(models.values()))[1], 1 + poses.shape[0] * poses.shape[1])
+        scores = scorer.score({(name, args.noise): torch.from_numpy(film) for name, film in films.items()}, truth)
         columns, captions = {TRUTH: truth.raw.numpy(), **films}, _captions(scores, params.evaluation.protocol)
         write_film(output / f"episode-{episode:06d}.mp4", columns, params.episodes.fps, captions, start.instruction)
         with atomic_path(output / f"episode-{episode:06d}.csv") as part:
