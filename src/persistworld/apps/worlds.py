@@ -7,6 +7,7 @@ import torch
 
 from persistworld.config.params import Params
 from persistworld.data.formats import open_episodes
+from persistworld.policies.grasp_reader import GraspReader, load_grasp_reader
 from persistworld.robot.kinematics import Tool
 from persistworld.rollouts.inhabited import Embodiment, Inhabited
 from persistworld.rollouts.making import load_parts
@@ -19,6 +20,8 @@ from persistworld.simulator.environment import SimulatedStarts
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import WorldModel
 
+NO_READER = "none"
+GRASP_READER = Path("assets/tabletop_grasp_reader")
 SIMULATOR = "simulator"  # in place of a folder of episodes
 DEFAULT_MODELS = ("base", "post_trained")
 SMALL = 20_000_000  # parameters: threads would wait for each other, at batch 1, longer than they work (much longer on a busy machine)
@@ -66,6 +69,21 @@ def open_starts(where: str | None, params: Params) -> EpisodeStarts | SimulatedS
     if where == SIMULATOR:
         return SimulatedStarts(params.episodes, params.seed)
     return EpisodeStarts(open_episodes(where), params.episodes)
+
+
+def grasp_reader_for(where: str | None, params: Params) -> GraspReader | None:
+    """The grasp reader in the folder `where`, none for "none". None: the shipped one where the parameters simulate the tabletop at its size."""
+    if where == NO_READER:
+        return None
+    shipped = GRASP_READER if params.episodes.source == "simulate" and GRASP_READER.is_dir() else None
+    folder = Path(where) if where else shipped
+    if folder is None:
+        return None
+    reader, settings = load_grasp_reader(folder), params.episodes
+    fits = reader.network.size == (len(settings.views), settings.height, settings.width)
+    if not fits and where:
+        raise UserError(f"--grasp {where}: trained on views of {reader.network.size}, not those of episodes.views, height and width")
+    return reader if fits else None
 
 
 def tool_of_starts(starts: EpisodeStarts | SimulatedStarts) -> Tool | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from persistworld.apps.driving import Drive, pushed
 from persistworld.apps.recording import save_film
-from persistworld.apps.worlds import inhabited, open_models, open_starts, tool_of_starts
+from persistworld.apps.worlds import grasp_reader_for, inhabited, open_models, open_starts, tool_of_starts
 from persistworld.config.checks import require
 from persistworld.config.params import Params
 from persistworld.robot.control import Follower
@@ -26,6 +26,7 @@ OPTIONS = {
         "help": "names in checkpoints/, or folders (default: base and post_trained, those that are there)",
     },
     "--episodes": {"metavar": "FOLDER", "help": "data set to start in, or 'simulator' (default: the workflow's episodes)"},
+    "--grasp": {"metavar": "FOLDER", "help": "grasp reader: do closing fingers meet something? or 'none' (default: the tabletop's own)"},
     "--keyboard": {"metavar": "KEYS", "help": "no page: press these keys, such as lllrrr, and write a film"},
     "--episode": {"type": "int", "metavar": "N", "help": "with --keyboard: where to start (default: the first)"},
     "--noise": {"type": "int", "default": 0, "metavar": "SEED", "help": "with --keyboard: of the sampler's noise (default: %(default)s)"},
@@ -46,9 +47,10 @@ HAND = Follower(gripper_step=0.65)  # the arm is where the driver puts it; the f
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """args: models, episodes, episode, noise, keyboard, step, output, host, port, prefix, allow_host."""
+    """args: models, episodes, grasp, episode, noise, keyboard, step, output, host, port, prefix, allow_host."""
     models, starts = open_models(args.models, params), open_starts(args.episodes, params)
-    robot = Embodiment(actions_of(next(iter(models.values()))[0], params.episodes, "absolute"), tool_of_starts(starts), HAND)
+    actions, grasp = actions_of(next(iter(models.values()))[0], params.episodes, "absolute"), grasp_reader_for(args.grasp, params)
+    robot = Embodiment(actions, tool_of_starts(starts), HAND, grasp)
     require(0 < args.step <= 0.3, "--step", args.step, "choose metres a chunk, above 0 and up to 0.3")
     if args.keyboard is None:
         from persistworld.apps.drive import Drives, drive_app

@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from persistworld.apps.recording import Recording, save_episode, save_film
-from persistworld.apps.worlds import SIMULATOR, open_models, open_starts, tool_of_starts
+from persistworld.apps.worlds import SIMULATOR, grasp_reader_for, open_models, open_starts, tool_of_starts
 from persistworld.config.checks import require
 from persistworld.config.params import Params
 from persistworld.config.reading import build_section, read_yaml
@@ -43,6 +43,7 @@ OPTIONS = {
     "--simulator": {"action": "store_true", "help": "run the policy in the simulator, too (starts are its scenes)"},
     "--chunks": {"type": "int", "default": 15, "metavar": "N", "help": "of frames, a run (default: %(default)s)"},
     "--control": {"default": "tabletop", "help": "what is reached of what is commanded: exact, tabletop, droid (default: %(default)s)"},
+    "--grasp": {"metavar": "FOLDER", "help": "grasp reader: do closing fingers meet something? or 'none' (default: the tabletop's own)"},
     "--noise": {"type": "int", "default": 0, "metavar": "SEED", "help": "of the sampler's noise, and the policy's (default: %(default)s)"},
     "--lerobot": {"action": "store_true", "help": "keep the runs as LeRobot episodes, too"},
     "--output": {"default": "policies", "metavar": "FOLDER", "help": "for films (default: %(default)s)"},
@@ -51,19 +52,20 @@ CLIENTS = ("openpi", "groot")
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """args: policy, address, config, models, episodes, episode, simulator, chunks, control, noise, lerobot, output."""
+    """args: policy, address, config, models, episodes, episode, simulator, chunks, control, grasp, noise, lerobot, output."""
     require(args.control in CONTROLLERS, "--control", args.control, f"choose from {', '.join(CONTROLLERS)}")
     require(args.chunks > 0, "--chunks", args.chunks, "run at least one")
     models = open_models(args.models, params)
     starts = open_starts(SIMULATOR if args.simulator else args.episodes, params)
     policy = _client(args, params) if args.policy in CLIENTS else find_policy(args.policy)
     source = starts if isinstance(starts, SimulatedStarts) else drawn_from(starts)
+    grasp = grasp_reader_for(args.grasp, params)
     tool, size = tool_of_starts(starts), (params.episodes.height, params.episodes.width)
     worlds: dict[str, gymnasium.Env] = {}
     if args.simulator:
         worlds["simulator"] = TabletopEnv(params.episodes, scenes=params.seed, action=policy.kind, rate=policy.rate, chunks=args.chunks)
     for name, (model, autoencoder) in models.items():
-        robot = Embodiment(actions_of(model, params.episodes, policy.kind, policy.rate), tool, controller(args.control))
+        robot = Embodiment(actions_of(model, params.episodes, policy.kind, policy.rate), tool, controller(args.control), grasp)
         pixels = PixelRollout(Rollout(model, params.rollout), autoencoder)
         worlds[name] = WorldModelEnv(World(pixels, robot, source, size, args.chunks))
     output, episodes = Path(args.output), args.episode or starts.indices()[:1]
