@@ -72,7 +72,7 @@ def open_starts(where: str | None, params: Params) -> EpisodeStarts | SimulatedS
 
 
 def grasp_reader_for(where: str | None, params: Params) -> GraspReader | None:
-    """The grasp reader in the folder `where`, none for "none". None: the shipped one where the parameters simulate the tabletop at its size."""
+    """The grasp reader in the folder `where`, none for "none". None: the shipped one where it fits the simulated tabletop."""
     if where == NO_READER:
         return None
     shipped = GRASP_READER if params.episodes.source == "simulate" and GRASP_READER.is_dir() else None
