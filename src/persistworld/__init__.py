@@ -3,12 +3,14 @@
     model = persistworld.load_world_model("checkpoints/post_trained")
     latents = persistworld.rollout(model, starts, poses, episodes, seed, settings)
 
-Both names are loaded on first use, so that importing the package (and `persistworld --help`) does not import torch.
+    env = persistworld.make_env("checkpoints/post_trained")
+
+The names are loaded on first use, so that importing the package (and `persistworld --help`) does not import torch.
 """
 
 from typing import Any
 
-__all__ = ["load_world_model", "rollout"]
+__all__ = ["load_world_model", "make_env", "rollout"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from persistworld.checkpoints.adapters import load_world_model
 
         return load_world_model
+    if name == "make_env":
+        from persistworld.rollouts.making import make_env
+
+        return make_env
     if name == "rollout":
         from persistworld.rollouts.evaluation import rollout
 

@@ -20,10 +20,11 @@ def resized_batches(source: EpisodeSource, index: int, settings: EpisodesConfig,
     size = (settings.height, settings.width)
     for part in source.frame_batches(index, view, frame_stride(source.fps, settings.fps), batch):
         frames = torch.from_numpy(part)
-        yield frames if frames.shape[1:3] == size else torch.cat([_resized(few, size) for few in frames.split(FEW)])
+        yield frames if frames.shape[1:3] == size else torch.cat([resized(few, size) for few in frames.split(FEW)])
 
 
-def _resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (T, h, w, 3) -> uint8 (T, *size, 3), bilinear with antialiasing."""
     images = F.interpolate(frames.movedim(-1, 1).float(), size, mode="bilinear", antialias=True, align_corners=False)
     return images.round().clamp(0, 255).to(torch.uint8).movedim(1, -1)
 

@@ -54,7 +54,7 @@ def write_episode(
         "observation.state.gripper_position": pa.array(episode.pose[:, 6]),
         "action.cartesian_position": _rows(episode.action[:, :6]),
         "action.gripper_position": pa.array(episode.action[:, 6]),
-        "is_episode_successful": pa.array([bool(episode.success)] * length),
+        "is_episode_successful": pa.array([episode.success] * length, pa.bool_()),  # empty when nobody judged it
         "language_instruction": pa.array([episode.instruction] * length),
         "timestamp": pa.array((frame / episode.fps).astype(np.float32)),
         "frame_index": pa.array(frame),

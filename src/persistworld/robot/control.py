@@ -1,0 +1,77 @@
+"""From what is commanded to what the arm reaches: a part of its own, because a world model is conditioned on reached poses.
+
+A replaceable part: an environment takes any object with the methods of `Controller`. What one assumes here shows in every closed-loop
+result, so such results should stand beside a replay of poses that were really reached.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+EULER = slice(3, 6)
+GRIPPER = 6
+
+
+class Controller(Protocol):
+    """What an environment asks of a controller."""
+
+    def reach(self, pose: np.ndarray, commands: np.ndarray, stop: float) -> np.ndarray:
+        """The poses (n, 7) reached a frame after each of `commands` (n, 7), from `pose` (7,) on.
+
+        stop: the gripper value, 0..1, at which the fingers meet what lies between them; 1 when nothing does.
+        """
+
+    def reach_joints(self, joints: np.ndarray, velocities: np.ndarray, rate: float) -> np.ndarray:
+        """The joint angles (n, 7) reached after each of the commanded `velocities` (n, 7; rad/s), `rate` of them a second."""
+
+
+@dataclass(frozen=True)
+class Follower:
+    """An arm that covers a fixed share of the way to each command, and a gripper with a largest speed.
+
+    reached = previous + pose_share * (command - previous), a rotation along its shortest arc; joints and gripper likewise. The fingers
+    move at most `gripper_step` (of 0..1) a frame and close no further than `stop`.
+    """
+
+    pose_share: float = 1.0
+    joint_share: float = 1.0
+    gripper_share: float = 1.0
+    gripper_step: float = 1.0
+
+    def reach(self, pose: np.ndarray, commands: np.ndarray, stop: float = 1.0) -> np.ndarray:
+        reached = []
+        for command in commands:
+            following = toward(pose, command, self.pose_share)
+            change = np.clip(self.gripper_share * (command[GRIPPER] - pose[GRIPPER]), -self.gripper_step, self.gripper_step)
+            following[GRIPPER] = pose[GRIPPER] + change
+            if change > 0:
+                following[GRIPPER] = min(following[GRIPPER], max(stop, pose[GRIPPER]))
+            reached.append(following)
+            pose = following
+        return np.stack(reached)
+
+    def reach_joints(self, joints: np.ndarray, velocities: np.ndarray, rate: float) -> np.ndarray:
+        return joints + np.cumsum(self.joint_share * velocities / rate, axis=0)
+
+
+EXACT = Follower()
+# Measured: docs/step_inside.md says on what, and how near it comes.
+TABLETOP = Follower(pose_share=0.93, joint_share=0.93, gripper_share=0.75, gripper_step=0.65)
+DROID = Follower(pose_share=0.46, joint_share=0.28, gripper_step=0.25)
+CONTROLLERS: dict[str, Follower] = {"exact": EXACT, "tabletop": TABLETOP, "droid": DROID}
+
+
+def toward(pose: np.ndarray, command: np.ndarray, share: float) -> np.ndarray:
+    """`share` of the way from `pose` (7,) to `command` (7,): position and gripper along the line, rotation along the shortest arc.
+
+    Poses of another robot than 7 numbers go along the line in all of them.
+    """
+    pose, command = np.asarray(pose, np.float64), np.asarray(command, np.float64)
+    between = pose + share * (command - pose)
+    if len(pose) == GRIPPER + 1:
+        start = Rotation.from_euler("xyz", pose[EULER])
+        turn = (Rotation.from_euler("xyz", command[EULER]) * start.inv()).as_rotvec()
+        between[EULER] = (Rotation.from_rotvec(share * turn) * start).as_euler("xyz")
+    return between

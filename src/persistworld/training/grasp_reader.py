@@ -1,0 +1,90 @@
+"""Trains the grasp reader (policies.grasp_reader) on episodes whose commanded and reached grippers are recorded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from persistworld.data.episodes import Episode
+from persistworld.policies.grasp_reader import GraspNetwork, GraspReader, motion_of
+from persistworld.robot.control import GRIPPER, TABLETOP
+from persistworld.runtime.progress import track
+from persistworld.runtime.randomness import generator
+from persistworld.world_model.views import images_to_float
+
+BATCH, RATE = 64, 2e-3
+CLOSING = 0.35  # fingers that would close to less than this, if nothing were there, tell nothing
+SHORT = 0.15  # ... and that stop this much earlier have met something
+
+
+@dataclass(frozen=True)
+class GraspExamples:
+    """frames: (N, V, H, W, 3) uint8; motion: (N, n, MOTION); caught: (N,) bool; stop: the mean gripper value of those caught."""
+
+    frames: np.ndarray
+    motion: np.ndarray
+    caught: np.ndarray
+    stop: float
+
+    @staticmethod
+    def join(parts: Sequence["GraspExamples"]) -> "GraspExamples":
+        weights = np.array([part.caught.sum() for part in parts])
+        arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in ("frames", "motion", "caught"))
+        return GraspExamples(*arrays, float(np.average([part.stop for part in parts], weights=weights)) if weights.sum() else 0.0)
+
+
+def examples_of(episode: Episode, frames: np.ndarray, count: int) -> GraspExamples:
+    """Every frame of an episode after which the fingers are told to close within `count` frames.
+
+    frames: (T, V, H, W, 3) uint8. Something was caught where the gripper stops short of what TABLETOP makes of its commands.
+    """
+    rows, motion, caught, stops = [], [], [], []
+    for t in range(len(episode.pose) - count):
+        commands = episode.action[t : t + count]
+        free = TABLETOP.reach(episode.pose[t], commands)[-1, GRIPPER]
+        if free < CLOSING:
+            continue
+        reached = episode.pose[t + count, GRIPPER]
+        rows.append(t)
+        motion.append(motion_of(episode.pose[t], commands))
+        caught.append(bool(reached < free - SHORT))
+        stops += [float(reached)] if caught[-1] else []
+    shape = (0, count, motion[0].shape[-1] if motion else 0)
+    stop = float(np.mean(stops)) if stops else 0.0
+    return GraspExamples(frames[rows], np.stack(motion) if motion else np.zeros(shape, np.float32), np.array(caught, bool), stop)
+
+
+def train_grasp_reader(examples: GraspExamples, steps: int, seed: int) -> GraspReader:
+    """Binary cross-entropy, both answers equally often, under random light, noise and blur. Deterministic for a seed on one machine."""
+    torch.manual_seed(seed)  # the initial weights
+    network = GraspNetwork(*examples.frames.shape[1:4], examples.motion.shape[1])
+    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
+    groups = [np.flatnonzero(examples.caught), np.flatnonzero(~examples.caught)]
+    for step in track(range(steps), steps, "grasp reader"):
+        rng = generator(seed, "grasp reader", step)
+        picks = np.concatenate([group[torch.randint(len(group), (BATCH // 2,), generator=rng).numpy()] for group in groups])
+        images = _varied(images_to_float(torch.from_numpy(examples.frames[picks])), rng)
+        targets = torch.from_numpy(examples.caught[picks]).float()
+        loss = F.binary_cross_entropy_with_logits(network(images, torch.from_numpy(examples.motion[picks])), targets)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return GraspReader(network, examples.stop)
+
+
+def _varied(images: Tensor, rng: torch.Generator) -> Tensor:
+    """(N, V, 3, H, W) in [-1, 1] under another light, some blurred, some noisy: world models blur and are off in colour."""
+    count, views = images.shape[:2]
+
+    def draw() -> Tensor:
+        return torch.rand(count, 1, 1, 1, 1, generator=rng)
+
+    blurred = F.avg_pool2d(F.pad(images.flatten(0, 1), (1, 1, 1, 1), mode="replicate"), 3, stride=1).unflatten(0, (count, views))
+    images = torch.lerp(images, blurred, (draw() < 0.5) * draw())
+    noise = 0.1 * (draw() < 0.3) * torch.randn(images.shape, generator=rng)
+    return (images * (0.85 + 0.3 * draw()) + 0.2 * (draw() - 0.5) + noise).clamp(-1, 1)
