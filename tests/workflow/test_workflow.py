@@ -23,7 +23,7 @@ from engines import ROOT, change, copy_of_repository, dvc_status, jobs, planned,
 from persistworld.config.data import MasksConfig
 from persistworld.config.params import Params, load_params
 
-EVALUATION = {"masks", "rollouts", "scores", "tables", "figures", "report_page"}
+EVALUATION = {"masks", "rollouts", "scores", "tables", "figures", "preference", "report_page"}
 LAUNCH = "torchrun --standalone --nproc-per-node {} -m -- persistworld.cli {}"
 
 
@@ -100,7 +100,7 @@ def test_a_default_counts_as_if_it_were_written(changeable, monkeypatch):
     (changeable / "params.yaml").write_text(text.replace("masks:\n  source: simulator\n", ""))
     for source, stale in (("simulator", set()), ("none", {"masks", "scores", "figures", "report_page"})):
         monkeypatch.setattr(MasksConfig.__init__, "__defaults__", (source, *MasksConfig.__init__.__defaults__[1:]))
-        assert planned(changeable) == stale | ({"tables"} if stale else set())
+        assert planned(changeable) == stale | ({"tables", "preference"} if stale else set())
         assert changed_stages(changeable) == stale
 
 
