@@ -23,7 +23,7 @@ from engines import ROOT, change, copy_of_repository, dvc_status, jobs, planned,
 from persistworld.config.data import MasksConfig
 from persistworld.config.params import Params, load_params
 
-PAPER = {"tables", "figures", "report_page"}
+PAPER = {"tables", "figures", "preference", "report_page"}
 EVALUATION = {"rollouts", "scores", *PAPER}
 LAUNCH = "torchrun --standalone --nproc-per-node {} -m -- persistworld.cli {}"
 
@@ -102,7 +102,7 @@ def test_a_default_counts_as_if_it_were_written(changeable, monkeypatch):
     (changeable / "params.yaml").write_text(text.replace("masks:\n  source: simulator\n", ""))
     for source, stale in (("simulator", set()), ("none", {"masks", "scores", "baseline_scores", "figures", "report_page"})):
         monkeypatch.setattr(MasksConfig.__init__, "__defaults__", (source, *MasksConfig.__init__.__defaults__[1:]))
-        assert planned(changeable) == stale | ({"tables"} if stale else set())
+        assert planned(changeable) == stale | ({"tables", "preference"} if stale else set())
         assert changed_stages(changeable) == stale
 
 
