@@ -66,7 +66,7 @@ def write_base(folder: Path, views: tuple[str, ...], numbers: int) -> None:
     torch.manual_seed(0)
     config = dataclasses.replace(SIZES, rotation="euler")
     text = InstructionEncoder(config.text_encoder, train_tokenizer(INSTRUCTIONS, config.text_encoder))
-    statistics = PoseStatistics("euler", (0.0,) * numbers, (100.0,) * numbers)
+    statistics = PoseStatistics("euler", (0.0,) * numbers, (220.0,) * numbers)
     save_world_model(WorldModel(config, views, statistics, text), folder)
     save_autoencoder(Autoencoder(SIZES.autoencoder), folder)
     write_tensors(SegmentationBackbone().state_dict(), folder / TABLETOP_FILE)
