@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from tiny import HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES
+from conftest import HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES
 
 from persistworld.checkpoints.folders import save_world_model
 from persistworld.cli import main
@@ -66,7 +66,7 @@ def write_base(folder: Path, views: tuple[str, ...], numbers: int) -> None:
     torch.manual_seed(0)
     config = dataclasses.replace(SIZES, rotation="euler")
     text = InstructionEncoder(config.text_encoder, train_tokenizer(INSTRUCTIONS, config.text_encoder))
-    statistics = PoseStatistics("euler", (0.0,) * numbers, (250.0,) * numbers)
+    statistics = PoseStatistics("euler", (0.0,) * numbers, (220.0,) * numbers)
     save_world_model(WorldModel(config, views, statistics, text), folder)
     save_autoencoder(Autoencoder(SIZES.autoencoder), folder)
     write_tensors(SegmentationBackbone().state_dict(), folder / TABLETOP_FILE)

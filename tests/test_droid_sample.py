@@ -29,9 +29,10 @@ from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
 from persistworld.data.video import read_video, write_video
 from persistworld.runtime.errors import UserError
-from persistworld.runtime.files import read_json
+from persistworld.runtime.files import read_json, write_json
 from persistworld.stages.base_training import training_frames
 from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
+from persistworld.world_model.poses import CTRL_WORLD_STATISTICS
 from persistworld.world_model.views import images_to_float, stack_views
 
 ROOT = Path(__file__).parents[1]
@@ -237,6 +238,7 @@ def test_the_latents_that_come_with_the_sample_are_taken(tmp_path, monkeypatch, 
     base = tmp_path / "clone/checkpoints/base"
     base.mkdir(parents=True)
     save_autoencoder(fitted_autoencoder(images_to_float(first), recorded[6][0]), base)
+    write_json(base / "config.json", {"pose_statistics": dataclasses.asdict(CTRL_WORLD_STATISTICS)})
     raw = yaml.safe_load((ROOT / "presets/droid_sample.yaml").read_text())
     raw["episodes"] |= {"path": "../recorded", "bad_share": 0.0}
     raw["latents"] |= {"source": "recorded", "shards": 1}

@@ -62,7 +62,7 @@ def data_lines(found: Survey, params: Params, threads: int) -> list[str]:
         lines.append(f"idle time     left out as {settings.keep_ranges} says; of an episode its longest stretch is kept")
     height, width = found.size
     lines.append(
-        f"frames        {height} x {width} -> {settings.height} x {settings.width}, every {_nth(found.stride)} frame -> {settings.fps:g} Hz"
+        f"frames        {height} x {width} -> {settings.height} x {settings.width}, every {_nth(found.stride)}frame -> {settings.fps:g} Hz"
     )
     tried = len(found.frames) + len(found.bad)
     lines.append(f"tried         {tried} episodes to their end: {len(found.frames)} can be used, {found.mean_frames:.0f} frames on average")
@@ -83,7 +83,7 @@ def _but(what: str, names: list[str]) -> str:
 
 
 def _nth(stride: int) -> str:
-    return {1: "", 2: "second", 3: "third"}.get(stride, f"{stride}th")
+    return {1: "", 2: "second ", 3: "third "}.get(stride, f"{stride}th ")
 
 
 def _check_folders(params: Params) -> None:
