@@ -50,8 +50,8 @@ BASELINES = [model for model in MODELS if model not in EVALUATED]
 CHECKPOINTS = list(dict.fromkeys(REGISTRY[model].checkpoint for model in EVALUATED))
 # GPUs of each job. More for one rule: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = PARAMS.compute.gpus
-# Everything that can change a result. `preset` is a name, `compute` changes time and memory only.
-SECTIONS = [name for name in asdict(PARAMS) if name not in ("preset", "compute")]
+# Everything that can change a result or the report; `compute` changes time and memory only.
+SECTIONS = [name for name in asdict(PARAMS) if name != "compute"]
 FIGURES = [3, 4, 5, 11]
 LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
 ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=EVALUATED, seed=SEEDS)

@@ -1,7 +1,7 @@
 """`make dvc`: writes dvc.yaml, DVC's stages, from the rules, and results/parameters.json, the values that its stages compare.
 
-One stage per rule, and per model where the rule has the wildcard `model`. A stage's command has Snakemake run that rule of the main
-Snakefile and nothing upstream. `TARGETS` are Snakemake's (default: all); what they need becomes a stage.
+One stage per rule and value of its wildcards, such as a model; the shards of one rule are one stage. A stage's command has Snakemake run
+that rule of the main Snakefile and nothing upstream. `TARGETS` are Snakemake's (default: all); what they need becomes a stage.
 
     python workflow/dvc_yaml.py [TARGETS]           write both files
     python workflow/dvc_yaml.py --check [TARGETS]   the stage `parameters`: refuse if dvc.yaml is out of date, write the values alone
@@ -29,6 +29,7 @@ CHECK = "python workflow/dvc_yaml.py --check "
 # What decides which stages there are and what they compare.
 RULES = ["workflow/Snakefile", "workflow/common.smk", "workflow/rules", "workflow/dvc_yaml.py"]
 DEFINITION = ["params.yaml", "src/persistworld/config", *RULES]
+PARTS = {"shard", "seed"}  # wildcards that number the parts of one result: their jobs are one stage, their files one folder
 IN_GIT = ("results/metrics", "results/tables", "results/figures")  # so DVC keeps no second copy
 PLOTS = {
     "results/training/post_trained.csv": {
@@ -43,21 +44,17 @@ PLOTS = {
 
 @dataclass
 class Stage:
-    """The jobs of one rule, of one model if the rule has that wildcard."""
+    """Jobs of one rule that differ in `PARTS` alone."""
 
     rule: str
-    model: str | None
+    name: str  # the rule, and the values of its other wildcards
     jobs: list[Job] = field(default_factory=list)
 
     @property
-    def name(self) -> str:
-        return f"{self.rule}-{self.model}" if self.model else self.rule
-
-    @property
     def outputs(self) -> list[str]:
-        """Files and folders as DVC keeps them: where a stage has jobs of several seeds or shards, the folder that holds all of them."""
-        several = set(self.jobs[0].wildcards_dict) - {"model"}
-        return sorted({str(Path(path).parent if several else path) for job in self.jobs for path in job.output})
+        """Files and folders as DVC keeps them: for parts, the folder that holds all of them."""
+        parts = PARTS & self.jobs[0].wildcards_dict.keys()
+        return sorted({str(Path(path).parent if parts else path) for job in self.jobs for path in job.output})
 
     @property
     def inputs(self) -> list[str]:
@@ -83,14 +80,13 @@ def find_stages(targets: list[str]) -> list[Stage]:
         with contextlib.redirect_stdout(io.StringIO()):
             dag.printrulegraph()  # builds the DAG; the API has no other way to look at its jobs
         jobs = [job for job in workflow._workflow.dag.jobs if job.output]
-        stages: dict[tuple[str, str | None], Stage] = {}
+        stages: dict[str, Stage] = {}
         for job in sorted(jobs, key=lambda job: (job.rule.name, sorted(job.output))):
-            key = job.rule.name, job.wildcards_dict.get("model")
-            stages.setdefault(key, Stage(*key)).jobs.append(job)
-    maker = {output: stage.name for stage in stages.values() for job in stage.jobs for output in job.output}
-    needs = {stage.name: sorted({maker[path] for path in stage.inputs if path in maker}) for stage in stages.values()}
-    by_name = {stage.name: stage for stage in stages.values()}
-    return [by_name[name] for name in TopologicalSorter(needs).static_order()]
+            name = "-".join([job.rule.name, *(value for wildcard, value in job.wildcards_dict.items() if wildcard not in PARTS)])
+            stages.setdefault(name, Stage(job.rule.name, name)).jobs.append(job)
+    maker = {output: name for name, stage in stages.items() for job in stage.jobs for output in job.output}
+    needs = {name: sorted({maker[path] for path in stage.inputs if path in maker}) for name, stage in stages.items()}
+    return [stages[name] for name in TopologicalSorter(needs).static_order()]
 
 
 def dvc_yaml(stages: list[Stage], targets: list[str]) -> str:

@@ -16,6 +16,7 @@ from dvc.repo import Repo
 from snakemake.api import SnakemakeApi
 from snakemake.cli import main as snakemake_main
 from snakemake.jobs import Job
+from snakemake.rules import Rule
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, Quietness, ResourceSettings
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +83,14 @@ def jobs(folder: Path, *targets: str, cores: int = 1, config: dict | None = None
         graph = workflow._workflow.dag
         found = list(graph.needrun_jobs() if needed else graph.jobs)
     return [job for job in found if job.output]
+
+
+def all_rules(folder: Path) -> list[Rule]:
+    """Every rule of the workflow."""
+    with contextlib.chdir(folder), SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+        workflow = api.workflow(ResourceSettings(cores=1), snakefile=Path("workflow/Snakefile"))
+        workflow.list_rules()  # reads them
+        return list(workflow._workflow.rules)
 
 
 def planned(folder: Path, *targets: str, **settings) -> set[str]:

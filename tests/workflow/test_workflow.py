@@ -18,10 +18,11 @@ import dvc_yaml
 import pytest
 import record
 import yaml
-from engines import ROOT, change, copy_of_repository, dvc_status, jobs, planned, run, snakemake, stages
+from engines import ROOT, all_rules, change, copy_of_repository, dvc_status, jobs, planned, run, snakemake, stages
 
 from persistworld.config.data import MasksConfig
 from persistworld.config.params import Params, load_params
+from persistworld.runtime.provenance import code_files
 
 PAPER = {"tables", "figures", "preference", "report_page"}
 EVALUATION = {"rollouts", "scores", *PAPER}
@@ -137,17 +138,21 @@ def test_other_models_and_variants_reach_dvc(changeable):
     assert found["tables"].inputs[:3] == [f"results/scores/{model}.parquet" for model in ("base", "paper_setting", "post_trained")]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "src/persistworld/stages").glob("[a-z]*.py")), ids=lambda path: path.stem)
-def test_a_stage_declares_the_parameters_that_it_reads(path):
-    read = {
-        node.attr
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
-    }
-    rule = (ROOT / f"workflow/rules/{path.stem}.smk").read_text()
-    declared = set(re.findall(r'"(\w+)(?:\.\w+)*"', rule)) | set(re.findall(r"PARAMS\.(\w+)", rule))
-    known = {field.name for field in fields(Params)} - {"compute"}
-    assert read & known <= declared or "sections(*SECTIONS)" in rule
+def test_a_rule_names_the_parameters_that_its_stage_reads(finished):
+    """`params.SECTION` anywhere in the modules that the stage imports."""
+    sections = {field.name for field in fields(Params)} - {"compute"}
+    for rule in all_rules(finished):
+        if stage := re.search(r"(?<=persistworld )\w+", rule.shellcmd or ""):
+            sources = [file.read_text() for file in code_files(f"stages.{stage[0]}") if file.suffix == ".py"]
+            read = {
+                node.attr
+                for source in sources
+                for node in ast.walk(ast.parse(source))
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
+            }
+            named = {name.split(".")[0] for name in rule.params.keys()}  # noqa: SIM118 (Snakemake's list with names)
+            # A variant's label is all that a page of its own prints of it.
+            assert read & sections <= named | ({"variants"} if "labels" in named else set()), rule.name
 
 
 @pytest.mark.parametrize(

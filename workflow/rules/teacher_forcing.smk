@@ -18,6 +18,6 @@ rule teacher_forcing:
     resources:
         gpu=GPUS,
     params:
-        **sections("base_training", "control", "post_training", "rollout.history_index", "seed"),
+        **sections("base_training", "control", "episodes", "latents", "post_training", "rollout.history_index", "seed"),
     shell:
         launch("persistworld teacher_forcing --threads {threads} 2>&1 | tee {log}")
