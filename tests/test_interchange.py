@@ -48,7 +48,7 @@ from persistworld.world_model.model import Condition, WorldModel
 from persistworld.world_model.text import InstructionEncoder, save_tokenizer, train_tokenizer
 
 SHARED = Path(__file__).parents[2] / "shared"
-KEYS = SHARED / "reference" / "ctrl_world_checkpoint_keys.json"
+KEYS = Path(__file__).parent / "data/ctrl_world_checkpoint_keys.json"
 SENTENCES = ["put the red block into the bowl", "push the cup", "stack the blocks"]
 TINY = WorldModelConfig(
     autoencoder=AutoencoderConfig(latent_channels=4, channels=(32, 32), layers=1),
@@ -165,9 +165,6 @@ def condition(model: WorldModel, batch: int = 1) -> tuple[Condition, Tensor]:
 # The reference's names
 
 
-@pytest.mark.skipif(
-    not KEYS.exists(), reason="needs ../shared/reference/ctrl_world_checkpoint_keys.json (beside the repository)"
-)
 def test_full_size_model_has_every_key_and_shape_of_ctrl_world(tokenizer) -> None:
     """All 2,525 of them; neither the models nor the tensors that are read have any memory behind them."""
     reference = {n: torch.Size(s) for n, s in json.loads(KEYS.read_text()).items()}

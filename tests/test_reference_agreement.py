@@ -1,6 +1,4 @@
-"""Agreement with Ctrl-World: recorded vectors where they are at hand, and diffusers itself everywhere
-else.
-"""
+"""Agreement with Ctrl-World: with recorded vectors (tests/data) and with diffusers itself."""
 
 import json
 from pathlib import Path
@@ -25,11 +23,7 @@ from persistworld.world_model.unet import (
     use_fast_layers,
 )
 
-REFERENCE = Path(__file__).parents[2] / "shared" / "reference"
-needs_reference = pytest.mark.skipif(
-    not (REFERENCE / "tiny_unet.safetensors").exists(),
-    reason="needs ../shared/reference (recorded vectors, beside the repository)",
-)
+REFERENCE = Path(__file__).parent / "data"
 HISTORY, FUTURE, FPS, BUCKET, NOISE_AUG, SCALE = 6, 5, 7, 127, 0.02, 0.18215
 SIZES = UNetConfig(channels=(32, 64), heads=(1, 2), layers=1, cross_attention_dim=32, addition_time_embed_dim=8)
 
@@ -63,7 +57,6 @@ def reference_unet() -> FrameConditionedUNet:
     return unet.eval()
 
 
-@needs_reference
 @pytest.mark.parametrize("fast", [False, True])
 def test_unet_reproduces_the_recorded_forward(fast: bool) -> None:
     unet, vectors = reference_unet(), load_file(REFERENCE / "tiny_unet_forward.safetensors")
@@ -80,7 +73,6 @@ def test_unet_reproduces_the_recorded_forward(fast: bool) -> None:
     assert relative(output, vectors["output"]) < 1e-4
 
 
-@needs_reference
 @pytest.mark.parametrize("guidance", [1, 2])
 def test_world_model_samples_the_recorded_chunk(guidance: int) -> None:
     """The whole of WorldModel.sample, its tokens handed over as the recording has them."""
