@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from conftest import HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES
+from tiny import HISTORY_INDEX, INSTRUCTIONS, SAMPLER, SIZES
 
 from persistworld.checkpoints.folders import save_world_model
 from persistworld.cli import main

@@ -69,6 +69,7 @@ def test_drive_by_keyboard(clone):
     assert run("drive", "--keyboard", "l", "--step", "7") == 2
     assert run("drive", "--keyboard", "l", "--episode", "5") == 2
     assert run("drive", "--keyboard", "l", "--models", "nowhere") == 2
+    assert run("drive", "--keyboard", "l", "--grasp", "nowhere") == 2
 
 
 def test_a_policy_of_ones_own_in_a_model_and_in_the_simulator(clone):

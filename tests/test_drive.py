@@ -5,9 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import HISTORY_INDEX, INSTRUCTIONS, SAMPLER, VIEWS, make_model
 from PIL import Image
 from starlette.testclient import TestClient
+from tiny import HISTORY_INDEX, INSTRUCTIONS, SAMPLER, VIEWS, make_model
 
 from persistworld.apps.drive import MOST, Drives, drive_app
 from persistworld.apps.driving import Drive, pushed

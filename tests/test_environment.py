@@ -9,9 +9,9 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from conftest import FRAMES, HISTORY_INDEX, INSTRUCTIONS, SAMPLER, VIEWS, random_poses
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
+from tiny import FRAMES, HISTORY_INDEX, INSTRUCTIONS, SAMPLER, VIEWS, random_poses
 
 import persistworld
 from persistworld.config.data import EpisodesConfig

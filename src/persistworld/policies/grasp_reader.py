@@ -26,7 +26,7 @@ MOTION = 6  # numbers of a command that the network sees
 
 
 class GraspNetwork(nn.Module):
-    """A frame's views and the commands of the next `frames` frames -> a logit that the fingers stop before they meet. 0.3 M parameters."""
+    """A frame's views and the commands of the next `frames` frames -> a logit that the fingers stop before they meet."""
 
     def __init__(self, views: int, height: int, width: int, frames: int) -> None:
         super().__init__()
