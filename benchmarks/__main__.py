@@ -21,7 +21,11 @@ WITH_MODELS = {
     "batching": "batched groups against one candidate at a time",
     "engine": "our sampler against a plain diffusers loop",
 }
-WITHOUT_MODELS = {"cost": "FLOPs and peak memory, computed", "extraction": "images per second from video to latents, and all of DROID"}
+WITHOUT_MODELS = {
+    "cost": "FLOPs and peak memory, computed",
+    "extraction": "images per second from video to latents, and all of DROID",
+    "study": "the preference study under 50 raters at once, and through 20 kills",
+}
 
 
 def main() -> int:

@@ -9,7 +9,6 @@ from persistworld.evaluation.statistics import (
     bootstrap_ratio,
     elo,
     elo_mean,
-    fleiss_kappa,
     mmrv,
     paired,
     pearson_r,
@@ -64,17 +63,6 @@ def test_elo_is_zero_sum_depends_on_order_and_its_mean_does_not():
     mean = elo_mean(votes, shuffles=200)
     assert mean["ours"].low < mean["ours"].mean < mean["ours"].high
     assert mean["ours"].mean + mean["theirs"].mean == pytest.approx(1600)
-
-
-def test_fleiss_kappa_of_the_textbook_table():
-    # Fleiss (1971) as worked through in the encyclopaedias: ten subjects, fourteen raters, five categories, kappa
-    # 0.210.
-    table = [
-        [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
-        [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
-    ]  # fmt: skip
-    assert fleiss_kappa(np.array(table)) == pytest.approx(0.210, abs=5e-4)
-    assert fleiss_kappa(np.array([[3, 0], [0, 2], [4, 0], [1, 0]])) == pytest.approx(1)
 
 
 def test_correlation_of_policies():

@@ -27,6 +27,7 @@ from persistworld.data.formats.lerobot_writer import episode_statistics, write_m
 from persistworld.data.manifest import Entry, Manifest, save_manifest
 from persistworld.evaluation.masks import ABOUT
 from persistworld.evaluation.score_table import episode_values, load_scores, view_groups, write_scores
+from persistworld.evaluation.votes import VOTES, write_rows
 from persistworld.paper.cells import claims, make_cells, paired_details, paired_json, reported, table_json
 from persistworld.paper.figures import figure_4, figure_over_time, over_time
 from persistworld.paper.media import Media, ranked_by_object, ranked_episodes, spread_over
@@ -39,7 +40,7 @@ from persistworld.paper.videos import comparison_video
 from persistworld.runtime.errors import UserError
 from persistworld.simulator.episode import simulate_episode
 from persistworld.simulator.generation import write_simulated
-from persistworld.stages import figures, report, tables
+from persistworld.stages import figures, preference, report, tables
 from persistworld.world_model.autoencoder import Autoencoder, save_autoencoder
 
 SETTINGS = Settings("tabletop", "decoded", (0, 1), bootstrap=200)
@@ -326,6 +327,7 @@ def workplace(tmp_path_factory):
     entries = (*(Entry(i, "validation", "push it", True, FRAMES) for i in indices), short)
     save_manifest(Manifest(entries, {15: "no video of wrist"}, None, {"no instruction": 1}), root / "data/manifest.json", 5)
     write_synthetic(root / "results/scores", 2, FRAMES)
+    write_rows(root / "assets/votes.csv", VOTES, [])
     (root / "results/training").mkdir()
     (root / "results/training/base.csv").write_text("step,reward_mean,reward_best,loss\n1,0.5,0.7,1.0\n2,0.6,0.8,0.9\n")
     (root / "results/benchmarks").mkdir()
@@ -343,13 +345,13 @@ def test_the_stages_write_everything_they_promise(workplace, monkeypatch):
         masks=MasksConfig(source="simulator"),
         paper=PaperConfig(bootstrap=50, strip_frames=3, report_episodes=2),
     )
-    for stage in (tables, figures, report):
+    for stage in (tables, figures, preference, report):
         stage.main(settings, argparse.Namespace())
-    for number in (3, 4, 5, 11):
+    for number in (3, 4, 5, 6, 11):
         assert (workplace / f"results/figures/figure_{number}.png").stat().st_size > 10_000
         assert (workplace / f"results/figures/figure_{number}.pdf").read_bytes().startswith(b"%PDF")
     page = (workplace / "results/report.html").read_text()
-    assert page.count("data:video/mp4;base64,") == 2 and page.count("data:image/png;base64,") == 5
+    assert page.count("data:video/mp4;base64,") == 2 and page.count("data:image/png;base64,") == 6
     assert page.count("data:image/jpeg;base64,") == 2 and "masks: simulator · of 9 frames, none has an empty mask" in page
     odd = ("Usable episodes: 3 validation.", "in 1 of them: no instruction", "Left out, episode 15: no video", "fewer than 9 frames (11)")
     for said in ("Scale: tabletop", "6 of 6", "7.5", "report_episodes: 2", "rank 1 of 2", "torch", *odd):

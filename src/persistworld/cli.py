@@ -1,8 +1,9 @@
 """The console script `persistworld`: a sub-command for each module in `stages/` and `tools/`.
 
-A module's name is the command's name, the first line of its docstring is the help text, and `OPTIONS`, if there is one, holds the options:
-name -> keywords of argparse, as literals (types by name). They are read from the source. A module is imported when its command is called,
-so that `persistworld --help` answers at once and the number of threads is set before torch is imported (OpenMP reads it then).
+A module's name is the command's name, the first line of its docstring is the help text. `OPTIONS`, if there is one, holds the options:
+name -> keywords of argparse, as literals (types by name); or the command's actions: name -> (help text, options). They are read from the
+source. A module is imported when its command is called, so that `persistworld --help` answers at once and the number of threads is set
+before torch is imported (OpenMP reads it then).
 """
 
 import argparse
@@ -47,7 +48,7 @@ class Command:
     name: str
     kind: str  # of KINDS
     about: str
-    options: dict[str, dict[str, Any]]
+    options: dict[str, Any]
 
 
 def commands() -> Iterator[Command]:
@@ -83,13 +84,23 @@ def parser(known: list[Command]) -> argparse.ArgumentParser:
     subparsers = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser, help=argparse.SUPPRESS)
     for command in known:
         sub = subparsers.add_parser(command.name, description=command.about, prog=f"persistworld {command.name}")
-        for name, convert in TYPES.items():
-            sub.register("type", name, convert)
-        sub.add_argument("--params", default="params.yaml", metavar="FILE", help="(default: %(default)s)")
-        sub.add_argument("--threads", type=_positive, default=os.cpu_count(), metavar="N", help="or workers (default: all cores)")
-        for option, keywords in command.options.items():
-            sub.add_argument(option, **keywords)
+        _add_options(sub, command.options)
     return top
+
+
+def _add_options(sub: argparse.ArgumentParser, options: dict[str, Any]) -> None:
+    """A command's own options and those of all commands; or a sub-command for each of its actions."""
+    if options and all(isinstance(value, tuple) for value in options.values()):
+        actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+        for name, (about, own) in options.items():
+            _add_options(actions.add_parser(name, help=about, description=about), own)
+        return
+    for name, convert in TYPES.items():
+        sub.register("type", name, convert)
+    sub.add_argument("--params", default="params.yaml", metavar="FILE", help="(default: %(default)s)")
+    sub.add_argument("--threads", type=_positive, default=os.cpu_count(), metavar="N", help="or workers (default: all cores)")
+    for option, keywords in options.items():
+        sub.add_argument(option, **keywords)
 
 
 def _listing(known: list[Command]) -> str:

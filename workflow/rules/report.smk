@@ -1,7 +1,7 @@
 rule report_page:
     input:
         scores=SCORES,
-        figures=expand("results/figures/figure_{number}.png", number=FIGURES),
+        figures=expand("results/figures/figure_{number}.png", number=[*FIGURES, 6]),
         checkpoints=expand("checkpoints/{model}", model=CHECKPOINTS),
         training=TRAINING,
         rollouts=SHOWN,

@@ -25,8 +25,8 @@ from persistworld.runtime.errors import UserError
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # a variant's name becomes part of file names
 # Files that other stages write where a variant's would lie: in results/metrics/, checkpoints/ and runs/.
 TAKEN_NAMES = (
-    "table_1", "table_2", "paired", "paired_details", "masks", "fetched", "episodes", "latents", "base_checkpoint", "base_training",
-    "rollouts",
+    "table_1", "table_2", "paired", "paired_details", "preference", "masks", "fetched", "episodes", "latents", "base_checkpoint",
+    "base_training", "rollouts",
 )  # fmt: skip
 
 

@@ -1,6 +1,4 @@
-"""Statistics over episodes, votes and policies: paired tests, intervals, preference, agreement, rank correlation
-(paper, section 4).
-"""
+"""Statistics over episodes, votes and policies: paired tests, intervals, preference, Elo, rank correlation (paper, section 4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,11 +102,12 @@ def wilcoxon(differences: Sequence[float]) -> float:
     return float(scipy.stats.wilcoxon(differences, method="exact" if exact else "approx").pvalue)
 
 
-def preference(wins: int, losses: int, confidence: float = 0.95) -> tuple[Interval, float]:
-    """Share of wins with its exact one-sided interval (upper end 1), and the exact one-sided binomial p against 1/2
-    (paper, Figure 6).
+def preference(wins: int, losses: int, confidence: float = 0.95, alternative: str = "greater") -> tuple[Interval, float]:
+    """Share of wins with its exact (Clopper-Pearson) interval, and the exact binomial p against 1/2 (paper, Figure 6).
+
+    alternative: greater, the paper's, whose interval has the upper end 1; or two-sided. At least one vote is needed.
     """
-    test = scipy.stats.binomtest(wins, wins + losses, 0.5, alternative="greater")
+    test = scipy.stats.binomtest(wins, wins + losses, 0.5, alternative=alternative)
     bounds = test.proportion_ci(confidence, method="exact")
     return Interval(wins / (wins + losses), float(bounds.low), float(bounds.high)), float(test.pvalue)
 
@@ -139,20 +138,6 @@ def elo_mean(
         low, high = np.quantile(values, [0.025, 0.975])
         result[name] = Interval(float(values.mean()), float(low), float(high))
     return result
-
-
-def fleiss_kappa(counts: np.ndarray) -> float:
-    """Fleiss' kappa of a table (items, categories) of votes; the number of raters may vary by item.
-
-    Items with fewer than two votes carry no agreement and are left out. NaN when all votes fall in one category (chance
-    agreement 1).
-    """
-    counts = np.asarray(counts, np.float64)
-    counts = counts[counts.sum(axis=1) >= 2]
-    raters = counts.sum(axis=1)
-    agreement = ((counts**2).sum(axis=1) - raters) / (raters * (raters - 1))
-    chance = float(((counts.sum(axis=0) / counts.sum()) ** 2).sum())
-    return float((agreement.mean() - chance) / (1 - chance)) if chance < 1 else float("nan")
 
 
 def pearson_r(real: Sequence[float], simulated: Sequence[float]) -> float:

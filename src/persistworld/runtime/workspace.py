@@ -13,6 +13,8 @@ ROLLOUTS = DATA / "rollouts"
 CHECKPOINTS = Path("checkpoints")  # a folder a model
 BASE = CHECKPOINTS / "base"
 
+VOTES = Path("assets/votes.csv")  # of people in a preference study; a header alone until there are some
+
 RESULTS = Path("results")
 SCORES = RESULTS / "scores"  # MODEL.parquet
 TRAINING = RESULTS / "training"  # RUN.csv

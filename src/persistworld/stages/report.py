@@ -33,6 +33,7 @@ CAPTIONS = {
     3: "Film strips of one view: recorded, base and post-trained; the episodes with the largest, median and smallest gain on the object.",
     4: "Gain of the post-trained model over the base; each bar is one episode.",
     5: "Metrics over the rollout (top) and their difference from the base (bottom), {} view.",
+    6: "How often the post-trained model's rollouts are preferred to the base's: by people, if any voted, and by automatic judges.",
     11: "Metrics over the rollout (top) and their difference from the base (bottom), {} view.",
 }
 

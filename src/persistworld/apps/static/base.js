@@ -1,9 +1,9 @@
 // What the pages' scripts share. Addresses are relative to the page, so that they work below any prefix.
 
 /** Call the server: GET without a body, POST with one. Resolves to the parsed answer; throws an Error with the server's line. */
-export async function call(path, body) {
-  const how = body === undefined ? {} : {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+export async function call(path, body, headers = {}) {
+  const how = body === undefined ? { headers } : {
+    method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(body),
   };
   let answer;
   try {
