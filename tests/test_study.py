@@ -402,8 +402,8 @@ def test_the_tool_from_rollouts_to_results(tmp_path):
     """Made-up episodes, a tiny random base and the rollouts of two models: create, invite, export, results."""
     clone = make_clone(tmp_path, views=2, changes={"evaluation": {"models": ["base", "post_trained"], "seeds": [0, 1]}})
     with contextlib.chdir(clone):
-        stages("episodes", "base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "rollouts --model base --seed 0",
-               "rollouts --model base --seed 1")  # fmt: skip
+        stages("episodes", "base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "truth")
+        stages("rollouts --model base --seed 0", "rollouts --model base --seed 1")
         Path("data/rollouts/post_trained").mkdir()
         for seed in (0, 1):
             Path(f"data/rollouts/post_trained/seed-{seed}.safetensors").symlink_to(f"../base/seed-{1 - seed}.safetensors")
