@@ -23,3 +23,247 @@ from engines import ROOT, change, copy_of_repository, dvc_status, jobs, planned,
 from persistworld.config.data import MasksConfig
 from persistworld.config.params import Params, load_params
 
+PAPER = {"tables", "figures", "preference", "report_page"}
+EVALUATION = {"rollouts", "scores", *PAPER}
+LAUNCH = "torchrun --standalone --nproc-per-node {} -m -- persistworld.cli {}"
+
+
+@pytest.fixture
+def changeable(finished: Path) -> Iterator[Path]:
+    """The finished repository, whose parameters and code are put back after the test."""
+    before = {path: path.read_bytes() for path in [finished / "params.yaml", finished / "dvc.yaml", *finished.glob("src/**/*.py")]}
+    yield finished
+    for path, content in before.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
+    with contextlib.chdir(finished):
+        dvc_yaml.write(["all"])
+
+
+def changed_stages(folder: Path) -> set[str]:
+    """The rules of the stages that DVC wants, once its stage `parameters` has run."""
+    with contextlib.chdir(folder):
+        dvc_yaml.write_values(dvc_yaml.find_stages(["all"]))
+    return {name.split("-")[0] for name in dvc_status(folder)} - {"parameters"}
+
+
+def test_dvc_yaml_is_current():
+    with contextlib.chdir(ROOT):
+        targets = dvc_yaml.written_targets()
+        assert Path("dvc.yaml").read_text() == dvc_yaml.dvc_yaml(dvc_yaml.find_stages(targets), targets), "run: make dvc"
+
+
+def test_the_formatter_and_the_linter_are_content():
+    subprocess.run([Path(sys.executable).parent / "snakefmt", "--check", "workflow"], cwd=ROOT, check=True, capture_output=True)
+    snakemake(ROOT, "--lint")
+
+
+def test_nothing_to_do_when_finished(finished):
+    assert planned(finished) == set()
+    assert changed_stages(finished) == set()
+
+
+@pytest.mark.parametrize("name", ["base_checkpoint", "latents", "rollouts-base", "baseline_scores", "report_page"])
+def test_dvcs_command_runs_its_rule_and_nothing_upstream(finished, name):
+    """`--allowed-rules` is not in Snakemake's documentation: this is what DVC's stages need of it."""
+    options, _, targets = stages(finished)[name]["cmd"].partition(" -- ")
+    rule = options.split()[-1]
+    wanted = jobs(finished, *targets.split(), allowed_rules={rule}, forceall=True, needed=True)
+    assert {job.rule.name for job in wanted} == {rule} == {name.split("-")[0]}
+    made = {output for job in wanted for output in job.output}
+    assert all(any(path == out or path.startswith(f"{out}/") for path in made) for out in stages(finished)[name]["outs"])
+
+
+def test_an_evaluation_parameter_concerns_evaluation_and_paper_alone(changeable):
+    change(changeable / "params.yaml", "evaluation:\n", "evaluation:\n  protocol: raw\n")
+    assert planned(changeable) == changed_stages(changeable) == PAPER
+    change(changeable / "params.yaml", "  protocol: raw\n", "  episodes: 3\n")
+    assert planned(changeable) == changed_stages(changeable) == {"truth", "masks", "baseline_scores", *EVALUATION}
+
+
+def test_a_post_training_parameter_concerns_it_and_what_follows(changeable):
+    change(changeable / "params.yaml", "post_training:\n", "post_training:\n  beta: 0.5\n")
+    wanted = jobs(changeable, needed=True)
+    assert {job.rule.name for job in wanted} == {"post_training", "teacher_forcing", *EVALUATION}
+    assert not [path for job in wanted for path in job.output if path.startswith("data/rollouts/base")]
+    # What DVC compares directly: the stages that read the section. The rest follows from their outputs.
+    assert changed_stages(changeable) == {"post_training", "teacher_forcing", "report_page"}
+
+
+def test_compute_concerns_nothing(changeable):
+    change(changeable / "params.yaml", "  gpus: 0", "  threads: 3\n  gpus: 0")
+    assert planned(changeable) == set()
+    assert changed_stages(changeable) == set()
+
+
+def test_a_default_counts_as_if_it_were_written(changeable, monkeypatch):
+    """Both engines compare values with defaults filled in: a missing section is no change, another default is one."""
+    text = (changeable / "params.yaml").read_text()
+    (changeable / "params.yaml").write_text(text.replace("masks:\n  source: simulator\n", ""))
+    for source, stale in (("simulator", set()), ("none", {"masks", "scores", "baseline_scores", "figures", "report_page"})):
+        monkeypatch.setattr(MasksConfig.__init__, "__defaults__", (source, *MasksConfig.__init__.__defaults__[1:]))
+        assert planned(changeable) == stale | ({"tables", "preference"} if stale else set())
+        assert changed_stages(changeable) == stale
+
+
+def test_an_edited_module_concerns_the_stages_that_import_it(changeable):
+    change(changeable / "src/persistworld/paper/strips.py", '"""', '"""\n')
+    assert planned(changeable) == {"figures", "report_page"}  # the page shows the figures
+    assert changed_stages(changeable) == {"figures"}
+
+
+def test_what_was_not_made_is_not_recorded_and_said(finished, capsys):
+    """As a shorter evaluation.models leaves it."""
+    scores, away = finished / "results/scores/teacher_forced.parquet", finished / "away"
+    scores.rename(away)
+    with contextlib.chdir(finished):
+        record.main()
+    away.rename(scores)
+    left_out = {*capsys.readouterr().err.rpartition(": ")[2].strip().split(", ")}
+    assert left_out == {"scores-teacher_forced", "tables", "figures", "report_page"}
+    assert changed_stages(finished) == set()
+
+
+def test_other_models_and_variants_reach_dvc(changeable):
+    change(changeable / "params.yaml", "evaluation:\n", "evaluation:\n  models: [base, post_trained, paper_setting]\n")
+    with contextlib.chdir(changeable):
+        found = {stage.name: stage for stage in dvc_yaml.find_stages(["results/scores/paper_setting.parquet", "tables"])}
+        # The stage `parameters` refuses stages that are out of date.
+        with pytest.raises(SystemExit):
+            dvc_yaml.check(["all"])
+    assert {"post_training-paper_setting", "rollouts-paper_setting", "scores-paper_setting", "tables"} <= found.keys()
+    assert not {"teacher_forcing", "scores-copy_frame"} & found.keys()
+    assert found["post_training-paper_setting"].parameters["post_training"]["steps"] == 80
+    assert found["tables"].inputs[:3] == [f"results/scores/{model}.parquet" for model in ("base", "paper_setting", "post_trained")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "src/persistworld/stages").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_a_stage_declares_the_parameters_that_it_reads(path):
+    read = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "params"
+    }
+    rule = (ROOT / f"workflow/rules/{path.stem}.smk").read_text()
+    declared = set(re.findall(r'"(\w+)(?:\.\w+)*"', rule)) | set(re.findall(r"PARAMS\.(\w+)", rule))
+    known = {field.name for field in fields(Params)} - {"compute"}
+    assert read & known <= declared or "sections(*SECTIONS)" in rule
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  path: data/episodes", "  path: elsewhere", "episodes.path = elsewhere: the workflow simulates into data/episodes"),
+        ("evaluation:\n", "evalution: {}\nevaluation:\n", "evalution: no such key; did you mean 'evaluation'?"),
+    ],
+)
+def test_what_the_workflow_refuses_is_one_line(changeable, old, new, said):
+    change(changeable / "params.yaml", old, new)
+    with pytest.raises(SystemExit) as stop:
+        planned(changeable)
+    assert said in stop.value.code and "\n" not in stop.value.code
+
+
+def test_parameters_come_from_one_file(finished):
+    with pytest.raises(SystemExit, match="--config and --configfile"):
+        jobs(finished, config={"seed": 3})
+
+
+def shell_commands(found) -> set[str]:
+    """The commands of jobs, without where their output goes."""
+    return {job.shellcmd.partition(" 2>&1")[0] for job in found}
+
+
+def test_on_the_tabletop_a_job_is_one_process(finished):
+    found = shell_commands(jobs(finished))
+    assert "persistworld post_training --run post_trained --threads 1" in found
+    assert all(command.startswith("persistworld ") for command in found)
+
+
+def test_post_training_and_its_control_have_half_of_the_cores_each(finished):
+    found = shell_commands(jobs(finished, cores=8))
+    assert {"persistworld post_training --run post_trained --threads 4", "persistworld teacher_forcing --threads 4"} <= found
+    assert "persistworld episodes --threads 8" in found
+
+
+def test_the_sample_of_droid_is_one_command_from_an_empty_clone(changeable):
+    shutil.copy(ROOT / "presets/droid_sample.yaml", changeable / "params.yaml")
+    rules = {job.rule.name for job in jobs(changeable)}
+    assert rules == {path.stem for path in ROOT.glob("workflow/rules/*.smk")} - {"variant", "report"} | {"report_page", "baseline_scores"}
+
+
+@pytest.fixture(scope="module")
+def droid(tmp_path_factory):
+    """An empty clone with the preset droid, its 512 shards as one."""
+    clone = copy_of_repository(tmp_path_factory.mktemp("droid"))
+    preset = (clone / "presets/droid.yaml").read_text()
+    (clone / "params.yaml").write_text(preset.replace("shards: 512", "shards: 1"))
+    return clone
+
+
+def profile(name: str) -> dict:
+    return yaml.safe_load((ROOT / f"workflow/profiles/{name}/config.yaml").read_text())
+
+
+def planned_rules(dry_run: str) -> set[str]:
+    return set(re.findall(r"^(?:local)?rule (\w+):", dry_run, re.MULTILINE)) - {"all"}
+
+
+def test_at_the_papers_scale_a_job_is_a_process_for_each_of_its_gpus(droid):
+    dry = snakemake(droid, "--dry-run", "--printshellcmds", "--profile", "workflow/profiles/slurm")
+    # (A dry run assumes one core: threads are 1.)
+    found = set(re.findall(r"^Shell command: (.*) 2>&1", dry, re.MULTILINE))
+    assert planned_rules(dry) == {job.rule.name for job in jobs(droid)}
+    assert LAUNCH.format(8, "post_training --run post_trained --threads 1") in found
+    assert LAUNCH.format(8, "teacher_forcing --threads 1") in found
+    assert LAUNCH.format(8, "rollouts --model base --threads 1") in found
+    assert LAUNCH.format(8, "masks --threads 1") in found
+    assert LAUNCH.format(1, "scores --model base --threads 1") in found
+    assert "persistworld tables --threads 1" in found
+    # Eight processes share the preset's groups and its control's batch evenly.
+    params = load_params(droid / "params.yaml")
+    assert params.post_training.groups % 8 == params.control.batch % 8 == 0
+
+
+@pytest.mark.slow
+def test_torchrun_leaves_a_stage_its_options():
+    _, *options = LAUNCH.format(2, "post_training --run post_trained --threads 1").split()
+    assert run(ROOT, "-m", "torch.distributed.run", *options, "--help").count("usage: persistworld post_training") == 2
+
+
+def test_the_profiles_of_both_clusters_ask_for_the_same():
+    slurm, kubernetes = profile("slurm"), profile("kubernetes")
+    rules = {name for path in ROOT.glob("workflow/rules/*.smk") for name in re.findall(r"^rule (\w+):", path.read_text(), re.MULTILINE)}
+    assert slurm["set-threads"].keys() | slurm["set-resources"].keys() <= rules
+    on_disk = [asked.pop("disk_mb", None) for asked in kubernetes["set-resources"].values()]
+    assert slurm["set-resources"] == kubernetes["set-resources"] and any(on_disk)
+    assert slurm["set-threads"] == kubernetes["set-threads"]
+
+
+def bucket_profile(folder: Path) -> list[str]:
+    """The options for the profile for Kubernetes without Kubernetes: another executor, and a folder as the bucket."""
+    settings = profile("kubernetes") | {"executor": "slurm", "default-storage-provider": "fs"}
+    del settings["envvars"]
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    return ["--profile", str(folder), "--default-storage-prefix", "bucket"]
+
+
+def test_without_a_shared_disk_every_rule_is_a_job_elsewhere_and_its_files_are_in_the_bucket(droid, tmp_path):
+    dry = snakemake(droid, "--dry-run", *bucket_profile(tmp_path))
+    assert planned_rules(dry) == {job.rule.name for job in jobs(droid)}
+    # One input that is not in the bucket, and Snakemake would run the job on the machine that started the workflow.
+    files = [path for found in re.findall(r"^    (?:input|output): (.*)", dry, re.MULTILINE) for path in found.split(", ")]
+    assert not [path for path in files if not path.startswith("bucket/")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("rsync") is None, reason="Snakemake's storage in a folder needs rsync")
+def test_a_stage_finds_and_leaves_its_files_in_the_bucket(tmp_path):
+    clone = copy_of_repository(tmp_path / "clone")
+    (tmp_path / "profile").mkdir()
+    options = bucket_profile(tmp_path / "profile")
+    settings = tmp_path / "profile/config.yaml"
+    settings.write_text(settings.read_text().replace("shared-fs-usage: none\n", ""))  # here all is on one disk
+    snakemake(clone, *options, "--executor", "local", "--until", "base_checkpoint")
+    assert (clone / "bucket/checkpoints/base/world_model.safetensors").is_file()
+    assert not (clone / "checkpoints").exists()
