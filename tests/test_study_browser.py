@@ -50,15 +50,22 @@ def opened(browser, address: str, **size):
     assert not errors
 
 
+def rater(path) -> tuple[str, int]:
+    """Another rater of the study: token and number."""
+    [token] = invited(path, 1)
+    with contextlib.closing(Store(path)) as store:
+        return token, store.rater_of(token)["id"]
+
+
 def ready(page, place: int) -> None:
     """Wait until an item's films are shown."""
     page.wait_for_selector(f"#items li:nth-child({place}) button[aria-current=true]", state="attached")
     page.wait_for_selector("#films:not(.loading) video")
 
 
-def answers(path, rater: int) -> list[str | None]:
+def answers(path, number: int) -> list[str | None]:
     with contextlib.closing(Store(path)) as store:
-        return [row["answer"] for row in store.assignments(rater)]
+        return [row["answer"] for row in store.assignments(number)]
 
 
 def times(page) -> list[float]:
@@ -67,7 +74,7 @@ def times(page) -> list[float]:
 
 def test_onboarding_ten_votes_with_keys_alone_undo_and_reload(browser, server):
     path, address, _ = server
-    [token] = invited(path, 1)
+    token, number = rater(path)
     with opened(browser, f"{address}#{token}") as page:
         page.wait_for_selector("#introduction:not([hidden])")
         assert page.is_visible("text=What to look at") and not page.is_visible("text=How far does the robot come?")
@@ -91,10 +98,10 @@ def test_onboarding_ten_votes_with_keys_alone_undo_and_reload(browser, server):
             page.keyboard.press("a" if place % 3 else "b")
         ready(page, 11)
         expected = ["a" if place % 3 else "b" for place in range(1, 11)]
-        assert answers(path, 1) == [*expected, None, None]
+        assert answers(path, number) == [*expected, None, None]
         page.keyboard.press("u")
         ready(page, 10)
-        assert answers(path, 1) == [*expected[:9], None, None, None]
+        assert answers(path, number) == [*expected[:9], None, None, None]
         page.reload()
         ready(page, 10)
         assert "9 of 12" in page.inner_text("#count")
@@ -105,14 +112,12 @@ def test_onboarding_ten_votes_with_keys_alone_undo_and_reload(browser, server):
         page.fill("#remark", "<img src=x onerror=alert(1)>")
         page.click("#send")
         page.wait_for_selector("#sent:has-text('Sent')")
-        assert answers(path, 1)[9:] == ["b", "b", "b"]
+        assert answers(path, number)[9:] == ["b", "b", "b"]
 
 
 def test_on_a_phone_everything_fits_and_any_video_can_be_chosen(browser, server):
     path, address, _ = server
-    [token] = invited(path, 1)
-    with contextlib.closing(Store(path)) as store:
-        rater = store.rater_of(token)["id"]
+    token, number = rater(path)
     with opened(browser, f"{address}#{token}", width=375, height=740) as page:
         page.click("#start")
         ready(page, 1)
@@ -126,7 +131,7 @@ def test_on_a_phone_everything_fits_and_any_video_can_be_chosen(browser, server)
         ready(page, 7)
         page.click("#choices button:has-text('B')")
         ready(page, 8)
-        assert answers(path, rater) == [*[None] * 6, "b", *[None] * 5]
+        assert answers(path, number) == [*[None] * 6, "b", *[None] * 5]
         page.click("#items li:nth-child(7) button")
         ready(page, 7)
         assert page.is_disabled("#choices button:has-text('A')")  # has its vote
@@ -134,20 +139,18 @@ def test_on_a_phone_everything_fits_and_any_video_can_be_chosen(browser, server)
 
 def test_a_vote_from_another_tab_is_seen_and_not_repeated(browser, server):
     path, address, _ = server
-    [token] = invited(path, 1)
-    with contextlib.closing(Store(path)) as store:
-        rater = store.rater_of(token)["id"]
+    token, number = rater(path)
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(f"{address}#{token}")
     page.click("#start")
     ready(page, 1)
     with contextlib.closing(Store(path)) as store:  # what a second tab would do
-        store.record(rater, store.assignments(rater)[0]["handle"], "a", "request-of-other-tab")
+        store.record(number, store.assignments(number)[0]["handle"], "a", "request-of-other-tab")
     page.keyboard.press("b")
     page.wait_for_selector("#trouble:not([hidden])")
     assert "another tab" in page.inner_text("#trouble") and page.get_attribute("#choices button >> nth=0", "aria-pressed") == "true"
-    assert answers(path, rater)[:2] == ["a", None]
+    assert answers(path, number)[:2] == ["a", None]
     page.close()
 
 
@@ -187,11 +190,15 @@ CONTRAST = """() => {
 
 
 def test_the_administrator_sees_results_and_remarks_as_text(browser, server):
-    _, address, administrator = server
+    path, address, administrator = server
+    _, number = rater(path)
+    with contextlib.closing(Store(path)) as store:
+        store.record(number, store.assignments(number)[3]["handle"], "a", f"request-of-admins-{number}")
+        store.add_note(number, "<img src=x onerror=alert(1)>")
     with opened(browser, f"{address}admin#{administrator}") as page:
         page.wait_for_selector("#raters tr")
         page.wait_for_selector("#results table")
-        assert "Rater 0" in page.inner_text("#raters") and "kappa" in page.inner_text("#results")
+        assert "Rater 0" in page.inner_text("#raters") and "<img" in page.inner_text("#remarks") and "kappa" in page.inner_text("#results")
         assert page.locator("#remarks img").count() == 0
     page = browser.new_page()
     page.goto(f"{address}admin#guess")
