@@ -55,3 +55,18 @@ def test_the_readmes_python_example_runs(tmp_path, monkeypatch):
     stages("episodes", "base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "post_training")
     exec(compile(example, "README.md", "exec"), {})
     assert read_video("rollout.mp4").shape == (9, 16, 16, 3)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_that_a_page_names_is_there(page):
+    """Files as `folder/module.py`, with `:name` for what they define; tests by file and function."""
+    text, package = page.read_text(), ROOT / "src/persistworld"
+    for path, name in re.findall(r"`([a-z_0-9/]+\.py)(?::(\w+)[\w.]*)?`", text):
+        places = [folder / path for folder in (ROOT, package, ROOT / "tests", ROOT / "tests/workflow") if (folder / path).exists()]
+        places += [] if "/" in path else package.rglob(path)
+        assert places or "toy" in path, f"{page.name}: {path}"
+        defined = rf"^\s*(?:class|def) {name}\b|^{name}\b"
+        assert not name or re.search(defined, places[0].read_text(), re.MULTILINE), f"{page.name}: {path}:{name}"
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in set(re.findall(r"\b(test_\w+)\b(?!\.py)", text)):
+        assert f"def {name}(" in tests or list((ROOT / "tests").rglob(f"{name}.py")), f"{page.name}: {name}"
