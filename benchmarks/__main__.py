@@ -29,7 +29,7 @@ WITHOUT_MODELS = {
 
 
 def main() -> int:
-    """Returns 0, or 2 for a mistake that the user can mend."""
+    """Returns 0, or 2 for a mistake that the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings and counts; not tests.")
     known = WITHOUT_MODELS | WITH_MODELS
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(f"{n} ({t})" for n, t in known.items()))

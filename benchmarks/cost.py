@@ -168,7 +168,7 @@ def _memory(models: _Models, settings: PostTrainingConfig, compute: PostTraining
         low_sampling = peak_bytes(lambda: theta.forward(1, BFLOAT16))
     decoder = _count(models.autoencoder)
     fixed = copies + states + 4 * decoder
-    # Under autocast a layer's weights are cast anew each time; for the backward pass the casts are kept, a block's when checkpointing.
+    # Under autocast a layer's weights are cast each time; for the backward pass the casts are kept, a block's when checkpointing.
     whole = settings.precision == "float32"  # nothing is cast
     cast = 0 if whole or compute.gradient_checkpointing else 2 * weights
     at_once, batch = compute.sample_batch or settings.groups * settings.candidates, compute.train_batch

@@ -1,6 +1,6 @@
 """Our sampler against a plain loop as one would write it with diffusers, on the same small model, in one run.
 
-The plain loop encodes instruction and poses anew in every step, keeps stock attention (also over the one token of the
+The plain loop encodes instruction and poses again in each step, keeps stock attention (also over the one token of the
 frame-level condition), and steps diffusers' EulerDiscreteScheduler in float32. Both must give the same chunk.
 """
 

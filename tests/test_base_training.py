@@ -156,7 +156,7 @@ def test_other_parameters_are_not_resumed(store, entries, tmp_path):
         {"training": one, "entries": entries[:2]},
     )
     for changed in others:
-        with pytest.raises(UserError, match=r"made with other parameters, code, .*; delete .* to start anew"):
+        with pytest.raises(UserError, match=r"made with other parameters, code, .*; delete .* to start again"):
             train(**{"store": store, "entries": entries, "folder": tmp_path} | changed)
 
 

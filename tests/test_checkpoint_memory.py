@@ -55,7 +55,7 @@ for kind in ("base", "post_trained", "flat"):
         continue
     read(kind, small)  # whatever is imported on first use is imported now
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     read(kind, large)
     print(kind, status("VmHWM") - before, flush=True)
     os._exit(0)

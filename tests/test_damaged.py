@@ -1,4 +1,4 @@
-"""Files that a kill, a full disk or a slip left damaged: one line that names the file and the mend, and no part left behind for good."""
+"""Files that a kill, a full disk or a slip left damaged: one line that names the file and what to do, and no part stays behind."""
 
 import argparse
 import dataclasses

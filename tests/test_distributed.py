@@ -118,8 +118,8 @@ def test_processes_that_cannot_go_on_together_say_so(two):
     batch, groups, states, _ = first["refused"]
     assert batch == "base_training.batch = 5: cannot be split evenly over 2 processes"
     assert groups == "post_training.groups = 1: fewer than the 2 processes; start at most 1, or name more groups"
-    mend = "put runs/ on a disk that all nodes share, or copy the newest state to each of them"
-    assert states == f"{folder}/begun/control: processes find different states here (by process, of step 1, none); {mend}"
+    advice = "put runs/ on a disk that all nodes share, or copy the newest state to each of them"
+    assert states == f"{folder}/begun/control: processes find different states here (by process, of step 1, none); {advice}"
     assert "begun/control: process 1 is about to train something else than process 0; give all nodes the same" in first["refused"][3]
     assert second["refused"] == [text.replace("begun/control: processes", "elsewhere/control: processes") for text in first["refused"]]
 

@@ -113,7 +113,7 @@ def test_an_episode_without_a_whole_chunk_is_bad(made):
     store, frames, bad = made
     manifest = build_manifest(Recorded(), store, frames, bad, dataclasses.replace(SETTINGS, bad_share=0.5), "euler", 8)
     assert manifest.bad[0] == "7 frames are fewer than a chunk's 8" and [e.index for e in manifest.split("train")] == [4, 9]
-    with pytest.raises(UserError, match=rf"3 of 9 episodes cannot be used.*mend them, delete {re.escape(str(store.folder))} and run again"):
+    with pytest.raises(UserError, match=rf"3 of 9 episodes cannot be used.*fix them, delete {re.escape(str(store.folder))} and run again"):
         build_manifest(Recorded(), store, frames, bad, SETTINGS, "euler", 8)
 
 

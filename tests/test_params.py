@@ -1,4 +1,4 @@
-"""What a parameter file may say: a value that cannot work is refused when it is read, in one line that names the key and the mend."""
+"""What a parameter file may say: a value that cannot work is refused when it is read, in one line that names the key and what to do."""
 
 import dataclasses
 import functools

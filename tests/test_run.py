@@ -17,7 +17,7 @@ rule all:
     log: "logs/all.log"
     shell:
         "if [ -e wait ]; then touch started; sleep 60; fi; "
-        "if [ -e bad ]; then echo 'persistworld: error: key = 3: mend it' | tee {log}; exit 2; fi; touch {output}"
+        "if [ -e bad ]; then echo 'persistworld: error: key = 3: choose another' | tee {log}; exit 2; fi; touch {output}"
 """
 
 
@@ -71,4 +71,4 @@ def test_the_reason_of_a_failure_comes_last(folder):
     (folder / "bad").touch()
     run = start(folder)
     _, errors = run.communicate(timeout=PATIENCE)
-    assert run.returncode != 0 and errors.splitlines()[-1] == "persistworld: error: key = 3: mend it"
+    assert run.returncode != 0 and errors.splitlines()[-1] == "persistworld: error: key = 3: choose another"

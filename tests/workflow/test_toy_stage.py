@@ -57,7 +57,7 @@ def test_a_stage_with_parameters(tmp_path):
     change(parameters, "    variants: dict", "    toy: ToyConfig = field(default_factory=ToyConfig)\n    variants: dict")
     result, log, log_of_base = folder / "data/toy.json", folder / "logs/toy.log", folder / "logs/base_checkpoint.log"
 
-    # Snakemake runs it, and what it needs. `make record` writes DVC's stages anew and records what is there.
+    # Snakemake runs it, and what it needs. `make record` writes DVC's stages again and records what is there.
     run(folder, "-m", "snakemake", "--cores", "1", "data/toy.json")
     count = json.loads(result.read_text())["tensors"]
     assert count > 0 and log_of_base.exists()

@@ -130,7 +130,7 @@ def fetch_model(
 def hub_snapshot(repository: str, revision: str | None, files: Sequence[str] = (), endpoint: str | None = None) -> Path:
     """A repository's `files` (none: all) at a commit, in the hub's own cache.
 
-    Of an interrupted download the files that had arrived are kept, one that broke off begins anew. Raises UserError as
+    After an interrupted download, complete files are kept; a partial one starts from the beginning. Raises UserError as
     `fetch` does.
     """
     from huggingface_hub import errors, snapshot_download
@@ -264,8 +264,8 @@ def _check_manifest(digests: dict[str, str], part: Path, location: str) -> None:
     manifest = read_json(part / MANIFEST)
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if isinstance(files, dict):
-        mend = f"its {MANIFEST}: it is damaged, copy it again; if you changed it on purpose, put the new sha256 there, or delete {MANIFEST}"
-        _check(digests, files, location, mend)
+        advice = f"its {MANIFEST}: damaged; copy it again, or if you changed it on purpose, put the new sha256 there, or delete {MANIFEST}"
+        _check(digests, files, location, advice)
 
 
 def _check(digests: dict[str, str], wanted: dict[str, str], location: str, where: str) -> None:
@@ -278,8 +278,8 @@ def _check(digests: dict[str, str], wanted: dict[str, str], location: str, where
 
 def _offline(what: str, error: object) -> str:
     reason = textwrap.shorten(str(error), 120, placeholder=" ...")
-    mend = "connect, or fetch it elsewhere and set base_checkpoint.source: file with its folder"
-    return f"{what}: cannot be reached ({reason}); {mend}"
+    advice = "connect, or fetch it elsewhere and set base_checkpoint.source: file with its folder"
+    return f"{what}: cannot be reached ({reason}); {advice}"
 
 
 def _slug(entry: dict[str, str | None]) -> str:

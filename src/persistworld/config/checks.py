@@ -5,10 +5,10 @@ from typing import Any
 from persistworld.runtime.errors import UserError
 
 
-def require(condition: bool, key: str, value: Any, mend: str) -> None:
+def require(condition: bool, key: str, value: Any, advice: str) -> None:
     """Raise UserError about `key` unless `condition` holds."""
     if not condition:
-        raise UserError(f"{key} = {value}: {mend}")
+        raise UserError(f"{key} = {value}: {advice}")
 
 
 def at_least(least: int, section: Any, where: str, *names: str) -> None:

@@ -66,10 +66,10 @@ class BaseCheckpointConfig:
 
     def check(self) -> None:
         if self.source == "hf":
-            mend = "pin a commit hash for source hf, 40 hex digits: `hf models info` of the repository prints the newest as sha"
-            require(self.revision is not None, "base_checkpoint.revision", self.revision, mend)
+            advice = "pin a commit hash for source hf, 40 hex digits: `hf models info` of the repository prints the newest as sha"
+            require(self.revision is not None, "base_checkpoint.revision", self.revision, advice)
             moves = not COMMIT.fullmatch(self.revision or "")
-            require(not moves, "base_checkpoint.revision", self.revision, f"branches and tags move: {mend}")
+            require(not moves, "base_checkpoint.revision", self.revision, f"branches and tags move: {advice}")
         for name, digest in self.sha256.items():
             require(bool(SHA256.fullmatch(digest)), f"base_checkpoint.sha256.{name}", digest, "a digest has 64 hex digits")
 

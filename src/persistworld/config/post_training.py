@@ -102,8 +102,8 @@ class PostTrainingConfig:
         at_least(1, self, where, "steps", "groups")
         at_least(0, self, where, "kl_weight", "sigma_std", "old_ema_slope")
         within = self.kl_prefix == -1 or self.kl_prefix >= self.prefix[0]
-        mend = f"no prefix is so short: choose {self.prefix[0]} (the shortest) or more, or -1 for all"
-        require(within, f"{where}.kl_prefix", self.kl_prefix, mend)
+        advice = f"no prefix is so short: choose {self.prefix[0]} (the shortest) or more, or -1 for all"
+        require(within, f"{where}.kl_prefix", self.kl_prefix, advice)
         within_unit(self, where, "old_ema_max")
         a_decay(self, where, "weight_ema")
         self.reward.check(f"{where}.reward")

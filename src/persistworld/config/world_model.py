@@ -72,8 +72,8 @@ class WorldModelConfig:
         factor, halvings = self.autoencoder.factor, 2 ** (len(self.unet.channels) - 1)
         for key, size, stacked in (("height", height, views), ("width", width, 1)):
             fitting = max(1, round(size / factor)) * factor
-            mend = f"the checkpoint's autoencoder makes cells of {factor} pixels: choose a multiple, e.g. {fitting}"
-            require(size % factor == 0, f"episodes.{key}", size, mend)
+            advice = f"the checkpoint's autoencoder makes cells of {factor} pixels: choose a multiple, e.g. {fitting}"
+            require(size % factor == 0, f"episodes.{key}", size, advice)
             cells, step = size // factor * stacked, factor * halvings
             require(
                 cells % halvings == 0, f"episodes.{key}", size,

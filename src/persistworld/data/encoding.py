@@ -131,8 +131,8 @@ def _check_size(settings: EpisodesConfig, autoencoder: Autoencoder) -> None:
     for key in ("height", "width"):
         size = getattr(settings, key)
         fitting = max(1, round(size / factor)) * factor
-        mend = f"the checkpoint's autoencoder makes cells of {factor} pixels: choose a multiple, e.g. {fitting}"
-        require(size % factor == 0, f"episodes.{key}", size, mend)
+        advice = f"the checkpoint's autoencoder makes cells of {factor} pixels: choose a multiple, e.g. {fitting}"
+        require(size % factor == 0, f"episodes.{key}", size, advice)
 
 
 def _with_poses(source: EpisodeSource, index: int, settings: EpisodesConfig, encoded: Tensor) -> dict[str, Tensor]:

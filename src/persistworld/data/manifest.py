@@ -126,15 +126,15 @@ def build_manifest(
 def check_bad_share(usable: int, bad: dict[int, str], settings: EpisodesConfig, kept: str | Path | None = None) -> None:
     """Raise UserError when too many of the episodes that were read cannot be used (`bad`: index -> reason), or none can.
 
-    kept: the folder that remembers what was read, where there is one: it must go before they are read anew.
+    kept: the folder that remembers what was read, where there is one: delete it to have them read again.
     """
     total = usable + len(bad)
     if usable == 0 or len(bad) > settings.bad_share * total:
         first = "; ".join(f"episode {i}: {reason}" for i, reason in sorted(bad.items())[:3]) or "none found"
-        anew = "" if kept is None else f"delete {kept} and "
+        forget = "" if kept is None else f"delete {kept} and "
         raise UserError(
             f"{settings.path}: {len(bad)} of {total} episodes cannot be used, more than episodes.bad_share = "
-            f"{settings.bad_share} allows ({first}); mend them, {anew}run again, or raise episodes.bad_share"
+            f"{settings.bad_share} allows ({first}); fix them, {forget}run again, or raise episodes.bad_share"
         )
 
 

@@ -109,15 +109,15 @@ def load_segmentation_backbone(path: Path) -> SegmentationBackbone:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    mend = "fetch the base checkpoint again, or name another backbone in metrics.lpips"
+    advice = "fetch the base checkpoint again, or name another backbone in metrics.lpips"
     if not path.is_file():
-        raise UserError(f"{path}: no such file; {mend}")
+        raise UserError(f"{path}: no such file; {advice}")
     network = SegmentationBackbone()
     try:
         network.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise UserError(
-            f"{path}: not the tabletop perceptual network ({' '.join(str(error).split())[:200]}); {mend}"
+            f"{path}: not the tabletop perceptual network ({' '.join(str(error).split())[:200]}); {advice}"
         ) from None
     return network.eval()
 

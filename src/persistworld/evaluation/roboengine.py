@@ -1,6 +1,6 @@
 """RoboEngine's robot and object segmentation, view by view, a batch of frames at a time, kept on disk.
 
-Every frame is prompted anew (anchor frequency 1), so that batches do not depend on each other. A view that was
+Each frame is prompted by itself (anchor frequency 1), so that batches do not depend on each other. A view that was
 segmented before, in this run or one that was killed, is read back from runs/masks: the file's name is a hash of the
 frames, the instruction and the batch size, so that it can never belong to other episodes.
 """
@@ -114,5 +114,5 @@ def load_engines(module: ModuleType) -> tuple[Any, Any]:
     except OSError as error:
         if "en_core_web_sm" not in str(error):
             raise
-        mend = "run python -m spacy download en_core_web_sm"
-        raise UserError(f"masks.source = roboengine: spaCy's en_core_web_sm is not installed; {mend}") from None
+        advice = "run python -m spacy download en_core_web_sm"
+        raise UserError(f"masks.source = roboengine: spaCy's en_core_web_sm is not installed; {advice}") from None

@@ -12,7 +12,7 @@ GROWTH = 2**26  # bytes; what the heap grows by at least
 def keep_freed_memory() -> None:
     """Have glibc keep what tensors free, instead of giving it back: a process holds its peak until it ends.
 
-    A tensor of some megabytes is mapped anew each time otherwise, and the system clears every page of it again: a quarter of a
+    A tensor of some megabytes is otherwise mapped again each time, and the system clears each of its pages: a quarter of a
     U-Net pass on a CPU, a tenth of a training step. (The threshold for mapping, another way, cannot be above 32 MiB.)
     Other C libraries than glibc are left as they are.
     """

@@ -99,8 +99,8 @@ def _check_config(params: Params, fetched: Path) -> WorldModelConfig:
     views, trained = params.episodes.views, tuple(config.get("views") or params.episodes.views)
     _check_views(params, len(trained))
     reordered = set(views) == set(trained) and views != trained
-    mend = f"the checkpoint {location} stacks them as {', '.join(trained)}: keep its order"
-    require(not reordered, "episodes.views", ", ".join(views), mend)
+    advice = f"the checkpoint {location} stacks them as {', '.join(trained)}: keep its order"
+    require(not reordered, "episodes.views", ", ".join(views), advice)
     try:
         given = build_section(WorldModelConfig, config["world_model"], "world_model")
     except UserError as error:
@@ -116,17 +116,17 @@ def _check_world_model(wanted: WorldModelConfig, given: WorldModelConfig, locati
     Of sizes only those that are not the defaults: most parameter files leave them to the checkpoint. `use_text: false` is
     no contradiction, it leaves the text out.
     """
-    mend = f"that of the checkpoint {location} is {{}}: write that, or name another base_checkpoint"
+    advice = f"that of the checkpoint {location} is {{}}: write that, or name another base_checkpoint"
     for key in ("history", "future", "rotation"):
         value, theirs = getattr(wanted, key), getattr(given, key)
-        require(value == theirs, f"world_model.{key}", value, mend.format(theirs))
+        require(value == theirs, f"world_model.{key}", value, advice.format(theirs))
     no_text = wanted.use_text and not given.use_text
     require(not no_text, "world_model.use_text", wanted.use_text, f"the checkpoint {location} takes no text: write false")
     default = WorldModelConfig()
     for section, keys in SIZES.items():
         for key in keys if section != "text_encoder" or wanted.use_text else ():
             value, usual, theirs = (getattr(getattr(model, section), key) for model in (wanted, default, given))
-            require(value in (usual, theirs), f"world_model.{section}.{key}", value, mend.format(theirs))
+            require(value in (usual, theirs), f"world_model.{section}.{key}", value, advice.format(theirs))
 
 
 def _leave_out_text(given: WorldModelConfig, fetched: Path, target: Path) -> None:

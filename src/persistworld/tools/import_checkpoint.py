@@ -50,5 +50,5 @@ def _check_is_svd(folder: Path) -> None:
     if not missing:
         return
     flat = sorted(path.name for path in folder.iterdir() if path.suffix in (".pt", ".safetensors"))
-    mend = f"to import a flat checkpoint name the file, e.g. {folder / flat[0]}" if flat else "`persistworld fetch svd` downloads it"
-    raise UserError(f"{folder}: is not SVD's folder: no {missing[0]} in it; {mend}")
+    advice = f"to import a flat checkpoint name the file, e.g. {folder / flat[0]}" if flat else "`persistworld fetch svd` downloads it"
+    raise UserError(f"{folder}: is not SVD's folder: no {missing[0]} in it; {advice}")

@@ -36,7 +36,7 @@ def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
     _check_alike(folder, digest, state)
     if state is not None and state["digest"] != digest:
         raise UserError(
-            f"{paths[-1]}: made with other parameters, code, base checkpoint or data; delete {folder} to start anew, "
+            f"{paths[-1]}: made with other parameters, code, base checkpoint or data; delete {folder} to start again, "
             "or restore them to resume"
         )
     return state

@@ -10,5 +10,5 @@ def require_compiler(key: str, value: object) -> None:
     """Raises UserError when there is no C++ compiler for the setting `key`, which asks for torch.compile."""
     compiler = os.environ.get("CXX", "g++")  # as torch.compile looks for it
     if shutil.which(compiler) is None:
-        mend = "torch.compile needs a C++ compiler: install one, name yours in CXX, or leave the setting out"
-        raise UserError(f"{key} = {value}: found no {compiler}; {mend}")
+        advice = "torch.compile needs a C++ compiler: install one, name yours in CXX, or leave the setting out"
+        raise UserError(f"{key} = {value}: found no {compiler}; {advice}")

@@ -17,7 +17,7 @@ ADAPTER = "default"  # peft's own name for a sole adapter, so that saved keys ar
 
 
 class AdaptedWeight(nn.Module):
-    """W + scale * B A as a layer's weight, computed anew whenever the layer looks at it; its gradient goes on to A and B."""
+    """W + scale * B A as a layer's weight, recomputed at each use of the layer; gradients flow to A and B."""
 
     def __init__(self, down: nn.Parameter, up: nn.Parameter, scale: float) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ def target_modules(unet: nn.Module, lora: AdapterConfig) -> list[str]:
     # A one-token cross-attention never looks at its query and key.
     names = [n for n in names if not ("attn2.to_q" in n or "attn2.to_k" in n)]
     for part in lora.exclude:
-        mend = f"no adapted module's name has it in it, such as {names[len(names) // 2]}"
-        require(any(part in n for n in names), "post_training.lora.exclude", part, mend)
+        advice = f"no adapted module's name has it in it, such as {names[len(names) // 2]}"
+        require(any(part in n for n in names), "post_training.lora.exclude", part, advice)
     chosen = [n for n in names if not any(part in n for part in lora.exclude)]
     require(len(chosen) > 0, "post_training.lora.exclude", ", ".join(lora.exclude), "leaves no module to adapt: name fewer")
     return chosen

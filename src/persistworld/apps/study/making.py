@@ -79,7 +79,7 @@ def read_policy_rollouts(path: Path) -> list[dict[str, str]]:
 
 
 def progress_materials(path: Path, rows: list[dict[str, str]]) -> Iterator[Material]:
-    """Each policy rollout's film, encoded anew: nothing of the file it came from is left."""
+    """Each policy rollout's film, encoded again: nothing of the original file is left."""
     for row in track(rows, len(rows), "films"):
         frames, fps = read_frames(str(path.parent / row["video"]))
         about: dict = {name: row[name].strip() for name in ROLLOUT_COLUMNS[:5]}
