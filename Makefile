@@ -10,6 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 run: .venv/ready
 	@$(BIN)/python workflow/run.py
 	@$(MAKE) --no-print-directory record
+	@$(BIN)/python workflow/summary.py
 	@echo "tables: results/tables/   figures: results/figures/   report: results/report.html"
 
 test: .venv/ready

@@ -70,3 +70,17 @@ def test_code_that_a_page_names_is_there(page):
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     for name in set(re.findall(r"\b(test_\w+)\b(?!\.py)", text)):
         assert f"def {name}(" in tests or list((ROOT / "tests").rglob(f"{name}.py")), f"{page.name}: {name}"
+
+
+def test_the_end_of_make_run_counts_the_cells_of_the_committed_tables(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(ROOT / "workflow")
+    import summary
+
+    counts = [re.search(r"in (\d+) of (\d+) cells", line).groups() for line in summary.lines()]
+    assert [int(total) for _, total in counts] == [6, 6, 12, 12]
+    details = summary.read_json(summary.METRICS / "paired_details.json")
+    gains = [details[f"post_trained_vs_{rival}"]["decoded"] for rival in summary.RIVALS]
+    signs = {"ssim": 1, "psnr": 1, "lpips": -1}
+    full = [sum(signs[m] * view["full"][m]["difference"]["mean"] > 0 for view in gain.values() for m in signs) for gain in gains]
+    assert [int(better) for better, _ in counts[:2]] == full
