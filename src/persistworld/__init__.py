@@ -5,10 +5,17 @@
 
     env = persistworld.make_env("checkpoints/post_trained")
 
-The names are loaded on first use, so that importing the package (and `persistworld --help`) does not import torch.
+The names are loaded on first use, so that importing the package (and `persistworld --help`) does not import torch. Importing it registers
+the environments with gymnasium.
 """
 
+import contextlib
 from typing import Any
+
+with contextlib.suppress(ModuleNotFoundError):  # RoboEngine's own environment has no gymnasium
+    from persistworld.rollouts.registration import register
+
+    register()
 
 __all__ = ["load_world_model", "make_env", "rollout"]
 
