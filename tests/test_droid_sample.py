@@ -107,6 +107,8 @@ def clone(tmp_path_factory):
     (clone / "params.yaml").write_text(yaml.safe_dump(raw))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(clone)
+        patch.delitem(sys.modules, "robo_engine.infer_engine", raising=False)
+        patch.delitem(sys.modules, "robo_engine", raising=False)
         patch.syspath_prepend(str(engine.parent))
         stage("episodes")
         base = raw["base_checkpoint"]["location"]
@@ -120,7 +122,9 @@ def clone(tmp_path_factory):
             stage("rollouts", "--model", model)
         for model in ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder"):
             stage("scores", "--model", model)
-        for command in ("tables", "figures", "report"):
+        (clone / "assets").mkdir()
+        shutil.copy(ROOT / "assets/votes.csv", clone / "assets")
+        for command in ("tables", "figures", "preference", "report"):
             stage(command)
     for name in ("robo_engine.infer_engine", "robo_engine"):
         sys.modules.pop(name, None)

@@ -91,6 +91,8 @@ class RoboEngineObjectSegmentation:
 @pytest.fixture
 def engine(tmp_path, monkeypatch):
     """RoboEngine's module on sys.path; returns the file that counts the frames of each call."""
+    monkeypatch.delitem(sys.modules, "robo_engine.infer_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "robo_engine", raising=False)
     package = tmp_path / "site/robo_engine"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()

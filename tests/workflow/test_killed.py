@@ -14,8 +14,8 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from engines import ROOT, copy_of_repository
 from made_up import make_clone
-from test_workflow import ROOT, copy_of_repository
 
 PATIENCE = 900  # seconds: all is slow on busy cores
 KINDS = ("snakemake", "group", "job", "torchrun", "all")
@@ -33,8 +33,6 @@ def fresh(tmp_path_factory):
     clone = make_clone(tmp_path_factory.mktemp("killed"), views=1, changes=changes)
     params = yaml.safe_load((clone / "params.yaml").read_text())
     copy_of_repository(clone)
-    for section in yaml.safe_load((ROOT / "workflow/schemas/params.schema.yaml").read_text())["required"]:
-        params.setdefault(section, {})
     (clone / "params.yaml").write_text(yaml.safe_dump(params))
     with (clone / "workflow/profiles/default/config.yaml").open("a") as file:
         file.write("set-resources:\n  post_training:\n    gpu: 2\n")  # processes
