@@ -1,4 +1,7 @@
-"""gymnasium's registry: it calls `register` whenever it is imported (pyproject.toml), so nothing heavy is imported here."""
+"""Registers the environments with gymnasium.
+
+gymnasium calls `register` whenever it is imported (pyproject.toml), so this module imports nothing heavy.
+"""
 
 import gymnasium
 
@@ -6,7 +9,7 @@ WORLD_MODEL, TABLETOP = "persistworld/WorldModel-v0", "persistworld/Tabletop-v0"
 
 
 def register() -> None:
-    """Tell gymnasium of the environments, once."""
+    """Register the environments once."""
     if WORLD_MODEL not in gymnasium.registry:
         making = "persistworld.rollouts.making"
         gymnasium.register(WORLD_MODEL, entry_point=f"{making}:make_env", vector_entry_point=f"{making}:make_env")
