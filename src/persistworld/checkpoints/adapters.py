@@ -1,7 +1,7 @@
-"""Post-trained checkpoints: a peft adapter and an action encoder over a named base.
+"""Post-trained checkpoints: a peft adapter and an action encoder for a specific base.
 
-A folder holds adapter_model.safetensors and adapter_config.json (peft's own format, for the U-Net), action_encoder.safetensors, and
-manifest.json, whose parents pin the base's bytes.
+A folder holds adapter_model.safetensors and adapter_config.json (peft's format, for the U-Net), action_encoder.safetensors, and
+manifest.json, which records the sha256 of the base under `parents`.
 """
 
 import json
@@ -31,7 +31,7 @@ def save_adapter(
     sections: Sequence[Any],
     seed: int,
 ) -> None:
-    """Write trained `weights` (names as in `Policy.theta`) into `folder`. sections: the parameters that made them, post_training first."""
+    """Write trained `weights` (names as in `Policy.theta`) into `folder`. sections: the parameters of the run, post_training first."""
     folder.mkdir(parents=True, exist_ok=True)
     adapter = {
         PEFT_PREFIX + name.removeprefix("unet.").replace(f".{ADAPTER}.weight", ".weight"): tensor
@@ -48,10 +48,10 @@ def save_adapter(
 
 
 def load_world_model(folder: str | Path, base_folder: str | Path | None = None) -> WorldModel:
-    """A world model from a base checkpoint's folder, or a post-trained one's with its adapter merged in.
+    """Load a world model from a base checkpoint, or from a post-trained checkpoint with its adapter merged in.
 
-    `base_folder` is where a post-trained model's base lies: `base` beside its own folder by default. Float32,
-    evaluation mode. Raises UserError on missing files, wrong keys, or a base other than the one it was trained from.
+    base_folder: the folder of a post-trained model's base (default: `base` beside its folder). The model is in float32 and
+    evaluation mode. Raises UserError for missing files, wrong keys, or a base that the adapter was not trained from.
     """
     folder = Path(folder)
     if not (folder / ADAPTER_WEIGHTS).exists():
@@ -64,17 +64,17 @@ def load_world_model(folder: str | Path, base_folder: str | Path | None = None) 
 
 
 def check_base(folder: Path, base_folder: Path) -> None:
-    """Raise UserError unless `base_folder` holds the very base that `folder`'s adapter was trained from."""
+    """Raise UserError unless `base_folder` holds the base that `folder`'s adapter was trained from."""
     if sha256(base_folder / WEIGHTS) != _entries(folder / MANIFEST, "parents")["parents"].get("base"):
         weights = base_folder / WEIGHTS
         raise UserError(f"{folder}: was trained from another base than {weights} (sha256 differs); name its own, or train it again")
 
 
 def read_adapter(folder: Path, origin: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
-    """A post-trained checkpoint's weights under a world model's names (LoRA matrices as `<module>.lora_A.weight`), and alpha / rank.
+    """Read a post-trained checkpoint's weights, with a world model's names (LoRA matrices: `<module>.lora_A.weight`), and alpha / rank.
 
-    Raises UserError unless they are whole and fit `origin`, the base's weights by name: a matrix pair for each module that
-    adapter_config.json names, and all of the action encoder or nothing.
+    Raises UserError unless they are complete and fit `origin`, the base's weights by name: one matrix pair for each module in
+    adapter_config.json, and either the whole action encoder or none of it.
     """
     config = _entries(folder / ADAPTER_CONFIG, "r", "lora_alpha", "target_modules")
     adapter = {"unet." + name.removeprefix(PEFT_PREFIX): tensor for name, tensor in read_tensors(folder / ADAPTER_WEIGHTS).items()}
@@ -97,7 +97,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Size]:
 
 
 def _entries(path: Path, *keys: str) -> dict[str, Any]:
-    """A checkpoint's JSON file. Raises UserError when it is missing, damaged or without one of `keys`."""
+    """Read a checkpoint's JSON file. Raises UserError if it is missing, damaged or lacks one of `keys`."""
     found = read_json(path)
     for key in keys:
         if not isinstance(found, dict) or key not in found:

@@ -1,9 +1,9 @@
-"""Checkpoints from and to elsewhere, by way of Ctrl-World's flat state dict.
+"""Imports and exports checkpoints through Ctrl-World's flat state dict.
 
-In between stands one flat dictionary of tensors with Ctrl-World's names: `unet. vae. text_encoder.
-action_encoder.` and `image_encoder.`. The image encoder takes no part in inference; it is checked, kept as a file of
-its own, and given back on export. Tensors are memory-mapped and written one by one, so that nothing here needs a
-checkpoint's size in memory.
+The intermediate form is one flat dictionary of tensors with Ctrl-World's prefixes: `unet. vae. text_encoder.
+action_encoder.` and `image_encoder.`. Inference does not use the image encoder: it is checked, kept in a separate file,
+and written again on export. Tensors are memory-mapped and written one by one, so that no function needs a whole checkpoint
+in memory.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ Shapes = dict[str, torch.Size]
 IMAGE_ENCODER = "image_encoder.safetensors"
 FLAT_TEXT, OUR_TEXT = "text_encoder.", "text_encoder.clip."
 IN_AUTOENCODER, IN_IMAGE_ENCODER = "vae.", "image_encoder."
-WRAPPERS = ("module.", "_orig_mod.")  # what DDP and torch.compile put before a saved model's names
-# Names that differ between transformers releases, either way round.
+WRAPPERS = ("module.", "_orig_mod.")  # prefixes that DDP and torch.compile add to parameter names
+# Names that differ between transformers releases; both directions occur.
 DRIFT = (
     ("text_encoder.text_model.", "text_encoder."),
     ("image_encoder.vision_model.", "image_encoder."),
@@ -44,7 +44,7 @@ DROPPED = ("position_ids", "logit_scale")  # a buffer that newer releases do not
 def flat_shapes(
     config: WorldModelConfig, statistics: PoseStatistics, tokenizer: PreTrainedTokenizerFast | None
 ) -> Shapes:
-    """Flat names and shapes of all that takes part in inference, for a model of `config`; nothing is allocated."""
+    """Flat names and shapes of all inference weights of a model of `config`. Allocates no memory for weights."""
     with torch.device("meta"):
         text = InstructionEncoder(config.text_encoder, tokenizer) if config.use_text and tokenizer is not None else None
         model = WorldModel(config, (), statistics, text)
@@ -53,7 +53,7 @@ def flat_shapes(
 
 
 def image_encoder_shapes(tensors: Tensors) -> Shapes:
-    """Flat names and shapes of a CLIP vision model of the sizes that `tensors` show; empty when they hold none."""
+    """Flat names and shapes of a CLIP vision model, with sizes inferred from `tensors`. Empty if they hold no image encoder."""
     config = image_encoder_config(tensors)
     if config is None:
         return {}
@@ -63,10 +63,10 @@ def image_encoder_shapes(tensors: Tensors) -> Shapes:
 
 
 def reconcile(found: Tensors, wanted: Shapes, origin: str) -> Tensors:
-    """`found` under the names of `wanted`, in their order: wrappers taken off, drift between transformers releases
-    undone by name.
+    """Rename the tensors of `found` to the names of `wanted`, in the order of `wanted`.
 
-    Raises one UserError that names what is missing, left over, or of another shape.
+    Removes prefixes of wrappers and maps names of other transformers releases. Raises one UserError that lists missing keys,
+    unexpected keys and wrong shapes.
     """
     bare = {_unwrapped(name): tensor for name, tensor in found.items() if not name.endswith(DROPPED)}
     renamed = {name if name in wanted else _drifted(name, wanted, bare): tensor for name, tensor in bare.items()}
@@ -95,11 +95,9 @@ def import_checkpoint(
     origin: Path,
     output: Path,
 ) -> None:
-    """Write flat `tensors` as a checkpoint folder, in the types that they have. `origin`: the file or folder they
-    came from.
+    """Write flat `tensors` as a checkpoint folder, with unchanged dtypes. origin: the file or folder of the tensors.
 
-    Raises UserError when they do not fit `config`, or the tokenizer (`tokenizer.json` in `tokenizer_folder`) is
-    missing.
+    Raises UserError if they do not fit `config`, or if the tokenizer (`tokenizer.json` in `tokenizer_folder`) is missing.
     """
     if config.use_text and not (tokenizer_folder / "tokenizer.json").exists():
         raise UserError(
@@ -134,13 +132,13 @@ def import_checkpoint(
 
 
 def flat_tensors(folder: Path, image_encoder: bool = True) -> Tensors:
-    """The tensors of a checkpoint folder under flat names; the image encoder when it was imported and is wanted."""
+    """The tensors of a checkpoint folder with flat names. With `image_encoder`, includes the image encoder if the folder has one."""
     files = [WEIGHTS, ae.WEIGHTS, *([IMAGE_ENCODER] if image_encoder and (folder / IMAGE_ENCODER).exists() else [])]
     return {_flat_name(name): tensor for file in files for name, tensor in map_tensors(folder / file).items()}
 
 
 def read_statistics(path: Path) -> PoseStatistics:
-    """Ctrl-World's stat.json: `state_01` and `state_99`, a number per pose dimension (DROID: x y z, Euler xyz, gripper)."""
+    """Read Ctrl-World's stat.json: `state_01` and `state_99`, one number per pose dimension (DROID: x y z, Euler xyz, gripper)."""
     raw = read_json(path)
     try:
         low, high = (tuple(float(v) for v in raw[key]) for key in ("state_01", "state_99"))
@@ -172,7 +170,7 @@ def _unwrapped(name: str) -> str:
 
 
 def _drifted(name: str, wanted: Shapes, found: Tensors) -> str:
-    """The name in `wanted` that another transformers release calls `name`, or `name` itself."""
+    """The name in `wanted` that corresponds to `name` in another transformers release, or `name` if there is none."""
     candidates = {name}
     for one, other in DRIFT:
         candidates |= {c.replace(one, other, 1) for c in candidates} | {c.replace(other, one, 1) for c in candidates}
@@ -180,7 +178,7 @@ def _drifted(name: str, wanted: Shapes, found: Tensors) -> str:
 
 
 def image_encoder_config(tensors: Tensors) -> CLIPVisionConfig | None:
-    """The sizes of the image encoder that flat `tensors` hold, read off their shapes; None when they hold none."""
+    """Configuration of the image encoder in flat `tensors`, inferred from their shapes. None if they hold no image encoder."""
     shapes = {
         n.removeprefix(IN_IMAGE_ENCODER).removeprefix("vision_model."): t.shape
         for n, t in tensors.items()
@@ -196,7 +194,7 @@ def image_encoder_config(tensors: Tensors) -> CLIPVisionConfig | None:
     except KeyError as error:
         raise UserError(f"image_encoder: key {error} is missing; leave all of image_encoder. out, or none") from None
     layers = 1 + max(int(n.split(".")[2]) for n in shapes if n.startswith("encoder.layers."))
-    head = 80 if width % 80 == 0 else width  # SVD's (ViT-H): 80 channels a head; the number of heads shows in no shape
+    head = 80 if width % 80 == 0 else width  # SVD's ViT-H has 80 channels per head; shapes do not show the number of heads
     return CLIPVisionConfig(
         hidden_size=width,
         intermediate_size=inner,

@@ -1,4 +1,4 @@
-"""Folders of diffusers and transformers: SVD's and CLIP's, which Ctrl-World's training starts from."""
+"""Reads and writes folders of diffusers and transformers: SVD and CLIP, the starting point of Ctrl-World's training."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ from persistworld.world_model.unet import build_unet
 
 
 def read_folders(svd: Path, clip: Path, statistics: PoseStatistics, seed: int) -> tuple[Tensors, WorldModelConfig]:
-    """SVD's and CLIP's folders as diffusers and transformers save them: what Ctrl-World's training starts from.
+    """Read the folders of SVD and CLIP, as diffusers and transformers save them, as flat tensors with their configuration.
 
-    Sizes come from the folders' config.json. Neither has an action encoder: it gets random weights from `seed`.
+    Sizes come from config.json in the folders. Neither has an action encoder, so it gets random weights from `seed`.
     """
     config = _config_of_folders(svd, clip, statistics.rotation)
     with torch.random.fork_rng(devices=[]):
@@ -36,10 +36,9 @@ def read_folders(svd: Path, clip: Path, statistics: PoseStatistics, seed: int) -
 
 
 def export_folders(tensors: Tensors, config: WorldModelConfig, tokenizer_folder: Path, output: Path) -> None:
-    """Write flat `tensors` as diffusers and transformers save them: unet/, vae/, text_encoder/, image_encoder/,
-    tokenizer.json.
+    """Write flat `tensors` in the layout of diffusers and transformers: unet/, vae/, text_encoder/, image_encoder/, tokenizer.json.
 
-    The action encoder, which neither library knows, goes into action_encoder.safetensors.
+    Neither library has a class for the action encoder, which goes into action_encoder.safetensors.
     """
     tokenizer = load_tokenizer(tokenizer_folder) if config.use_text else None
     with torch.device("meta"):
@@ -49,7 +48,7 @@ def export_folders(tensors: Tensors, config: WorldModelConfig, tokenizer_folder:
     with atomic_path(output) as part:
         part.mkdir()
         unet.save_config(part / "unet")
-        # The parameters are the stock class's own; its name lets diffusers open the folder.
+        # The parameters equal those of the stock class; with its name, diffusers can open the folder.
         stock = read_json(part / "unet" / "config.json") | {"_class_name": UNetSpatioTemporalConditionModel.__name__}
         write_json(part / "unet" / "config.json", stock)
         vae.save_config(part / "vae")
@@ -74,7 +73,7 @@ def export_folders(tensors: Tensors, config: WorldModelConfig, tokenizer_folder:
 
 
 def _weights_of(folder: Path) -> Tensors:
-    """All weights of one model's folder: safetensors before pickles, full precision before half, shards joined."""
+    """All weights of one model's folder, with shards joined. Prefers safetensors to pickles and full to half precision."""
     for pattern in ("*.safetensors", "*.bin"):
         files = sorted(folder.glob(pattern))
         full = [f for f in files if ".fp16." not in f.name and ".non_ema." not in f.name]

@@ -1,6 +1,4 @@
-"""What leaves the project after post-training: a plain model with the adapter merged in, or the adapter alone with a
-model card.
-"""
+"""Exports a post-trained model: as a plain model with the adapter merged in, or as an adapter with a model card."""
 
 import shutil
 from pathlib import Path
@@ -68,15 +66,14 @@ OTHER_PARAMETERS = "not stated: it was exported beside other parameters than tho
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a checkpoint folder is an adapter over a base rather than a whole model."""
+    """Whether a checkpoint folder holds an adapter instead of a whole model."""
     return (folder / ADAPTER_WEIGHTS).exists()
 
 
 def merged_tensors(folder: Path, base_folder: Path, image_encoder: bool = True) -> Tensors:
-    """Flat tensors of the base with `folder`'s adapter merged in; only the weights that an adapter touches are held
-    in memory.
+    """Flat tensors of the base with `folder`'s adapter merged in. Only the weights that the adapter changes are held in memory.
 
-    Raises UserError when the adapter belongs to another base.
+    Raises UserError if the adapter belongs to another base.
     """
     check_base(folder, base_folder)
     tensors = flat_tensors(base_folder, image_encoder)
@@ -84,14 +81,14 @@ def merged_tensors(folder: Path, base_folder: Path, image_encoder: bool = True) 
 
 
 def apply_adapter(tensors: Tensors, adapter: Tensors, scale: float) -> Tensors:
-    """`tensors` with `adapter` merged in by `scale`; a negative one takes a merged adapter out again."""
+    """`tensors` with `adapter` merged in with factor `scale`. A negative scale removes a merged adapter."""
     return dict(tensors) | dict(merged_weights(tensors, adapter, scale))
 
 
 def export_adapter(folder: Path, output: Path, params: Params) -> None:
     """Copy the adapter of a post-trained checkpoint into `output`, with a model card (README.md).
 
-    The card says of `params` (base, data set) what they say of this checkpoint, and of nothing more than is known.
+    The card takes base, data set and results from `params` only if the checkpoint was trained with these parameters.
     """
     if not is_adapter(folder):
         raise UserError(f"{folder}: has no {ADAPTER_WEIGHTS}; only a post-trained checkpoint has an adapter to export")
@@ -129,7 +126,7 @@ def _card(folder: Path, name: str, params: Params) -> str:
 
 
 def _base_repository(params: Params) -> str | None:
-    """The hub repository that the base came from; None for a folder or an archive, whose address may be one machine's alone."""
+    """The hub repository of the base. None for a folder or an archive, whose address may be valid on one machine only."""
     source = params.base_checkpoint
     if source.source != "hf":
         return None
@@ -148,7 +145,7 @@ def _data(params: Params) -> str:
 
 
 def _results(model: str, params: Params) -> str:
-    """Where this checkpoint's numbers are; they are not repeated, for a number without its protocol says nothing."""
+    """Where the scores of this checkpoint are. They are not repeated here: a score is meaningless without its protocol."""
     files = [METRICS / f"{model}.json"] if model in params.variants else [METRICS / "table_1.json", METRICS / "table_2.json"]
     found = [file for file in files if file.is_file() and f'"{model}"' in file.read_text()]
     if not found:

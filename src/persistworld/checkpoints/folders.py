@@ -1,7 +1,7 @@
-"""Checkpoint folders: safetensors beside JSON that says what they are and where they come from.
+"""Checkpoint folders: weights as safetensors, with architecture and provenance as JSON.
 
 A world model's folder holds config.json (architecture, views, pose statistics), world_model.safetensors, tokenizer.json,
-autoencoder.{safetensors,json}, and manifest.json. A post-trained one holds adapter files over its base instead (post_training.checkpoint).
+autoencoder.{safetensors,json}, and manifest.json. A post-trained folder holds adapter files for its base instead (`adapters.py`).
 """
 
 import dataclasses
@@ -41,9 +41,9 @@ def save_world_model(model: WorldModel, folder: Path, half: bool = False) -> Non
 
 
 def build_world_model(folder: str | Path) -> WorldModel:
-    """The model that `folder`'s config.json describes, its parameters on the meta device, its buffers real.
+    """Build the model that `folder`'s config.json describes, with parameters on the meta device and real buffers.
 
-    Raises UserError when config.json or tokenizer.json is missing or damaged.
+    Raises UserError if config.json or tokenizer.json is missing or damaged.
     """
     folder = Path(folder)
     raw = read_json(folder / CONFIG)
@@ -62,9 +62,9 @@ def build_world_model(folder: str | Path) -> WorldModel:
 
 
 def load_base_model(folder: str | Path) -> WorldModel:
-    """The world model of a base checkpoint, float32, evaluation mode. Raises UserError on missing files or wrong keys.
+    """Load the world model of a base checkpoint in float32 and evaluation mode. Raises UserError for missing files or wrong keys.
 
-    Needs the memory of one model in float32 and of its largest tensor.
+    Needs memory for one float32 model plus its largest tensor.
     """
     folder = Path(folder)
     model = build_world_model(folder)
@@ -73,7 +73,7 @@ def load_base_model(folder: str | Path) -> WorldModel:
 
 
 def write_manifest(folder: Path, sections: Sequence[Any], seed: int, parents: dict[str, Path]) -> None:
-    """What made the checkpoint: parameters' hash, parents' hashes, seed, git commit, versions, and its files' hashes."""
+    """Write the provenance of a checkpoint: hashes of parameters, parents and files, seed, git commit, and versions of libraries."""
     write_json(
         folder / MANIFEST,
         {

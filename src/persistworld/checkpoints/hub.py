@@ -1,9 +1,8 @@
-"""Fetch a base checkpoint: from a folder, as a .tar over https, or from the model hub at a pinned commit.
+"""Fetches a base checkpoint: from a folder, as a .tar over https, or from the model hub at a pinned commit.
 
-Nothing is ever left half-fetched: a folder appears whole, with every sha256 checked, or not at all. Digests that
-`params.yaml` does not name are recorded at the first download, in a folder of records (`checkpoints/fetched/`, which
-survives when a workflow engine deletes the checkpoint) and in what was fetched (`fetched.json`), and later downloads are
-held against the record.
+The folder is written atomically, after every sha256 is checked. Digests that are not in `params.yaml` are recorded at the
+first download, and later downloads are checked against the record. The record is kept in `checkpoints/fetched/`, which
+survives when a workflow engine deletes the checkpoint, and in the fetched folder (`fetched.json`).
 """
 
 import dataclasses
@@ -34,14 +33,14 @@ UrlOpener = Callable[[str], http.client.HTTPResponse]
 
 @dataclass(frozen=True)
 class HubModel:
-    """A repository on the model hub: its pinned commit (None: the user names one) and the files that are needed (none: all)."""
+    """A repository on the model hub, its pinned commit (None: the user gives one), and the required files (empty: all)."""
 
     repository: str
     revision: str | None
     files: tuple[str, ...] = ()
 
 
-# What the paper's setting is made of (Ctrl-World's and PersistWorld's READMEs), and what of it is needed here.
+# The checkpoints of the paper's setting (from the READMEs of Ctrl-World and PersistWorld), with the required files.
 KNOWN = {
     "svd": HubModel(
         "stabilityai/stable-video-diffusion-img2vid",
@@ -59,21 +58,21 @@ KNOWN = {
         ("config.json", "tokenizer.json", "pytorch_model.bin"),
     ),
     "ctrl-world": HubModel("yjguo/Ctrl-World", "8cf814693f411962dc866a2ddb5b785afd17a93a", ("checkpoint-10000.pt",)),
-    # Its README names no commit: fetching it asks for one.
+    # Its README names no commit, so the user must give one.
     "persistworld": HubModel("jaibrdhn/persistworld", None, ("checkpoint-5760-merged.pt",)),
 }
-PARTS = ("svd", "clip")  # what a world model is made from, but no world model
+PARTS = ("svd", "clip")  # parts of a world model, not world models themselves
 TOKENIZER = dataclasses.replace(KNOWN["clip"], files=("tokenizer.json",))
 
 
 def known_model(location: str) -> HubModel | None:
-    """The entry of `KNOWN` for a short name (`svd`) or a repository (`yjguo/Ctrl-World`)."""
+    """The entry of `KNOWN` for a short name (`svd`) or a repository (`yjguo/Ctrl-World`), or None."""
     named = KNOWN.get(location.replace("_", "-"))
     return named or next((m for m in KNOWN.values() if m.repository == location), None)
 
 
 def fetched_model(folder: Path) -> HubModel | None:
-    """The entry of `KNOWN` that `folder` was fetched from, by the record in it."""
+    """The entry of `KNOWN` that `folder` was fetched from, according to its record, or None."""
     return known_model(read_json(folder / RECORD)["location"]) if (folder / RECORD).is_file() else None
 
 
@@ -84,13 +83,12 @@ def fetch(
     endpoint: str | None = None,
     records: Path = RECORDS,
 ) -> None:
-    """Make `folder` from `source`, replacing what is there once everything is fetched and checked.
+    """Fetch `source` into `folder`. An existing folder is replaced after everything is fetched and checked.
 
-    `open_url` opens an https URL (the system's certificates by default); `endpoint` is the hub's address
-    (huggingface_hub's default); `records` is where digests are recorded. Of a repository in `KNOWN` only the files that
-    are needed are fetched. Raises UserError: offline, gated, no such repository, revision or file, a branch for a
-    revision, a truncated or damaged archive, a wrong sha256 (also of a folder whose manifest.json lists its files), a full
-    disk.
+    open_url: opens an https URL (default: with the system's certificates); endpoint: the hub's address (default: that of
+    huggingface_hub); records: the folder of recorded digests. For a repository in `KNOWN`, only the required files are
+    fetched. Raises UserError if offline; for a gated or missing repository, a missing revision or file, or a branch as
+    revision; for a truncated or damaged archive, a wrong sha256 (also against a folder's manifest.json), or a full disk.
     """
     if source.source == "hf":
         model = known_model(source.location) or HubModel(source.location, None)
@@ -99,7 +97,7 @@ def fetch(
     with atomic_path(folder) as part:
         part.mkdir()
         if source.source == "file":
-            # A local folder is the user's own to change; base_checkpoint.sha256 pins it where that is wanted.
+            # Users may change a local folder, so its digests are not recorded. base_checkpoint.sha256 can pin it.
             _copy(user_path(source.location), part)
             digests = _digests(part)
             _check(digests, source.sha256, source.location, WANTED)
@@ -113,11 +111,11 @@ def fetch(
 def fetch_model(
     model: HubModel, folder: Path, wanted: dict[str, str] | None = None, endpoint: str | None = None, records: Path = RECORDS
 ) -> None:
-    """The same for a repository on the hub: `model.files` of it, or all. `wanted`: file -> sha256, beside what is recorded."""
+    """Fetch `model.files` (empty: all) of a hub repository, like `fetch`. wanted: file -> sha256, checked in addition to the record."""
     with atomic_path(folder) as part:
         part.mkdir()
         snapshot = hub_snapshot(model.repository, model.revision, model.files, endpoint)
-        if model.files:  # the cache may hold others of the same commit
+        if model.files:  # the cache may hold other files of the same commit
             for name in model.files:
                 (part / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(snapshot / name, part / name)
@@ -128,9 +126,9 @@ def fetch_model(
 
 
 def hub_snapshot(repository: str, revision: str | None, files: Sequence[str] = (), endpoint: str | None = None) -> Path:
-    """A repository's `files` (none: all) at a commit, in the hub's own cache.
+    """Download a repository's `files` (empty: all) at a commit. Returns the folder in the hub's cache.
 
-    After an interrupted download, complete files are kept; a partial one starts from the beginning. Raises UserError as
+    After an interrupted download, complete files are kept, and a partial file is downloaded again. Raises UserError as
     `fetch` does.
     """
     from huggingface_hub import errors, snapshot_download
@@ -181,7 +179,7 @@ def _copy(origin: Path, part: Path) -> None:
 
 
 def _download_archive(url: str, part: Path, open_url: UrlOpener) -> None:
-    """Unpack a .tar as it comes in; a single folder around the files is taken off."""
+    """Unpack a .tar while it downloads. If a single folder contains all files, it is removed."""
     if not url.startswith("https://"):
         raise UserError(f"base_checkpoint.location = {url}: source https needs a URL that starts with https://")
     try:
@@ -213,7 +211,7 @@ def _download_archive(url: str, part: Path, open_url: UrlOpener) -> None:
 
 
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, part: Path, url: str) -> None:
-    """One file or folder. By hand, because tarfile's own filters are missing from the first releases of Python 3.11."""
+    """Unpack one file or folder. The first releases of Python 3.11 lack tarfile's filters, so the checks are done here."""
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts or not (member.isfile() or member.isdir()):
         raise UserError(f"{url}: refused, '{member.name}' in the archive is a link or would be written outside its folder")
@@ -225,9 +223,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, part: Path, url: 
 
 
 class _Counted:
-    """A stream that counts what passes: tarfile takes the end of the stream at a member's boundary for the end of the
-    archive.
-    """
+    """A stream that counts its bytes: if a download stops between two members, tarfile does not report the truncation."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream, self.count = stream, 0
@@ -243,14 +239,15 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _record(part: Path, files: Sequence[str], wanted: dict[str, str], entry: dict[str, str | None], records: Path) -> None:
-    """Hold what was downloaded into `part` (these `files`, or all there are) against `wanted` and the record of earlier
-    downloads, and record what is new in it.
+    """Check the files downloaded into `part` against `wanted` and the record of earlier downloads, and record new digests.
+
+    files: the files that were requested; empty: all.
     """
     name, digests = str(entry["location"]), _digests(part)
     _check(digests, wanted, name, WANTED)
     record = records / (_slug(entry) + ".json")
     known = read_json(record)["sha256"] if record.exists() else {}
-    held = {file: digest for file, digest in known.items() if not files or file in files}  # others may have been asked for before
+    held = {file: digest for file, digest in known.items() if not files or file in files}  # an earlier download may have had other files
     _check(digests, held, name, f"the record of its first download, {record} (delete it if the new files are right)")
     write_json(part / RECORD, entry | {"sha256": digests})
     if digests.keys() - known.keys():
@@ -258,7 +255,7 @@ def _record(part: Path, files: Sequence[str], wanted: dict[str, str], entry: dic
 
 
 def _check_manifest(digests: dict[str, str], part: Path, location: str) -> None:
-    """Hold a checkpoint folder of ours against the digests in its manifest.json. Files that this does not name may lie beside."""
+    """Check one of this project's checkpoint folders against the digests in its manifest.json. Other files in the folder are allowed."""
     if MANIFEST not in digests:
         return
     manifest = read_json(part / MANIFEST)

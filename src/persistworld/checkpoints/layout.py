@@ -1,4 +1,4 @@
-"""The files of a checkpoint folder, by name, and what config.json says of its poses (all of it: `folders.py`)."""
+"""File names of a checkpoint folder, and the pose statistics in its config.json. `folders.py` reads the whole folder."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ WEIGHTS, CONFIG, MANIFEST = "world_model.safetensors", "config.json", "manifest.
 
 
 def checkpoint_statistics(folder: Path) -> PoseStatistics:
-    """The pose statistics of a checkpoint folder. Raises UserError when its config.json is missing or has none."""
+    """Read the pose statistics of a checkpoint folder. Raises UserError if its config.json is missing or has none."""
     raw = read_json(folder / CONFIG)
     if not isinstance(raw, dict) or not isinstance(raw.get("pose_statistics"), dict):
         raise UserError(f"{folder / CONFIG}: no pose_statistics; fetch or make the checkpoint again")

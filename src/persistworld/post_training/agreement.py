@@ -1,7 +1,7 @@
-"""Which weights can be taught: how much the gradients of different episodes have in common, matrix by matrix.
+"""Measures, for each weight matrix, how well the gradients of different episodes agree.
 
-Muon turns every matrix by equally much, also one whose gradient is noise. `lora.exclude` leaves such modules as they are: docs/objective.md
-("Which weights learn") has what this finds on the tabletop, and what it is worth.
+Muon updates every matrix by the same amount, even if its gradient is noise. `lora.exclude` gives such modules no adapter.
+docs/experiments.md ("Which weights learn") has the results on the tabletop and the effect on the scores.
 """
 
 from dataclasses import dataclass, replace
@@ -18,13 +18,15 @@ from persistworld.post_training.trainer import Data, Kept, keep_candidates, scor
 from persistworld.runtime.progress import track
 from persistworld.world_model.model import WorldModel
 
-DRAWS = 3  # of sigma and noise for each group
+DRAWS = 3  # draws of sigma and noise per group
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one matrix or of several. common: the mean inner product of the gradients of two groups of different episodes; squared: of a
-    group's with itself. Their ratio is 1 where all episodes agree, and about 0 where a gradient is noise or its episode's own.
+    """Gradient agreement of one matrix or of several matrices.
+
+    common: mean inner product between the gradients of two groups of different episodes; squared: mean squared norm of a group's gradient.
+    common / squared is 1 if all episodes agree, and about 0 if the gradient is noise or specific to its episode.
     """
 
     name: str
@@ -47,9 +49,9 @@ def agreements(
     groups: int,
     sample_batch: int = 0,
 ) -> list[Agreement]:
-    """For each matrix of the U-Net and the action encoder, at the base, from `groups` groups with prefixes of their own.
+    """Agreement for each matrix of the U-Net and the action encoder, at the base's weights, over `groups` groups with their own prefixes.
 
-    Holds all groups' gradients of a matrix at once: `groups` times the model's weights in float32.
+    Memory: keeps the gradients of all groups, i.e. `groups` times the model's weights in float32.
     """
     settings = replace(settings, streams=False, precision="float32", kl_weight=0.0)
     plan = plan_groups(data.episodes, settings, base.config.future, seed, 0, groups)
@@ -66,7 +68,7 @@ def agreements(
     for group in track(range(groups), groups, "gradients"):
         sum(group_loss(base, kept, rows[group], settings) for kept in draws).backward()
         for name, parameter in named.items():
-            if parameter.grad is not None:  # a one-token cross-attention never looks at its query and key
+            if parameter.grad is not None:  # one-token cross-attention does not use its query and key
                 found[name].append(parameter.grad.flatten().clone())
                 parameter.grad = None
     base.requires_grad_(False)
@@ -76,7 +78,7 @@ def agreements(
 
 
 def group_loss(base: WorldModel, kept: Kept, rows: Tensor, settings: PostTrainingConfig) -> Tensor:
-    """Eq. 2 of one group's `rows`, where theta and the reference are the base."""
+    """Eq. 2 on one group's `rows`, with the base as both theta and the reference."""
     x0, sigma = kept.x0[rows], kept.sigma[rows]
     x_sigma = x0 + sigma.reshape(-1, 1, 1, 1, 1) * kept.noise[rows]
     found = base.predict_x0(x_sigma, sigma, base.context(kept.condition.take(rows)))
@@ -84,13 +86,13 @@ def group_loss(base: WorldModel, kept: Kept, rows: Tensor, settings: PostTrainin
 
 
 def agreement(name: str, gradients: Tensor, others: Tensor) -> Agreement:
-    """gradients: (G, n), a group's in each row; others: (G, G), whether two groups are of different episodes."""
+    """gradients: (G, n), one row per group; others: (G, G), true where two groups have different episodes."""
     products = gradients @ gradients.T
     return Agreement(name, products[others].mean().item(), products.diagonal().mean().item(), gradients.shape[1])
 
 
 def joined(found: list[Agreement], depth: int) -> list[Agreement]:
-    """Matrices whose names begin with the same `depth` parts as one, in the order of the first of them."""
+    """Merge matrices whose names share their first `depth` parts, in the order of first appearance."""
     parts: dict[str, list[Agreement]] = {}
     for each in found:
         parts.setdefault(".".join(each.name.split(".")[:depth]), []).append(each)

@@ -1,4 +1,4 @@
-"""What post-training costs in U-Net evaluations, so that a control can be given the same."""
+"""Counts the U-Net evaluations of post-training, so that the control gets the same compute."""
 
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.post_training.groups import compared_share, longest_prefix
@@ -7,9 +7,9 @@ BACKWARD = 2  # a backward pass costs about two forward passes
 
 
 def post_training_cost(settings: PostTrainingConfig) -> float:
-    """U-Net evaluations (forward passes of one chunk) that the whole post-training spends: prefix, branches, update."""
+    """U-Net evaluations (forward passes of one chunk) of the whole post-training: prefixes, branches and updates."""
     longest = [longest_prefix(settings, step) for step in range(settings.steps)]
-    mean_prefix = 0.0 if settings.streams else (settings.prefix[0] + sum(longest) / len(longest)) / 2  # streams go on from candidates
+    mean_prefix = 0.0 if settings.streams else (settings.prefix[0] + sum(longest) / len(longest)) / 2  # streams sample no prefixes
     passes = settings.sampler.steps * (1 + (settings.sampler.guidance > 1))
     sampled = (mean_prefix + settings.candidates * settings.branch) * passes
     reference = (not settings.old_is_theta) + compared_share(settings)
@@ -18,5 +18,5 @@ def post_training_cost(settings: PostTrainingConfig) -> float:
 
 
 def control_steps(settings: PostTrainingConfig, batch: int) -> int:
-    """Teacher-forced steps of `batch` windows for the same number of U-Net evaluations."""
+    """Number of teacher-forced steps with `batch` windows that cost as many U-Net evaluations."""
     return max(1, round(post_training_cost(settings) / (batch * (1 + BACKWARD))))

@@ -1,7 +1,7 @@
-"""Groups of candidates (paper 3.3, S1 and S2): a prefix that the model samples itself, then K continuations of it.
+"""Groups of candidates (paper 3.3, S1 and S2): the model samples a prefix, then K continuations of it.
 
-All groups of a process and all candidates of a group are sampled in batches. Every draw is keyed by (seed, step, group, candidate, chunk),
-where groups are numbered over all processes.
+All groups of a process and all candidates of a group are sampled in batches. Every draw is keyed by (seed, step, group, candidate, chunk).
+Groups are numbered over all processes.
 """
 
 import dataclasses
@@ -24,31 +24,31 @@ from persistworld.world_model.model import Condition, WorldModel
 
 @dataclass(frozen=True)
 class Plan:
-    """What G groups of a step start from."""
+    """The starting points of G groups in one step."""
 
     episodes: tuple[Entry, ...]
-    first_rows: tuple[int, ...]  # the frame that each group's rollout starts at
-    prefixes: tuple[int, ...]  # P
-    first_group: int = 0  # the number of the first of them among all of the step's
+    first_rows: tuple[int, ...]  # frame at which each group's rollout starts
+    prefixes: tuple[int, ...]  # prefix lengths P, in chunks
+    first_group: int = 0  # index of the first group among all groups of the step
 
     def take(self, groups: slice) -> "Plan":
-        """The plan of some of the groups, which keep their numbers."""
+        """The plan for a slice of the groups. The groups keep their indices."""
         return Plan(self.episodes[groups], self.first_rows[groups], self.prefixes[groups], self.first_group + groups.start)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Candidate chunks. chunks: (G, K, F, L, C, Vh, w); conditions[f]: what chunk f was conditioned on, batch G * K."""
+    """Candidate chunks. chunks: (G, K, F, L, C, Vh, w); conditions[f]: the condition of chunk f, batch size G * K."""
 
     chunks: Tensor
     conditions: tuple[Condition, ...]
-    first_group: int = 0  # as in Plan
+    first_group: int = 0  # see Plan
 
 
 def plan_groups(
     episodes: Sequence[Entry], settings: PostTrainingConfig, future: int, seed: int, step: int, groups: int
 ) -> Plan:
-    """Draw episode, first frame and prefix length P of every group."""
+    """Draw the episode, first frame and prefix length P of every group."""
     rng = generator(seed, "groups", step)
     entries = shuffled(episodes, range(step * groups, (step + 1) * groups), seed, "groups")
     stride = future - 1
@@ -64,9 +64,10 @@ def plan_groups(
 
 
 def shuffled(episodes: Sequence[Entry], draws: Sequence[int], *key: int | str) -> list[Entry]:
-    """The numbered `draws` of an endless sequence that holds every episode once, in a random order, before any comes again.
+    """The elements with indices `draws` of an endless episode sequence. Each round holds every episode once, in a new random order.
 
-    What a group teaches is mostly its episode's own (docs/objective.md), so a step should see as many as it can, and a run all alike.
+    Most of a group's gradient is specific to its episode (docs/experiments.md). A step should therefore cover many episodes, and a run
+    should cover all episodes equally often.
     """
     rounds = {draw // len(episodes) for draw in draws}
     orders = {number: torch.randperm(len(episodes), generator=generator(*key, "round", number)) for number in rounds}
@@ -74,7 +75,7 @@ def shuffled(episodes: Sequence[Entry], draws: Sequence[int], *key: int | str) -
 
 
 def longest_prefix(settings: PostTrainingConfig, step: int) -> int:
-    """The longest prefix that `step` draws: under a curriculum it grows over the run."""
+    """The longest prefix that can be drawn at `step`. With a curriculum it grows over the run."""
     shortest, longest = settings.prefix
     if settings.prefix_schedule == "random":
         return longest
@@ -82,7 +83,7 @@ def longest_prefix(settings: PostTrainingConfig, step: int) -> int:
 
 
 def compared_share(settings: PostTrainingConfig) -> float:
-    """The part of a run's kept samples, on average, whose distance from the base is in the KL term: those of short enough prefixes."""
+    """Average fraction of a run's kept samples that enter the KL-to-base term, i.e. whose prefix is short enough."""
     if settings.kl_weight == 0:
         return 0.0
     shortest, longest = settings.prefix[0], [longest_prefix(settings, step) for step in range(settings.steps)]
@@ -91,18 +92,18 @@ def compared_share(settings: PostTrainingConfig) -> float:
 
 
 def empty_rollouts(model: WorldModel, settings: PostTrainingConfig, rollout: RolloutConfig, sample_batch: int = 0) -> Rollout:
-    """Rollouts as evaluation makes them (`rollout`), but with post-training's own sampler and precision."""
+    """An empty batch with the settings of evaluation (`rollout`), but with the sampler and precision of post-training."""
     own = dataclasses.replace(rollout, sampler=settings.sampler, precision=settings.precision)
     return Rollout(model, own, sample_batch)
 
 
 def group_starts(model: WorldModel, store: LatentStore, plan: Plan, groups: Sequence[int]) -> Starts:
-    """Where the rollouts of these groups of the plan start."""
+    """The rollout starts of the given groups of the plan."""
     return Starts.join([starts_of(model, store, [plan.episodes[group]], [plan.first_rows[group]]) for group in groups])
 
 
 def next_poses(store: LatentStore, plan: Plan, groups: Sequence[int], chunks: Sequence[int]) -> Tensor:
-    """(len(groups), L - 1, P): the recorded poses of each group's next chunk; `chunks` counts those behind it."""
+    """(len(groups), L - 1, P): the recorded poses of each group's next chunk. `chunks`: chunks that each group has completed."""
     rows = [plan.first_rows[group] + CHUNK_STRIDE * done for group, done in zip(groups, chunks, strict=True)]
     return poses_after(store, [plan.episodes[group] for group in groups], CHUNK_STRIDE, rows)
 
@@ -120,7 +121,7 @@ def roll_prefixes(rollouts: Rollout, store: LatentStore, plan: Plan, seed: int, 
 def branch_candidates(
     rollouts: Rollout, store: LatentStore, plan: Plan, settings: PostTrainingConfig, seed: int, step: int
 ) -> Samples:
-    """S2: K candidates of F chunks from each group's prefix, which stays as it is: each candidate has a private copy."""
+    """S2: sample K candidates of F chunks from each group's prefix. Each candidate works on its own copy of the prefix."""
     groups, count = range(len(plan.prefixes)), settings.candidates
     keys = [(seed, "branch", step, plan.first_group + group, k) for group in groups for k in range(count)]
     candidates = rollouts.fork(count, keys)
@@ -135,6 +136,6 @@ def branch_candidates(
 
 
 def target_rows(plan: Plan, group: int, branch: int) -> list[int]:
-    """The ground-truth frames that a group's candidates are scored against: L rows for each of the F chunks."""
+    """Ground-truth frames for scoring a group's candidates: L rows for each of the F chunks."""
     first = plan.first_rows[group] + CHUNK_STRIDE * plan.prefixes[group]
     return [first + CHUNK_STRIDE * f + k for f in range(branch) for k in range(CHUNK_STRIDE + 1)]

@@ -1,4 +1,4 @@
-"""What post-training works with, read from where the stages before it left it."""
+"""Loads the inputs of post-training from the outputs of the earlier stages."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from persistworld.world_model.model import WorldModel
 
 
 def load_materials(params: Params, base_folder: Path = BASE) -> tuple[WorldModel, RewardModel, Data]:
-    """The base, the reward, and the training episodes that are long enough. Raises UserError when something is missing or does not fit."""
+    """The base, the reward model, and the training episodes that are long enough. Raises UserError if one is missing or does not fit."""
     settings = params.post_training
     base, store = load_base_model(base_folder).to(device()), LatentStore(LATENTS, params.episodes)
     reward_model = RewardModel(

@@ -1,6 +1,6 @@
 """The post-training objective (paper Eq. 1, 2, 6, 7): pure functions of tensors.
 
-The first axis counts samples (or the K candidates of a group); the rest is the latent chunk (L, C, V * h, w).
+The first axis is the sample (or the K candidates of a group). The other axes are the latent chunk (L, C, V * h, w).
 """
 
 from typing import Literal
@@ -12,20 +12,20 @@ Weighting = Literal["plain", "edm", "self_normalised"]
 
 
 def branches(x0_theta: Tensor, x0_old: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Eq. 1: the implicit positive and negative predictions around the reference's."""
+    """Eq. 1: the implicit positive and negative predictions around the reference prediction."""
     return (1 - beta) * x0_old + beta * x0_theta, (1 + beta) * x0_old - beta * x0_theta
 
 
 def nft_loss(
     x0_theta: Tensor, x0_old: Tensor, x0: Tensor, r: Tensor, beta: float, weighting: Weighting, sigma: Tensor
 ) -> Tensor:
-    """Eq. 2 per sample, as a mean over the chunk's elements: (N,).
+    """Eq. 2 per sample, averaged over the chunk's elements: (N,).
 
     x0_theta, x0_old: predictions (N, L, C, Vh, w); x0: the candidates; r: reward weights in [0, 1] that broadcast
-    against them (one number a sample in the paper); sigma: (N,).
+    against them (one number per sample in the paper); sigma: (N,).
     weighting: `plain` is the paper's; `edm` multiplies by (sigma^2 + 1) / sigma^2, the base model's training weight;
-    `self_normalised` divides each branch by its detached mean absolute error and the whole by beta (DiffusionNFT's
-    code).
+    `self_normalised` divides each branch by its detached mean absolute error and the sum by beta (as in the code of
+    DiffusionNFT).
     """
     positive, negative = branches(x0_theta, x0_old, beta)
     positive_error, negative_error = (positive - x0) ** 2, (negative - x0) ** 2
@@ -43,11 +43,11 @@ def _mean_error(prediction: Tensor, x0: Tensor) -> Tensor:
 
 
 def advantages(rewards: Tensor, epsilon: float, views: int = 1) -> Tensor:
-    """Eq. 6: z-scores over the K candidates, the first axis. rewards: (K, ...), or (K, ..., V * h, w) with `views` on top of each other.
+    """Eq. 6: z-scores over the K candidates (first axis). rewards: (K, ...), or (K, ..., V * h, w) with `views` stacked by height.
 
-    Rewards finer than a clip share one spread in each view, the root mean square over their places: where the candidates hardly
-    differ, nothing is learned from the little that they do, and a view that moves much does not silence the others (Eq. 4
-    averages over views).
+    Rewards finer than a clip share one standard deviation per view: the root mean square over positions. Positions where the
+    candidates hardly differ then get a small advantage, and a view with much motion does not dominate the others (Eq. 4 averages
+    over views).
     """
     if views > 1:
         apart = rewards.unflatten(-2, (views, -1)).movedim(-3, 0)
@@ -57,12 +57,12 @@ def advantages(rewards: Tensor, epsilon: float, views: int = 1) -> Tensor:
 
 
 def reward_weights(rewards: Tensor, epsilon: float, views: int = 1) -> Tensor:
-    """Eq. 6 and 7: r = (clip(A, -1, 1) + 1) / 2, in [0, 1]. rewards and views: as `advantages` takes them."""
+    """Eq. 6 and 7: r = (clip(A, -1, 1) + 1) / 2, in [0, 1]. rewards and views: as in `advantages`."""
     return (advantages(rewards, epsilon, views).clamp(-1, 1) + 1) / 2
 
 
 def select_best_and_worst(rewards: Tensor, keep: int) -> Tensor:
-    """Places of the `keep` best and `keep` worst of K rewards (K,), in ascending order; all of them when keep is 0."""
+    """Indices of the `keep` best and `keep` worst of K rewards (K,), in ascending order. All indices if keep is 0."""
     if keep == 0:
         return torch.arange(len(rewards))
     order = torch.argsort(rewards, stable=True)

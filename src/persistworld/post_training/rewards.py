@@ -1,4 +1,4 @@
-"""Visual rewards of candidates (paper 3.4, Eq. 3-5), at the granularity at which they are credited."""
+"""Visual rewards of candidates (paper 3.4, Eq. 3-5), per clip or at a finer credit granularity."""
 
 import math
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from persistworld.world_model.model import autocast
 from persistworld.world_model.views import split_views
 
 DECIBELS = 10 / math.log(10)  # dPSNR = -DECIBELS dMSE / MSE
-MSE_FLOOR = 1e-6  # 60 dB: a group of perfect frames has no error to share out
+MSE_FLOOR = 1e-6  # 60 dB: avoids a division by 0 for a group of perfect frames
 
 
 @dataclass(frozen=True)
 class Target:
-    """Ground truth of one group: images (M, 3, H, W) in [0, 1] with M = frames * V, and what the metrics need of it."""
+    """Ground truth of one group: images (M, 3, H, W) in [0, 1] with M = frames * V, and precomputed inputs of the metrics."""
 
     images: Tensor
     ssim: SsimTarget
@@ -29,8 +29,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Rewards:
-    """clip: (K,), a candidate's reward as a whole (Eq. 5); credit: (K, frames or 1, C or 1, Vh or 1, w or 1), what advantages are
-    taken of; views: how many lie on top of each other in it, 1 for a whole clip's.
+    """Rewards of the K candidates of one group.
+
+    clip: (K,), each candidate's total reward (Eq. 5); credit: (K, frames or 1, C or 1, Vh or 1, w or 1), the rewards from which the
+    advantages are computed; views: number of views stacked by height in `credit`, 1 for rewards per clip.
     """
 
     clip: Tensor
@@ -39,7 +41,7 @@ class Rewards:
 
 
 class RewardModel:
-    """Decodes candidates and compares them with the ground truth in every view, where both networks are."""
+    """Decodes candidates and compares them with the ground truth in every view, on the device of the two networks."""
 
     def __init__(
         self,
@@ -89,8 +91,8 @@ class RewardModel:
         if self.settings.credit == "view_frame":
             return Rewards(clip, per_frame.repeat_interleave(cells, dim=2)[:, :, None, :, None], views)
         size = (cells, width)
-        # A cell's share of its frame's reward. LPIPS and SSIM are means over pixels; PSNR is not, and is taken to first order
-        # around the group's mean error in the frame.
+        # A cell's share of its frame's reward. LPIPS and SSIM are means over pixels. PSNR is not: it is linearised around the
+        # group's mean error in the frame.
         frame_error = error.mean(dim=(1, 2)).reshape(count, -1).mean(dim=0).clamp(min=MSE_FLOOR).repeat(count)
         local = self._combine(
             _pool(self.perceptual.spatial(features, target.features, images.shape[-2:]), size),
@@ -100,7 +102,7 @@ class RewardModel:
         return Rewards(clip, local.reshape(count, frames, 1, -1, width), views)
 
     def _features(self, images: Tensor, batch: int) -> list[Tensor]:
-        # One candidate at a time keeps the feature maps in the processor's cache: twice as fast as all at once.
+        # One candidate at a time keeps the feature maps in the CPU cache: twice as fast as all candidates at once.
         with autocast(images.device, self.precision):
             parts = [self.perceptual.features(part * 2 - 1) for part in images.split(batch)]
         return [torch.cat(maps).float() for maps in zip(*parts, strict=True)]
@@ -111,7 +113,7 @@ class RewardModel:
 
 
 def latent_rewards(candidates: Tensor, target: Tensor, views: int) -> Rewards:
-    """Negative squared error of every latent element: nothing is decoded, and each element is credited with its own.
+    """Negative squared error of every latent element. Nothing is decoded, and each element gets its own credit.
 
     candidates: (K, frames, C, Vh, w); target: the ground truth's latents (frames, C, Vh, w).
     """

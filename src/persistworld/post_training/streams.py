@@ -1,8 +1,8 @@
 """Streams: rollouts that continue from step to step, so that prefixes cost nothing.
 
-A group keeps its episode while its rollout grows by one chunk per step, from P = 0 to the longest prefix. Then it starts on another
-episode. A random candidate of the group becomes the next chunk. A step therefore holds prefixes of all lengths, each as often as any
-other. The price: the chunks of a prefix come from the policies of the last few steps.
+A group keeps its episode while its rollout grows by one chunk per step, from P = 0 to the longest prefix. Then it starts another
+episode. A random candidate of the group becomes the next chunk. A step therefore has prefixes of all lengths, equally often. The
+drawback: the chunks of a prefix come from the policies of several recent steps.
 """
 
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from persistworld.runtime.randomness import generator
 def plan_streams(
     episodes: Sequence[Entry], settings: PostTrainingConfig, future: int, seed: int, step: int, groups: int
 ) -> Plan:
-    """Episode, first frame and prefix length of each group at this step; like `plan_groups`, a function of the step alone.
+    """Episode, first frame and prefix length of each group at this step. Like `plan_groups`, depends only on the step, not on history.
 
-    The first lives are shortened by different numbers of chunks, so that later steps hold all lengths.
+    The first rollout of each group is shortened by a different number of chunks, so that later steps have prefixes of all lengths.
     """
     longest, stride = settings.prefix[1], future - 1
     period = longest + 1
     needed = (longest + settings.branch) * stride + 1
     lives = [divmod(step + group * period // groups, period) for group in range(groups)]
-    # The last group ends a life first. Numbering groups backwards therefore orders lives by when they begin.
+    # A life is one rollout of a group. The last group ends a life first, so numbering groups backwards orders lives by their start.
     draws = [life * groups + groups - 1 - group for group, (life, _) in enumerate(lives)]
     chosen = shuffled(episodes, draws, seed, "streams")
     rows, prefixes = [], []
@@ -42,10 +42,10 @@ def plan_streams(
 
 
 def begin_streams(rollouts: Rollout, store: LatentStore, plan: Plan, seed: int) -> None:
-    """Start the rollouts of the groups whose prefix is empty; the others stay as the step before left them."""
+    """Start the rollouts of the groups whose prefix is empty. The others continue from the previous step."""
     new = [group for group, prefix in enumerate(plan.prefixes) if prefix == 0]
     if new:
-        keys = [(seed, "streams", plan.first_group + group) for group in new]  # never drawn from: candidates have keys of their own
+        keys = [(seed, "streams", plan.first_group + group) for group in new]  # never drawn from: candidates have their own keys
         rollouts.reset(group_starts(rollouts.model, store, plan, new), keys, new if len(rollouts) else None)
 
 
@@ -64,7 +64,7 @@ def streams_state(rollouts: Rollout) -> list[dict[str, Tensor]]:
 
 
 def load_streams(rollouts: Rollout, states: list[dict[str, Tensor]], groups: slice) -> None:
-    """Take this process's `groups` out of what `streams_state` returned, perhaps to another number of processes."""
+    """Load this process's `groups` from the result of `streams_state`. The number of processes may have changed."""
     parts = [Rollout(rollouts.model, rollouts.settings) for _ in states]
     for part, state in zip(parts, states, strict=True):
         part.load(state)

@@ -1,4 +1,4 @@
-"""Ground-truth images that candidates are scored against: the dataset's frames, or what the autoencoder makes of them."""
+"""Ground-truth images for scoring candidates: the dataset's frames, or their reconstructions by the autoencoder."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from persistworld.data.latents import LatentStore
 # (episode, rows) -> images (len(rows) * V, 3, H, W) in [0, 1], view fastest
 TargetImages = Callable[[int, Sequence[int]], Tensor]
 
-CACHED_BYTES = 2**30  # a process; 1 MB an episode at the tabletop's size, 50 at DROID's; decoding a video costs more than a reward
+CACHED_BYTES = 2**30  # per process; an episode takes 1 MB (tabletop) or 50 MB (DROID); decoding a video costs more than a reward
 
 
 def decoded_images(store: LatentStore, decode: Callable[[Tensor], Tensor]) -> TargetImages:
-    """Images decoded from the ground truth's latents by `decode` (RewardModel.decode)."""
+    """Images that `decode` (RewardModel.decode) makes from the ground-truth latents."""
     return lambda episode, rows: decode(store.latents(episode, rows))
 
 
 def raw_images(source: EpisodeSource, settings: EpisodesConfig, cached_bytes: int = CACHED_BYTES) -> TargetImages:
-    """The dataset's own frames; of the episodes used last, those that fit into `cached_bytes` are kept."""
-    kept: OrderedDict[int, Tensor] = OrderedDict()  # the one used last at the end
+    """The dataset's frames. The most recently used episodes are cached, up to `cached_bytes`."""
+    kept: OrderedDict[int, Tensor] = OrderedDict()  # most recently used last
 
     def frames(episode: int) -> Tensor:
         if episode not in kept:

@@ -1,6 +1,6 @@
 """Post-training of a world model on its own rollouts (paper 3.2-3.4, Algorithm 1), in one process or several.
 
-Each process works on its part of a step's groups. Gradients are summed before clipping, so that all processes take the same step.
+Each process handles its share of a step's groups. Gradients are summed before clipping, so that all processes take the same step.
 """
 
 import time
@@ -42,7 +42,7 @@ from persistworld.world_model.model import Condition, WorldModel, autocast
 
 @dataclass(frozen=True)
 class Data:
-    """Where episodes come from: latents, the training split, and ground-truth images by (episode, rows)."""
+    """The training data: latents, the episodes of the training split, and ground-truth images by (episode, rows)."""
 
     store: LatentStore
     episodes: Sequence[Entry]
@@ -77,8 +77,8 @@ def train(
 ) -> Weights:
     """Run Algorithm 1 for `settings.steps` steps; returns the trained weights (adapter and action encoder).
 
-    A killed run resumes at its last saved step and ends with the same bytes; with another number of processes, up to rounding. The log in
-    `run_folder` has one row per step. Only the first process writes.
+    A killed run resumes at its last saved step and ends with the same bytes. With another number of processes the results agree up to
+    rounding. The log in `run_folder` has one row per step. Only the first process writes.
     """
     own = own_groups(settings.groups)
     policy = Policy(base, settings.lora, settings.train_action_encoder, seed, compute)
@@ -120,7 +120,7 @@ def train(
 
 
 def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Samples) -> list[Rewards]:
-    """S3: the candidates of each group in the plan, scored against the group's ground-truth frames."""
+    """S3: score the candidates of each group in the plan against the group's ground-truth frames."""
     branch = samples.chunks.shape[2]
     scored = []
     for group, entry in enumerate(plan.episodes):
@@ -135,10 +135,11 @@ def score_groups(reward_model: RewardModel, data: Data, plan: Plan, samples: Sam
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over the kept samples of a step: the objective with its KL term, the squared drift of theta's predictions from old and base.
+    """Means over the kept samples of a step.
 
-    The drift from the base costs a forward pass, so it is measured on some samples only (`anchor`). With several processes, each holds the
-    share of its own samples; the sum over processes is the mean.
+    loss: the objective with its KL term; drift_old, drift_base: squared distance of theta's predictions from those of old and base.
+    The drift from the base costs a forward pass, so it is measured on some samples only (`anchor`). With several processes, each process
+    holds the contribution of its own samples, and the sum over processes is the mean.
     """
 
     loss: float
@@ -148,7 +149,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class Kept:
-    """The chunks of the kept candidates of a process's groups, one row each: x0 (N, L, C, Vh, w), its condition, r, sigma, noise."""
+    """Chunks of the kept candidates of a process's groups, one row per chunk: x0 (N, L, C, Vh, w), condition, r, sigma and noise."""
 
     x0: Tensor
     condition: Condition
@@ -160,7 +161,10 @@ class Kept:
 def keep_candidates(
     samples: Samples, rewards: list[Rewards], settings: PostTrainingConfig, seed: int, step: int
 ) -> Kept:
-    """Eq. 6 and 7 within each group: the N best and N worst. Sigma and noise are drawn per sample, or per group with `shared_noise`."""
+    """Keep the N best and N worst candidates of each group, with their reward weights (Eq. 6 and 7).
+
+    Sigma and noise are drawn per sample, or per group with `shared_noise`.
+    """
     count, branch, frames = samples.chunks.shape[1:4]
     rows = []
     for place, reward in enumerate(rewards):
@@ -191,8 +195,8 @@ def update(
 ) -> Losses:
     """S4: accumulate the gradient of Eq. 2 (and of the KL term) over the kept candidates, `train_batch` chunks at a time.
 
-    prefixes: those of all groups, over all processes. Losses are divided by the number of samples in all processes, so that gradients and
-    losses can be summed over processes. Every group keeps the same number of samples.
+    prefixes: prefix lengths of the groups of all processes. Losses are divided by the number of samples in all processes, so that gradients
+    and losses can be summed over processes. Every group keeps the same number of samples.
     """
     kept = keep_candidates(samples, rewards, settings, seed, step)
     old = None if settings.old_is_theta else policy.merged(policy.old)
@@ -225,8 +229,8 @@ def update(
 def anchor(prefixes: Sequence[int], per_group: int, settings: PostTrainingConfig) -> tuple[Tensor, float]:
     """Mask (G * per_group,) of the samples that enter the KL-to-base term, and the weight of that term.
 
-    These are the samples whose prefix is at most `kl_prefix`. If there are none, or no KL term, the mask holds the first sample alone, with
-    weight 0: its distance is only logged.
+    These are the samples whose prefix is at most `kl_prefix`. If there are no such samples, or no KL term, the mask selects only the first
+    sample, and the weight is 0: its distance is only logged.
     """
     near = torch.tensor(prefixes) <= (settings.prefix[1] if settings.kl_prefix == -1 else settings.kl_prefix)
     if settings.kl_weight == 0 or not near.any():

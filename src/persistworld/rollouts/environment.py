@@ -1,7 +1,7 @@
-"""The world model as a gymnasium environment, alone and in batches.
+"""The world model as a gymnasium environment, single and vectorised.
 
-A step is one chunk: an action covers the n = L - 1 frames that follow (`robot.actions`), and the observation is the last of them. All n
-frames are in `info["frames"]`. The reward is always 0 and no episode terminates: what counts as success is for a judge to say.
+A step is one chunk: an action covers the next n = L - 1 frames (`robot.actions`), and the observation is the last of them. All n frames
+are in `info["frames"]`. The reward is always 0 and no episode terminates: a separate judge decides about success.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ OPTIONS = {"episode", "frame", "noise", "start"}  # of `reset`
 
 @dataclass(frozen=True)
 class World:
-    """What an environment is made of. size: height and width of a view; chunks: after so many an episode is truncated."""
+    """The parts of an environment. size: height and width of a view; chunks: number of chunks after which an episode is truncated."""
 
     pixels: PixelRollout
     robot: Embodiment
@@ -35,17 +35,17 @@ class World:
     chunks: int
 
     def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
-        """Of observations and of actions."""
+        """The observation space and the action space."""
         actions = self.robot.actions
         return observation_space(self.pixels.views, *self.size, actions.numbers, self.robot.tool), action_space(actions)
 
 
 def _start(starts: StartSource, random: np.random.Generator, options: Mapping[str, Any] | None) -> tuple[StartFrame, Key]:
-    """A start and the key of its noise, drawn or as `options` say."""
+    """A start frame and its noise key, drawn at random or taken from `options`."""
     options = options or {}
     if unknown := set(options) - OPTIONS:
         raise UserError(f"reset: no option {min(unknown)}; choose from {', '.join(sorted(OPTIONS))}")
-    noise = int(random.integers(1 << 31))  # drawn in any case: options must not shift what is drawn after
+    noise = int(random.integers(1 << 31))  # always drawn, so that options do not change later draws
     start = options.get("start") or starts(random, options)
     return start, (int(options.get("noise", noise)), "rollout", start.episode)
 
@@ -58,9 +58,10 @@ def _info(frames: np.ndarray, reached: Reached) -> dict[str, np.ndarray]:
 class WorldModelEnv(gymnasium.Env[Observation, np.ndarray]):
     """One rollout. `make_env` builds it from a checkpoint.
 
-    reset's options: `episode` and `frame` to start from (drawn at random otherwise) or `start`, a StartFrame; `noise`, the seed of the
-    sampler's noise: episode and noise together give the frames of the workflow's rollout with that seed, at the same poses.
-    info after a step: frames (n, V, H, W, 3) uint8, commands and poses (n, 7), commanded and reached; of a Panda joints (n, 7), reached.
+    Options of reset: `episode` and `frame` to start from (by default a random episode, frame 0) or `start`, a StartFrame; `noise`, the seed
+    of the sampler's noise. With the same episode, noise seed and poses, the frames equal those of the workflow's rollout.
+    info after a step: frames (n, V, H, W, 3) uint8, commands (n, 7) as commanded, poses (n, 7) as reached; for a Panda also joints (n, 7)
+    as reached.
     """
 
     metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 5}  # noqa: RUF012 (gymnasium's name)
@@ -69,7 +70,7 @@ class WorldModelEnv(gymnasium.Env[Observation, np.ndarray]):
         self.world, self.inside = world, Inhabited(world.pixels, world.robot)
         self.observation_space, self.action_space = world.spaces()
         self.render_mode = render_mode
-        self._unseen: list[np.ndarray] = []  # pictures since the last `render`, for rgb_array_list
+        self._unseen: list[np.ndarray] = []  # images since the last `render`, for rgb_array_list
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         super().reset(seed=seed)
@@ -85,7 +86,7 @@ class WorldModelEnv(gymnasium.Env[Observation, np.ndarray]):
         return self.inside.observation(0), 0.0, False, self.inside.chunks[0] >= self.world.chunks, _info(frames[0], reached[0])
 
     def render(self) -> np.ndarray | list[np.ndarray]:
-        """rgb_array: the newest frame, its views in a row, (H, V * W, 3) uint8. rgb_array_list: all frames since the last call."""
+        """rgb_array: the newest frame with its views side by side, (H, V * W, 3) uint8. rgb_array_list: all frames since the last call."""
         if self.render_mode == "rgb_array_list":
             pictures, self._unseen = self._unseen, []
             return pictures
@@ -99,21 +100,21 @@ class WorldModelEnv(gymnasium.Env[Observation, np.ndarray]):
         return copy
 
     def save_state(self) -> bytes:
-        """The whole state, to come back to with `restore_state`, here or in another process with the same checkpoint."""
+        """The whole state. `restore_state` restores it, here or in another process with the same checkpoint."""
         return self.inside.state(note=self.np_random.bit_generator.state)
 
     def restore_state(self, state: bytes) -> Observation:
-        """Come back to a saved state; the next steps give the same bytes. Returns the observation there."""
+        """Restore a saved state. The next steps give the same bytes. Returns the current observation."""
         self.np_random.bit_generator.state = self.inside.load(state)
         self._unseen = [side_by_side(self.inside.frames[0])]
         return self.inside.observation(0)
 
 
 class WorldModelVectorEnv(VectorEnv):
-    """B rollouts in one sampler call. A rollout that was truncated starts again at its next step, whose action it ignores.
+    """B rollouts in one sampler call. A truncated rollout restarts at its next step, and ignores the action of that step.
 
-    reset's options are those of WorldModelEnv, a value each or a sequence of one per rollout. info: the same arrays with B in front; rows
-    of rollouts that just started again are 0.
+    Options of reset: as for WorldModelEnv; each is one value for all rollouts or a sequence with one value per rollout. info: the same
+    arrays with a leading axis B. Rows of rollouts that have just restarted are 0.
     """
 
     def __init__(self, world: World, num_envs: int) -> None:
@@ -126,7 +127,7 @@ class WorldModelVectorEnv(VectorEnv):
         self._randoms = self._generators(None)
 
     def _generators(self, seed: int | Sequence[int] | None) -> list[np.random.Generator]:
-        """One per rollout: rollout i of seed s draws what a single environment with seed s + i draws."""
+        """One generator per rollout. Rollout i with seed s draws the same numbers as a single environment with seed s + i."""
         seeds = [None] * self.num_envs if seed is None else [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
         return [gymnasium.utils.seeding.np_random(each)[0] for each in seeds]
 
@@ -166,7 +167,7 @@ class WorldModelVectorEnv(VectorEnv):
         return self.inside.state(note=[random.bit_generator.state for random in self._randoms])
 
     def restore_state(self, state: bytes) -> Any:
-        """Come back to a saved state of as many rollouts. Returns the observations there."""
+        """Restore a saved state with the same number of rollouts. Returns the current observations."""
         for random, known in zip(self._randoms, self.inside.load(state), strict=True):
             random.bit_generator.state = known
         return self._observations()

@@ -1,4 +1,4 @@
-"""Evaluation rollouts: the recorded poses, replayed in the model."""
+"""Evaluation rollouts: replay the recorded poses in the model."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ def rollout(
 ) -> Tensor:
     """All distinct frames (B, chunks * (L - 1) + 1, C, Vh, w) of one rollout per start.
 
-    poses: (B, chunks * (L - 1), P) after the first frame, in m, rad, 0..1. The noise depends on (seed, episode, chunk) alone: not on the
-    model, the batch or the other rollouts in it. `rows` pads the batch to a fixed size, for a compiled model (`compilation.compile_unet`):
-    another size would be compiled again.
+    poses: (B, chunks * (L - 1), P) after the first frame, in m, rad, 0..1. The noise depends only on (seed, episode, chunk): not on the
+    model, the batch size or the other rollouts of the batch. `rows` pads the batch to a fixed size for a compiled model
+    (`compilation.compile_unet`), which would be recompiled for another size.
     """
     new = model.config.future - 1
     places = [*range(len(episodes)), *[len(episodes) - 1] * (rows - len(episodes))]

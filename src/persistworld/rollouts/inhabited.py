@@ -1,4 +1,4 @@
-"""A batch of rollouts with a robot in each: what the environments and the programs share."""
+"""A batch of rollouts with a robot in each. The environments and the programs use it."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,15 +18,17 @@ from persistworld.rollouts.rollout import Key
 from persistworld.rollouts.start_frames import StartFrame
 from persistworld.runtime.errors import UserError
 
-# (observation, commands (n, 7)) -> the gripper value, 0..1, at which closing fingers meet something; 1 where they would meet nothing
+# (observation, commands (n, 7)) -> the gripper value in 0..1 at which the closing fingers meet an object; 1 if they meet nothing
 GraspReader = Callable[[Observation, np.ndarray], float]
 
 
 @dataclass(frozen=True)
 class Embodiment:
-    """The robot in the rollouts: how actions are meant, which point of a Panda poses are of (None: another robot), what it reaches.
+    """The robot in the rollouts.
 
-    grasp: reads from the frames whether something is between the fingers; None: they always close on nothing.
+    actions: how an action is interpreted; tool: the point of a Panda that the poses describe, or None for another robot; control: which
+    poses are reached for which commands; grasp: detects in the frames whether an object is between the fingers. Without `grasp` the
+    fingers always close freely.
     """
 
     actions: Actions
@@ -44,15 +46,15 @@ class Inhabited:
         self.poses: list[np.ndarray] = []
         self.joints: list[np.ndarray | None] = []
         self.instructions: list[str] = []
-        self.chunks: list[int] = []  # behind each rollout since its start
+        self.chunks: list[int] = []  # completed by each rollout since its start
 
     def __len__(self) -> int:
         return len(self.poses)
 
     def reset(self, starts: Sequence[StartFrame], keys: Sequence[Key], rows: Sequence[int] | None = None) -> None:
-        """Begin at `starts` with the noise of `keys`: a new batch, or only `rows` of it.
+        """Start at `starts` with the noise of `keys`: a new batch, or only the given `rows` of the batch.
 
-        Raises UserError when a start's pose has another number of numbers than actions have.
+        Raises UserError if the size of a start's pose differs from the size of an action's pose.
         """
         for start in starts:
             if len(start.pose) != self.robot.actions.numbers:
@@ -72,10 +74,10 @@ class Inhabited:
             return None
         if start.joints is not None:
             return np.asarray(start.joints, np.float64)
-        return follow(start.pose[None], REST, self.robot.tool)[0]  # any arm that has its hand there
+        return follow(start.pose[None], REST, self.robot.tool)[0]  # any joint configuration with this hand pose
 
     def step(self, actions: Sequence[np.ndarray], rows: Sequence[int] | None = None) -> tuple[np.ndarray, list[Reached]]:
-        """Carry out one action a rollout. Returns the new frames (B, n, V, H, W, 3) uint8 and what each robot reached."""
+        """Carry out one action per rollout. Returns the new frames (B, n, V, H, W, 3) uint8 and what each robot reached."""
         places = list(range(len(self))) if rows is None else list(rows)
         reached = [self._reached(place, action) for place, action in zip(places, actions, strict=True)]
         return self.go(reached, rows), reached
@@ -83,13 +85,13 @@ class Inhabited:
     def _reached(self, place: int, action: np.ndarray) -> Reached:
         robot, pose, joints, stop = self.robot, self.poses[place], self.joints[place], 1.0
         if robot.grasp is not None:
-            # A reader sees the commands as poses; of joint velocities it sees where they lead if nothing is in the way.
+            # The grasp reader takes commands as poses. Joint velocities are converted to the poses that they reach in free space.
             free = robot.actions.reached(action, pose, joints, robot.tool, robot.control)
             stop = robot.grasp(self.observation(place), free.commands)
         return robot.actions.reached(action, pose, joints, robot.tool, robot.control, stop)
 
     def go(self, reached: Sequence[Reached], rows: Sequence[int] | None = None) -> np.ndarray:
-        """The new frames (B, n, V, H, W, 3) when the robots go through poses that are known, e.g. recorded ones."""
+        """The new frames (B, n, V, H, W, 3) uint8 for known poses, e.g. recorded ones."""
         frames = self.pixels.step(np.stack([each.poses for each in reached]), rows)
         for place, each, seen in zip(range(len(self)) if rows is None else rows, reached, frames, strict=True):
             self.frames[place], self.poses[place] = seen[-1], each.poses[-1]
@@ -98,7 +100,7 @@ class Inhabited:
         return frames
 
     def observation(self, place: int) -> Observation:
-        """What a policy sees in one rollout now."""
+        """The current observation of one rollout, as a policy sees it."""
         return observation(self.pixels.views, self.frames[place], self.poses[place], self.joints[place], self.instructions[place])
 
     def fork(self) -> "Inhabited":
@@ -109,7 +111,7 @@ class Inhabited:
         return copy
 
     def state(self, note: object = None) -> bytes:
-        """Everything as one safetensors file, with a `note` that is JSON. The same state gives the same bytes."""
+        """The whole state as one safetensors file, with a JSON-serialisable `note`. Equal states give equal bytes."""
         tensors: dict[str, Tensor] = {f"rollout.{name}": tensor for name, tensor in self.pixels.rollout.state().items()}
         tensors["frames"], tensors["poses"] = torch.from_numpy(self.frames.copy()), torch.from_numpy(np.stack(self.poses))
         if self.robot.tool is not None:
@@ -119,7 +121,7 @@ class Inhabited:
         return save(tensors)
 
     def load(self, state: bytes) -> object:
-        """Come back to what `state` returned, and return its note. Raises UserError when it is no state, or one of another embodiment."""
+        """Restore the result of `state` and return its note. Raises UserError if it is not a state, or belongs to another embodiment."""
         try:
             tensors = load(state)
             rest = json.loads(bytes(tensors["rest"].tolist()))

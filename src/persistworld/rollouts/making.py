@@ -1,4 +1,4 @@
-"""Environments from a checkpoint and a data set: `persistworld.make_env`."""
+"""Makes environments from a checkpoint and a data set: `persistworld.make_env`."""
 
 from pathlib import Path
 from typing import Literal
@@ -36,17 +36,17 @@ def make_env(
     base: str | Path | None = None,
     render_mode: str | None = None,
 ) -> WorldModelEnv | WorldModelVectorEnv:
-    """A world model as an environment: `WorldModelEnv`, or with `num_envs` a batch of them, `WorldModelVectorEnv`.
+    """A world model as an environment: `WorldModelEnv`, or with `num_envs` a vectorised `WorldModelVectorEnv`.
 
-    checkpoint: a folder, base or post-trained (`base`: where its base lies; beside it by default).
-    starts: a folder of episodes in any layout that is read here (default: episodes.path of the parameters, where the workflow put them),
-    or a function, such as `simulator.environment.simulated_starts`; `reset(options={"start": ...})` takes one of your own.
-    params: gives frame size and rate, views, and the sampler. action: how an action is meant (`robot.actions.Actions`); rate: of joint
-    velocities. control: exact, tabletop, droid, or a Controller: what is reached of what is commanded. grasp: reads whether the fingers
-    close on something. tool: which point of a Panda the poses are of; "auto" finds it in the data, None is another robot.
-    chunks: after so many an episode is truncated (default: rollout.chunks).
+    checkpoint: folder of a base or post-trained checkpoint; base: folder of a post-trained checkpoint's base (default: `base` beside it).
+    starts: a folder of episodes in any supported layout (default: episodes.path of the parameters, where the workflow puts them),
+    or a function such as `simulator.environment.simulated_starts`. `reset(options={"start": ...})` takes a start frame of your own.
+    params: frame size, frame rate, views and sampler. action: how an action is interpreted (`robot.actions.Actions`); rate: the rate of
+    joint velocities in Hz. control: exact, tabletop, droid, or a Controller; it determines which poses are reached for which commands.
+    grasp: detects whether the fingers close on an object. tool: the point of a Panda that the poses describe; "auto" infers it from the
+    data, None means another robot. chunks: number of chunks after which an episode is truncated (default: rollout.chunks).
 
-    Raises UserError for anything that does not fit together.
+    Raises UserError if the arguments do not fit together.
     """
     params = params if isinstance(params, Params) else load_params(params)
     model, autoencoder = load_parts(checkpoint, base)
@@ -62,7 +62,7 @@ def make_env(
 
 
 def load_parts(checkpoint: str | Path, base: str | Path | None = None) -> tuple[WorldModel, Autoencoder]:
-    """A checkpoint folder's world model, and the autoencoder there or in its base's folder, on the device of this process."""
+    """A checkpoint's world model and its autoencoder (from its folder or its base's), on the device of this process."""
     folder = Path(checkpoint)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such checkpoint folder; run the workflow, or name assets/tabletop_base")
@@ -71,13 +71,13 @@ def load_parts(checkpoint: str | Path, base: str | Path | None = None) -> tuple[
 
 
 def actions_of(model: WorldModel, settings: EpisodesConfig, kind: Kind, rate: float = 15.0) -> Actions:
-    """The actions of a model's environment. A model of another robot than one with poses of 7 numbers takes absolute poses only."""
+    """The action format of a model's environment. A model whose poses do not have 7 numbers takes only absolute poses."""
     numbers = len(model.statistics.low) - (3 if model.statistics.rotation == "continuous" else 0)
     return Actions(kind, model.config.future - 1, settings.fps, rate, numbers)
 
 
 def controller(control: str | Controller) -> Controller:
-    """A controller by its name, or as it is."""
+    """The controller with the given name. A Controller is returned unchanged."""
     if not isinstance(control, str):
         return control
     if control not in CONTROLLERS:

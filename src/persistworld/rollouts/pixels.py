@@ -1,4 +1,4 @@
-"""Rollouts seen from outside: uint8 frames in, raw poses in, uint8 frames out."""
+"""Rollouts in pixel space: takes uint8 frames and raw poses, returns uint8 frames."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from persistworld.world_model.views import images_to_float, stack_views
 
 
 class PixelRollout:
-    """A batch of rollouts of one model with its autoencoder around it. `rollout` is the batch itself: fork, state and load are its own."""
+    """A batch of rollouts of one model, with encoding and decoding. `rollout` is the latent batch, which has fork, state and load."""
 
     def __init__(self, rollout: Rollout, autoencoder: Autoencoder) -> None:
         self.rollout, self.autoencoder = rollout, autoencoder
@@ -23,15 +23,15 @@ class PixelRollout:
 
     @property
     def new_frames(self) -> int:
-        """n = L - 1: frames that a chunk adds."""
+        """n = L - 1: number of frames that a chunk adds."""
         return self.rollout.model.config.future - 1
 
     @torch.no_grad()
     def reset(self, starts: Sequence[StartFrame], keys: Sequence[Key], rows: Sequence[int] | None = None) -> np.ndarray:
-        """Begin at `starts`, all rollouts or `rows`. Returns the first frames as the model sees them, (B, V, H, W, 3) uint8."""
+        """Start all rollouts or `rows` at `starts`. Returns the first frames as the model sees them, (B, V, H, W, 3) uint8."""
         model = self.rollout.model
         images = images_to_float(torch.from_numpy(np.stack([start.views for start in starts])))
-        latents = [self.autoencoder.encode(views) for views in images]  # one by one: the bytes do not depend on the batch
+        latents = [self.autoencoder.encode(views) for views in images]  # one by one, so that the bytes do not depend on the batch
         first = stack_views(torch.stack(latents)).contiguous()
         text = model.encode_instructions([start.instruction for start in starts])
         pose = torch.from_numpy(np.stack([start.pose for start in starts]).astype(np.float32))
@@ -39,7 +39,7 @@ class PixelRollout:
         return decode_views(self.autoencoder, first, len(self.views)).numpy()
 
     def step(self, poses: np.ndarray, rows: Sequence[int] | None = None) -> np.ndarray:
-        """The frames (B, n, V, H, W, 3) uint8 at `poses` (B, n, P), which were reached; of all rollouts or of `rows`."""
+        """The next frames (B, n, V, H, W, 3) uint8 for the reached `poses` (B, n, P), for all rollouts or `rows`."""
         new = self.rollout.step(torch.from_numpy(np.asarray(poses, np.float32)), rows)[:, 1:]
         frames = decode_views(self.autoencoder, new.flatten(0, 1), len(self.views))
         return frames.reshape(*new.shape[:2], *frames.shape[1:]).numpy()

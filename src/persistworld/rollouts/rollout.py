@@ -1,6 +1,6 @@
 """A batch of autoregressive rollouts (paper 3.1; Ctrl-World's evaluation): history buffer, index rule, noise keys.
 
-Evaluation rollouts, post-training's prefixes, candidates and streams, and everything else that acts in the model are a few lines on it.
+Evaluation rollouts, the prefixes, candidates and streams of post-training, and the environments all use it.
 """
 
 import json
@@ -15,7 +15,7 @@ from persistworld.config.world_model import RolloutConfig
 from persistworld.runtime.randomness import normal
 from persistworld.world_model.model import Condition, WorldModel
 
-Key = tuple[int | str, ...]  # names the noise of one rollout, such as (seed, "rollout", episode)
+Key = tuple[int | str, ...]  # identifies the noise of one rollout, such as (seed, "rollout", episode)
 Index = Tensor | slice | Sequence[int]
 
 
@@ -35,32 +35,32 @@ class Starts:
 
     @staticmethod
     def join(parts: Sequence["Starts"]) -> "Starts":
-        """All parts as one batch, in their order."""
+        """Concatenate all parts into one batch, in order."""
         text = None if parts[0].text is None else torch.cat([part.text for part in parts])
         return Starts(torch.cat([part.first for part in parts]), torch.cat([part.pose for part in parts]), text)
 
 
 class Rollout:
-    """B rollouts that advance a chunk at a time; each may have any number of chunks behind it.
+    """B rollouts that advance one chunk at a time. They may have completed different numbers of chunks.
 
-    A chunk has L frames. The first of them is the current frame again, so a chunk adds L - 1 frames. The history buffer gains one latent
-    per chunk, the last, and `settings.history_index` picks the history of the next chunk from the buffer. In Ctrl-World the buffer starts
-    as copies of the first latent and grows. Here only what the index can reach is kept: the first latent (index 0) and the newest ones.
+    A chunk has L frames. Its first frame repeats the current frame, so a chunk adds L - 1 frames. The last latent of each chunk is added
+    to the history buffer, and `settings.history_index` picks the history of the next chunk from the buffer. In Ctrl-World the buffer starts
+    as copies of the first latent and grows. Here only the latents that the index can reach are kept: the first (index 0) and the newest.
     Memory therefore does not grow with the length of a rollout.
 
-    The noise of a rollout's next chunk is a function of its key and the number of chunks drawn under that key. It does not depend on the
-    model, the batch or the other rollouts in it.
+    The noise of a rollout's next chunk is a function of its key and the number of chunks drawn with that key. It does not depend on the
+    model, the batch size or the other rollouts of the batch.
     """
 
     def __init__(self, model: WorldModel, settings: RolloutConfig, batch: int = 0) -> None:
-        """An empty batch: `reset` or `load` fills it.
+        """An empty batch, which `reset` or `load` fills.
 
-        Of `settings`, the sampler, the history index and the precision matter here. batch: chunks that are sampled at once, which bounds
-        the memory of activations; 0 is all of them.
+        Only the sampler, the history index and the precision of `settings` are used. batch: number of chunks that are sampled at once,
+        which bounds activation memory; 0 samples all at once.
         """
         self.model, self.settings, self.batch = model, settings, batch
         self.keys: list[Key] = []
-        self.drawn: list[int] = []  # chunks drawn under each key
+        self.drawn: list[int] = []  # chunks drawn with each key
         self.text: Tensor | None = None  # (B, E)
         # latents: (B, S, C, Vh, w), poses: (B, S, D) normalised. Slot 0 is the first frame, the last slot is the current one.
 
@@ -69,7 +69,7 @@ class Rollout:
 
     @property
     def slots(self) -> int:
-        """S: the first frame, and as many of the newest as the history index reaches back."""
+        """S: the first frame, plus as many of the newest frames as the history index reaches back."""
         return 1 + max(1, -min(self.settings.history_index))
 
     @property
@@ -78,7 +78,7 @@ class Rollout:
         return self.latents[:, -1]
 
     def reset(self, starts: Starts, keys: Sequence[Key], rows: Sequence[int] | None = None) -> None:
-        """Start a new batch of one rollout per key; or, with `rows`, start only these rollouts of the batch again."""
+        """Start a new batch with one rollout per key. With `rows`, restart only these rollouts of the batch."""
         first = starts.first[:, None].repeat(1, self.slots, 1, 1, 1)
         poses = self.model.normalise_poses(starts.pose)[:, None].repeat(1, self.slots, 1)
         if rows is None:
@@ -92,15 +92,15 @@ class Rollout:
             self.keys[row], self.drawn[row] = key, 0
 
     def step(self, poses: ArrayLike, rows: Sequence[int] | None = None) -> Tensor:
-        """Sample the next chunk (B, L, C, Vh, w) of every rollout, or of `rows` alone. Its first frame is the current frame again.
+        """Sample the next chunk (B, L, C, Vh, w) of every rollout, or only of `rows`. Its first frame repeats the current frame.
 
-        poses: (B, L - 1, P) of the next L - 1 frames, in m, rad, 0..1. Raises UserError where P is not the model's, ValueError for another
-        shape.
+        poses: (B, L - 1, P) of the next L - 1 frames, in m, rad, 0..1. Raises UserError if P does not fit the model, and ValueError for any
+        other wrong shape.
         """
         return self.advance(self.condition(poses, rows), rows)
 
     def condition(self, poses: ArrayLike, rows: Sequence[int] | None = None) -> Condition:
-        """What the next chunk is conditioned on, given `poses` as in `step`. Later steps do not change it."""
+        """The condition of the next chunk, given `poses` as in `step`. Later steps do not change it."""
         places, ahead = self._places(rows), self.model.normalise_poses(poses)
         if ahead.shape[:2] != (len(places), self.model.config.future - 1):
             raise ValueError(f"poses {tuple(ahead.shape)}: expected ({len(places)}, {self.model.config.future - 1}, ...)")
@@ -111,7 +111,7 @@ class Rollout:
         return Condition(self.latents[places[:, None], seen], self.latents[places, -1], torch.cat([known, ahead], dim=1), text)
 
     def advance(self, condition: Condition, rows: Sequence[int] | None = None) -> Tensor:
-        """Sample the chunk under a `condition` of the same rows; it becomes the newest of the rollouts."""
+        """Sample a chunk with a `condition` for the same rows, and append it to the rollouts."""
         places = self._places(rows).tolist()
         shape = (self.model.config.future, *condition.current.shape[1:])
         noise = torch.stack([normal(shape, *self.keys[place], self.drawn[place]) for place in places])
@@ -122,15 +122,15 @@ class Rollout:
         return chunk
 
     def append(self, latent: Tensor, pose: Tensor, rows: Sequence[int] | None = None) -> None:
-        """Add a chunk that is known already by its last frame. latent: (B, C, Vh, w); pose: (B, D), normalised. No noise is drawn."""
+        """Append a known chunk, given by its last frame. latent: (B, C, Vh, w); pose: (B, D), normalised. No noise is drawn."""
         places = self._places(rows)
         self.latents[places, 1:] = torch.cat([self.latents[places, 2:], latent[:, None]], dim=1)
         self.poses[places, 1:] = torch.cat([self.poses[places, 2:], pose[:, None]], dim=1)
 
     def fork(self, count: int, keys: Sequence[Key] | None = None) -> "Rollout":
-        """`count` independent copies of each rollout, side by side: copy k of rollout b is at b * count + k.
+        """`count` independent copies of each rollout: copy k of rollout b has index b * count + k.
 
-        Copies keep their original's noise, so that the same poses give the same frames. With `keys` (B * count) each has noise of its own.
+        Copies keep the noise of the original, so the same poses give the same frames. With `keys` (B * count) each copy has its own noise.
         """
         copies = self.take(torch.arange(len(self)).repeat_interleave(count))
         if keys is not None:
@@ -148,7 +148,7 @@ class Rollout:
 
     @staticmethod
     def join(parts: Sequence["Rollout"]) -> "Rollout":
-        """One batch of all rollouts of `parts`, which have one model and one configuration: one call of the sampler serves them all."""
+        """One batch with all rollouts of `parts`, which must share model and settings. One sampler call then serves all of them."""
         whole = Rollout(parts[0].model, parts[0].settings, parts[0].batch)
         whole.latents, whole.poses = torch.cat([part.latents for part in parts]), torch.cat([part.poses for part in parts])
         whole.text = None if parts[0].text is None else torch.cat([part.text for part in parts])
@@ -156,14 +156,14 @@ class Rollout:
         return whole
 
     def state(self) -> dict[str, Tensor]:
-        """All of the batch as tensors on the CPU, which safetensors can write. After `load` the next chunks have the same bytes."""
+        """The whole batch as CPU tensors, which safetensors can write. After `load` the next chunks have the same bytes."""
         tensors = {"latents": self.latents, "poses": self.poses} | ({} if self.text is None else {"text": self.text})
         keys = torch.frombuffer(bytearray(json.dumps(self.keys).encode()), dtype=torch.uint8)
         numbers = {"drawn": torch.tensor(self.drawn), "keys": keys}
         return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()} | numbers
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Take the batch that `state` returned, here or in another process. Raises ValueError where the history index reaches elsewhere."""
+        """Load the result of `state`, here or in another process. Raises ValueError if the history index needs another number of frames."""
         if state["latents"].shape[1] != self.slots:
             raise ValueError(f"the state holds {state['latents'].shape[1]} frames a rollout; history_index needs {self.slots}")
         held = {name: state[name].to(self.model.device, copy=True) for name in ("latents", "poses", "text") if name in state}

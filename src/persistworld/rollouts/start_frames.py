@@ -1,4 +1,4 @@
-"""Where an environment can start: one frame in all views, the robot's pose there, and the instruction."""
+"""Start frames of environments: one frame in all views, the robot's pose, and the instruction."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ POSE = 7  # numbers in a Panda's pose
 
 @dataclass(frozen=True)
 class StartFrame:
-    """views: (V, H, W, 3) uint8 in the model's order; pose: (P,) raw; joints: (7,) rad, or None where they are not known.
+    """views: (V, H, W, 3) uint8 in the model's order; pose: (P,) raw; joints: (7,) rad, or None if unknown.
 
-    episode: the number that names the noise of rollouts from here, as the workflow's rollouts name theirs.
+    episode: the number in the noise key of rollouts from this start, as in the workflow's rollouts.
     """
 
     views: np.ndarray
@@ -34,10 +34,10 @@ class StartFrame:
 
 
 class EpisodeStarts:
-    """The first frames of the episodes of a data set, whatever its layout."""
+    """Start frames from the episodes of a data set, in any supported layout."""
 
     def __init__(self, source: EpisodeSource, settings: EpisodesConfig) -> None:
-        """Raises UserError when a view that `settings` name is missing."""
+        """Raises UserError if the source lacks a view of `settings`."""
         if missing := [view for view in settings.views if view not in source.views]:
             raise UserError(f"{source.root}: no view {missing[0]} (it has {', '.join(source.views)}); change episodes.views")
         self.source, self.settings = source, settings
@@ -49,7 +49,7 @@ class EpisodeStarts:
         return self.source.episode(index).instruction
 
     def tool(self) -> Tool | None:
-        """Which point of a Panda the poses are of, from the first episode that can be read; None for another robot or without joints."""
+        """The point of a Panda that the poses describe, from the first readable episode. None for another robot or without joints."""
         for index in self.indices():
             with contextlib.suppress(BadEpisode):
                 episode = self.source.episode(index)
@@ -58,7 +58,7 @@ class EpisodeStarts:
         return None
 
     def start(self, index: int, row: int = 0) -> StartFrame:
-        """The frame `row` (at the model's frame rate) of an episode. Raises UserError when there is no such episode or frame."""
+        """Frame `row` (at the model's frame rate) of an episode. Raises UserError if the episode or frame does not exist."""
         episode, stride = self.source.episode(index), frame_stride(self.source.fps, self.settings.fps)
         if not 0 <= row * stride < len(episode.pose):
             raise UserError(f"episode {index}: no frame {row}; it has {-(-len(episode.pose) // stride)} at {self.settings.fps:g} a second")
@@ -68,7 +68,7 @@ class EpisodeStarts:
 
 
 def _frame(source: EpisodeSource, index: int, settings: EpisodesConfig, view: str, row: int) -> np.ndarray:
-    """One frame of a view, (H, W, 3) uint8, resized as the workflow resizes it; the frames before it are decoded in passing."""
+    """One frame of a view, (H, W, 3) uint8, resized as in the workflow. All earlier frames are decoded as well."""
     for frames in resized_batches(source, index, settings, view, batch=1):
         if row == 0:
             return frames[0].numpy()
@@ -80,9 +80,9 @@ def start_from_images(
     images: Mapping[str, str | Path | np.ndarray], pose: Sequence[float], instruction: str, settings: EpisodesConfig,
     joints: Sequence[float] | None = None, episode: int = 0,
 ) -> StartFrame:  # fmt: skip
-    """A start of one's own: an image (a file, or (h, w, 3) uint8 RGB) for each of the model's views; they are resized.
+    """A custom start: one image (a file, or (h, w, 3) uint8 RGB) for each of the model's views. The images are resized.
 
-    Raises UserError when a view is missing, a file is no image, or `pose` holds no numbers.
+    Raises UserError if a view is missing, a file is not an image, or `pose` is not a row of finite numbers.
     """
     if missing := [view for view in settings.views if view not in images]:
         raise UserError(f"start: no image for the view {missing[0]}; give one for each of {', '.join(settings.views)}")
@@ -106,12 +106,12 @@ def _pixels(view: str, image: str | Path | np.ndarray) -> np.ndarray:
         raise UserError(f"{image}: no image that can be read for the view {view} ({error})") from None
 
 
-# What an environment draws its starts from: given a random generator, or the options of `reset`.
+# Gives an environment its starts, from a random generator and the options of `reset`.
 StartSource = Callable[[np.random.Generator, Mapping[str, Any]], StartFrame]
 
 
 def drawn_from(starts: EpisodeStarts) -> StartSource:
-    """Starts at the episode that `options["episode"]` names (and frame `options["frame"]`, 0 by default), or at a random episode."""
+    """Starts at episode `options["episode"]` (default: random) and frame `options["frame"]` (default: 0)."""
 
     def draw(random: np.random.Generator, options: Mapping[str, Any]) -> StartFrame:
         episode = options.get("episode")

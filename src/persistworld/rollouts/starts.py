@@ -1,4 +1,4 @@
-"""Starts and poses from the data: what a rollout of a recorded episode begins with, and what it replays."""
+"""Starts and poses of rollouts that replay recorded episodes."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from persistworld.world_model.model import WorldModel
 
 
 def starts_of(model: WorldModel, store: LatentStore, episodes: Sequence[Entry], rows: Sequence[int] | None = None) -> Starts:
-    """One start per episode, at frame `rows` of each (0 by default); the latents and the text are on the model's device."""
+    """One start per episode, at frame `rows` of each (default: 0). Latents and text are on the model's device."""
     frames = [(entry.index, [row]) for entry, row in zip(episodes, rows or [0] * len(episodes), strict=True)]
     return Starts(
         first=torch.cat([store.latents(*frame) for frame in frames]).to(model.device),

@@ -1,4 +1,4 @@
-"""Trains the small autoencoder of the tabletop preset (SVD's own is a given at full scale)."""
+"""Trains the small autoencoder of the tabletop preset. The full-scale setting uses SVD's pretrained autoencoder."""
 
 import dataclasses
 
@@ -16,13 +16,13 @@ from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import autocast
 from persistworld.world_model.views import images_to_float
 
-KL_WEIGHT = 1e-4  # per latent dimension: keeps the latents near unit scale without costing pixels
+KL_WEIGHT = 1e-4  # per latent dimension: keeps the latents near unit scale without hurting reconstruction
 
 
 def train_autoencoder(frames: Tensor, sizes: Sizes, training: BaseTrainingConfig, seed: int) -> Autoencoder:
-    """Fit an autoencoder to `frames` (N, H, W, 3) uint8 by pixel error and a KL penalty.
+    """Fit an autoencoder to `frames` (N, H, W, 3) uint8 with a pixel loss and a KL penalty.
 
-    The returned autoencoder's scaling factor makes the latents of its training frames unit variance, as SVD's does.
+    The scaling factor of the returned autoencoder gives the latents of the training frames unit variance, as in SVD.
     """
     torch.manual_seed(seed)
     place = device()

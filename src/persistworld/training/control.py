@@ -1,4 +1,4 @@
-"""The control: more teacher forcing, with the weights and the compute of post-training, but never on the model's own history."""
+"""Trains the control: more teacher forcing of the same weights with the same compute as post-training, never on the model's own history."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Trains the grasp reader (policies.grasp_reader) on episodes whose commanded and reached grippers are recorded."""
+"""Trains the grasp reader (policies.grasp_reader) on episodes that record the commanded and the reached gripper value."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from persistworld.runtime.randomness import generator
 from persistworld.world_model.views import images_to_float
 
 BATCH, RATE = 64, 2e-3
-CLOSING = 0.35  # fingers that would close to less than this, if nothing were there, tell nothing
-SHORT = 0.15  # ... and that stop this much earlier have met something
+CLOSING = 0.35  # gripper value, 0..1: frames where the free fingers would close to less than this are skipped
+SHORT = 0.15  # fingers that stop more than this before the free value have met something
 
 
 @dataclass(frozen=True)
 class GraspExamples:
-    """frames: (N, V, H, W, 3) uint8; motion: (N, n, MOTION); caught: (N,) bool; stop: the mean gripper value of those caught."""
+    """frames: (N, V, H, W, 3) uint8; motion: (N, n, MOTION); caught: (N,) bool; stop: mean gripper value of the caught examples."""
 
     frames: np.ndarray
     motion: np.ndarray
@@ -37,9 +37,9 @@ class GraspExamples:
 
 
 def examples_of(episode: Episode, frames: np.ndarray, count: int) -> GraspExamples:
-    """Every frame of an episode after which the fingers are told to close within `count` frames.
+    """One example for each frame of an episode after which the fingers are commanded to close within `count` frames.
 
-    frames: (T, V, H, W, 3) uint8. Something was caught where the gripper stops short of what TABLETOP makes of its commands.
+    frames: (T, V, H, W, 3) uint8. An object counts as caught if the gripper stops short of what TABLETOP reaches for the commands.
     """
     rows, motion, caught, stops = [], [], [], []
     for t in range(len(episode.pose) - count):
@@ -58,7 +58,7 @@ def examples_of(episode: Episode, frames: np.ndarray, count: int) -> GraspExampl
 
 
 def train_grasp_reader(examples: GraspExamples, steps: int, seed: int) -> GraspReader:
-    """Binary cross-entropy, both answers equally often, under random light, noise and blur. Deterministic for a seed on one machine."""
+    """Train with binary cross-entropy, balanced classes, and random brightness, noise and blur. Deterministic per seed on one machine."""
     torch.manual_seed(seed)  # the initial weights
     network = GraspNetwork(*examples.frames.shape[1:4], examples.motion.shape[1])
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-3)
@@ -78,7 +78,7 @@ def train_grasp_reader(examples: GraspExamples, steps: int, seed: int) -> GraspR
 
 
 def _varied(images: Tensor, rng: torch.Generator) -> Tensor:
-    """(N, V, 3, H, W) in [-1, 1] under another light, some blurred, some noisy: world models blur and are off in colour."""
+    """Augment images (N, V, 3, H, W) in [-1, 1] with brightness, contrast, blur and noise: world models blur and shift colours."""
     count, views = images.shape[:2]
 
     def draw() -> Tensor:

@@ -1,4 +1,4 @@
-"""A training run's log: one row a step in log.csv, and the same numbers as TensorBoard events beside it (`tensorboard --logdir runs`)."""
+"""A training run's log: one row per step in log.csv, and the same numbers as TensorBoard events (`tensorboard --logdir runs`)."""
 
 import csv
 from pathlib import Path
@@ -11,9 +11,10 @@ CSV = "log.csv"
 
 
 class TrainingLog:
-    """Writes to `folder` from step `start` on; what a killed run wrote of that step and later ones is dropped, for it comes again.
+    """Writes to `folder`, beginning with step `start`.
 
-    Where `writes` is false (all processes but the first) nothing is written.
+    Rows and events of a killed run for that step and later are dropped, because those steps run again.
+    If `writes` is false (all processes but the first), nothing is written.
     """
 
     def __init__(self, folder: Path, start: int, writes: bool) -> None:
@@ -23,10 +24,10 @@ class TrainingLog:
             self.events = SummaryWriter(folder, purge_step=start, flush_secs=10)
 
     def append(self, row: dict[str, float]) -> None:
-        """Add one row; its "step" counts from 0. The first row's keys are the header."""
+        """Add one row. Its "step" counts from 0. The keys of the first row become the header."""
         if not self.writes:
             return
-        new = not self.path.exists() or self.path.stat().st_size == 0  # a power cut can leave it empty
+        new = not self.path.exists() or self.path.stat().st_size == 0  # a power failure can leave it empty
         with open(self.path, "a", newline="") as file:
             writer = csv.DictWriter(file, row, lineterminator="\n")
             if new:
@@ -37,15 +38,15 @@ class TrainingLog:
                 self.events.add_scalar(name, value, int(row["step"]))
 
     def close(self) -> None:
-        """Write out the events that are still held back."""
+        """Flush the buffered events and close the file."""
         if self.writes:
             self.events.close()
 
 
 def _keep_rows(path: Path, steps: int) -> None:
-    """Drop rows of step `steps` and later."""
+    """Drop the rows of step `steps` and later."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if steps == 0:  # its header, too: columns may have changed
+    if steps == 0:  # drop the header too: columns may have changed
         path.unlink(missing_ok=True)
     elif path.exists():
         lines = path.read_text().splitlines(keepends=True)

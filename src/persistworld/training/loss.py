@@ -1,4 +1,4 @@
-"""The teacher-forcing loss of Ctrl-World: EDM denoising of the future, given a lightly noised ground-truth history."""
+"""The teacher-forcing loss of Ctrl-World: EDM denoising of the future, given a ground-truth history with a little noise."""
 
 from dataclasses import dataclass, fields
 
@@ -12,7 +12,7 @@ from persistworld.world_model.model import Context, WorldModel
 
 @dataclass(frozen=True)
 class Draws:
-    """All randomness of one loss evaluation; shapes for batch B, so that a test can fix them."""
+    """All random numbers of one loss evaluation, so that a test can fix them. B is the batch size."""
 
     sigma: Tensor  # (B,)
     noise: Tensor  # (B, L, C, Vh, w)
@@ -20,14 +20,14 @@ class Draws:
     history_noise: Tensor  # (B, H, C, Vh, w)
     current_sigma: Tensor  # (B,)
     current_noise: Tensor  # (B, C, Vh, w)
-    keep_action: Tensor  # (B,) 0 or 1
+    keep_action: Tensor  # (B,), 0 or 1
 
     def take(self, rows: slice) -> "Draws":
         return Draws(*(getattr(self, field.name)[rows] for field in fields(self)))
 
 
 def draw(history: Tensor, future: Tensor, training: BaseTrainingConfig, rng: torch.Generator) -> Draws:
-    """Fresh draws for latents history (B, H, C, Vh, w) and future (B, L, C, Vh, w)."""
+    """Sample the random numbers for latents history (B, H, C, Vh, w) and future (B, L, C, Vh, w)."""
     batch = len(future)
     return Draws(
         sigma=edm.sample_log_normal((batch,), training.sigma_mean, training.sigma_std, rng),
@@ -41,7 +41,7 @@ def draw(history: Tensor, future: Tensor, training: BaseTrainingConfig, rng: tor
 
 
 def condition(history: Tensor, current: Tensor, tokens: Tensor, draws: Draws) -> Context:
-    """History noised by sigma_h and rescaled to unit variance, current frame noised, action tokens dropped at random."""
+    """Add noise (sigma_h) to the history and rescale it to unit variance, add noise to the current frame, drop action tokens at random."""
     s = draws.history_sigma.reshape(-1, 1, 1, 1, 1)
     noised = (history + s * draws.history_noise) / (s**2 + 1).sqrt()
     seen = current + draws.current_sigma.reshape(-1, 1, 1, 1) * draws.current_noise

@@ -12,10 +12,10 @@ from persistworld.runtime.errors import UserError
 
 
 class Muon(torch.optim.Muon):
-    """torch's Muon, with its Newton-Schulz iterations in the gradient's own precision and batched over matrices of one shape.
+    """torch's Muon, but the Newton-Schulz iterations run in the gradient's precision and are batched over matrices of the same shape.
 
-    torch rounds them to bfloat16. Most CPUs only emulate that (eight times the time of a step of the tabletop's base training), and the
-    rounding enlarges the difference that a gradient's order of summation makes, so that runs on one and on two processes drift apart.
+    torch runs them in bfloat16. Most CPUs only emulate bfloat16, which makes a step of the tabletop's base training eight times slower. The
+    rounding also amplifies differences in summation order of the gradients, so that runs on one and on two processes drift apart.
     """
 
     @torch.no_grad()
@@ -28,7 +28,7 @@ class Muon(torch.optim.Muon):
                 if not self.state[parameter]:
                     self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             buffers = [self.state[p]["momentum_buffer"] for p in parameters]
-            # Of all matrices at once: a GPU would wait for so many small steps.
+            # One call for all matrices: many small kernels would leave a GPU idle.
             torch._foreach_lerp_(buffers, gradients, 1 - momentum)
             updates = torch._foreach_lerp(gradients, buffers, momentum) if group["nesterov"] else buffers
             for parameter, update in zip(parameters, updates, strict=True):
@@ -45,7 +45,7 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonalise(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
-    """Matrices (N, A, B) with all singular values moved near 1 by `steps` quintic Newton-Schulz iterations (Jordan et al. 2024)."""
+    """Move all singular values of matrices (N, A, B) near 1 with `steps` quintic Newton-Schulz iterations (Jordan et al. 2024)."""
     a, b, c = coefficients
     x = matrices.mT if matrices.shape[1] > matrices.shape[2] else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
@@ -58,7 +58,7 @@ def orthogonalise(matrices: Tensor, coefficients: tuple[float, float, float], st
 class MatrixOptimizer:
     """Muon on every parameter with two or more axes, flattened to a matrix, and AdamW on vectors.
 
-    torch's Muon takes 2-D parameters only; a convolution kernel is handed over as a view (out, in * kernel) of itself.
+    torch's Muon takes 2-D parameters only, so a convolution kernel is passed as a view (out, in * kernel).
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], settings: Settings) -> None:
@@ -83,9 +83,9 @@ class MatrixOptimizer:
             )
 
     def step(self, rate_share: float = 1.0) -> float:
-        """Clip, update at `rate_share` of the rate, clear the gradients; returns the norm before clipping.
+        """Clip the gradients, update with `rate_share` times the learning rate, clear the gradients. Returns the norm before clipping.
 
-        Raises UserError when it is not finite: weights that are lost would be saved, and score as black frames.
+        Raises UserError if the norm is not finite: broken weights would be saved, and would be scored as black frames.
         """
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm).item()
         if not math.isfinite(norm):
@@ -112,7 +112,7 @@ class MatrixOptimizer:
 
 
 def learning_rate_share(step: int, steps: int, warmup: int = 0, decay_from: float = 1.0) -> float:
-    """Share of the full rate: a linear rise over `warmup` steps, constant, a linear fall to 0 after `decay_from` of the steps."""
+    """Factor on the learning rate: linear warmup over `warmup` steps, constant, linear decay to 0 from the fraction `decay_from` on."""
     rising = min(1.0, (step + 1) / warmup) if warmup else 1.0
     if decay_from >= 1:
         return rising

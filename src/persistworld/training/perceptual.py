@@ -1,5 +1,4 @@
-"""Train the tabletop preset's perceptual network: segmentation on the simulator's own labels.
-"""
+"""Trains the perceptual network of the tabletop preset: segmentation with the simulator's labels."""
 
 import numpy as np
 import torch
@@ -16,10 +15,10 @@ COLOUR_WEIGHT = 0.5
 def train_segmentation_backbone(
     frames: np.ndarray, labels: np.ndarray, steps: int = 3000, seed: int = 0, learning_rate: float = 2e-3
 ) -> SegmentationBackbone:
-    """Class-weighted cross-entropy on random crops, flips and brightness, plus each stage's local mean colour.
+    """Train with class-weighted cross-entropy and, at each stage, an L1 loss on local mean colour. Crops, flips and brightness are random.
 
-    frames: uint8 (N, H, W, 3); labels: uint8 (N, H, W), 0 background, 1 robot, 2 object. Crops are three quarters of
-    the frame. Deterministic for a seed on one machine and thread count. About 0.1 s a step on one core at 48x80.
+    frames: uint8 (N, H, W, 3); labels: uint8 (N, H, W), 0 background, 1 robot, 2 object. Crops have three quarters of
+    the frame's height and width. Deterministic for a seed, machine and thread count. About 0.1 s per step on one core at 48x80.
     """
     if not (frames.ndim == 4 and frames.shape[-1] == 3 and labels.shape == frames.shape[:3]):
         raise ValueError(f"frames {frames.shape} and labels {labels.shape}: expected (N, H, W, 3) and (N, H, W)")
@@ -45,16 +44,14 @@ def train_segmentation_backbone(
 
 
 def _class_weights(labels: np.ndarray) -> Tensor:
-    """1 / sqrt(frequency), mean 1: the object covers a hundredth of the pixels and must count."""
+    """1 / sqrt(frequency), with mean 1: the object covers only a hundredth of the pixels."""
     frequency = np.bincount(labels.ravel(), minlength=len(CLASSES))[: len(CLASSES)] / labels.size
     weight = 1 / np.sqrt(np.maximum(frequency, 1e-4))
     return torch.tensor(weight / weight.mean(), dtype=torch.float32)
 
 
 def _batch(frames: np.ndarray, labels: np.ndarray, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, h, w) in [-1, 1] and labels (B, h, w) int64: one crop and one flip a batch, brightness and contrast
-    per image.
-    """
+    """Images (B, 3, h, w) in [-1, 1] and labels (B, h, w) int64. One crop and flip per batch; brightness and contrast per image."""
     count, height, width = labels.shape
     crop_height, crop_width = height * 3 // 4, width * 3 // 4
     picks = torch.randint(count, (BATCH,), generator=generator).numpy()

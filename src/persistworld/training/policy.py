@@ -1,8 +1,8 @@
-"""The trainable part of a world model: LoRA on the U-Net (peft) and the whole action encoder; and plain copies with it merged in.
+"""The trainable weights of a world model: LoRA on the U-Net (peft) and the whole action encoder. Also makes copies with them merged in.
 
-`theta` learns and `old` follows it (paper 3.2, Algorithm 1). Sampling and the reference's predictions use a plain U-Net with the adapter
-merged: exact, and free per step. Theta's loss runs through peft's adapter layers or, with `compute.post_training.merged_adapter`, through
-the sum of each weight and its adapter. The three models share every weight that stays the base's.
+`theta` is trained and `old` is its moving average (paper 3.2, Algorithm 1). Sampling and the reference's predictions use a plain U-Net
+with the adapter merged. This is exact and adds no cost per step. Theta's loss runs through peft's adapter layers or, with
+`compute.post_training.merged_adapter`, through the sum of each weight and its adapter. The three models share all unchanged base weights.
 """
 
 import copy
@@ -19,7 +19,7 @@ from persistworld.world_model.model import WorldModel
 
 
 class Policy:
-    """Three weight sets of one frozen world model: `theta` (trained), `old` (its slow copy) and the base they started from."""
+    """Three weight sets of one frozen world model: `theta` (trained), `old` (its moving average) and the base."""
 
     def __init__(
         self,
@@ -45,11 +45,11 @@ class Policy:
         self._merged = _copy_sharing(base, own={n for n, _ in merged_weights(dict(base.named_parameters()), self.theta, self.scale)})
 
     def merged(self, weights: dict[str, Tensor]) -> WorldModel:
-        """The plain world model with `weights` (of theta's names and shapes) merged in; valid until the next call."""
+        """The plain world model with `weights` (names and shapes as theta) merged in. Valid until the next call."""
         merge_into(self._merged, self.base, weights, self.scale)
         return self._merged
 
 
 def _copy_sharing(base: WorldModel, own: Collection[str]) -> WorldModel:
-    """A copy of `base` that shares its parameters, but for those named in `own`."""
+    """A copy of `base` that shares all parameters except those named in `own`."""
     return copy.deepcopy(base, {id(p): p for n, p in base.named_parameters() if n not in own})

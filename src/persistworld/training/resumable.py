@@ -1,4 +1,4 @@
-"""What every training run keeps: averaged weights, a log, and a state on disk from which it resumes to the same bytes."""
+"""Common parts of every training run: averaged weights, a log, and a state on disk. A resumed run ends with the same bytes."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ Weights = Mapping[str, Tensor]
 
 
 class TrainingRun:
-    """A run of `steps` steps in `folder`. A trainer's loop goes from `start` to `steps` and ends each step with `end_step`."""
+    """A run of `steps` steps in `folder`. A trainer loops from `start` to `steps` and ends each step with `end_step`."""
 
     def __init__(
         self,
@@ -28,10 +28,10 @@ class TrainingRun:
         averaged: bool,
         copies: Mapping[str, Weights] | None = None,
     ) -> None:
-        """Restores the newest state in `folder`, if there is one, into the tensors given; all processes must call this.
+        """Restore the newest state in `folder`, if there is one, into the given tensors. All processes must call this.
 
-        weights: what is trained, by name; averaged: whether their moving average is kept and is the result; copies: other sets of tensors
-        that belong to the state, by name. digest: what the run is made from. Raises UserError where a state was made from something else.
+        weights: the trained tensors, by name; averaged: whether to keep and return their moving average; copies: other sets
+        of tensors that belong to the state, by name. digest: identifies the inputs of the run. Raises UserError if a state has another one.
         """
         self.folder, self.digest, self.steps, self.save_every = folder, digest, steps, save_every
         self.optimizer, self.writes = optimizer, processes().is_main_process
@@ -46,18 +46,18 @@ class TrainingRun:
                 for key, tensor in tensors.items():
                     tensor.copy_(saved[key])
             optimizer.load_state_dict(state.pop("optimizer"))
-        self.restored: dict[str, Any] = state  # what `end_step` saved beside weights and optimizer
+        self.restored: dict[str, Any] = state  # the `others` that `end_step` saved
         self.log = TrainingLog(folder, self.start, self.writes)
 
     def update_average(self, decay: float) -> None:
-        """average <- decay * average + (1 - decay) * weights, where there is an average."""
+        """average <- decay * average + (1 - decay) * weights, if an average is kept."""
         if "average" in self.sets:
             ema_update(self.sets["average"].values(), self.sets["weights"].values(), decay)
 
     def end_step(self, row: dict[str, float], others: Callable[[], dict[str, Any]] = dict) -> None:
         """Log `row`, whose "step" counts from 0, and save the state when it is due.
 
-        others: gives what belongs to the state beside the sets of weights. Every process calls it; the first alone writes.
+        others: returns the rest of the state (without weights and optimizer). Every process calls it; only the first process writes.
         """
         self.log.append(row)
         done = int(row["step"]) + 1
@@ -67,6 +67,6 @@ class TrainingRun:
                 save_state(self.folder, done, self.digest, state)
 
     def result(self) -> Weights:
-        """Close the log; the averaged weights, or the last ones of a run without an average."""
+        """Close the log. Returns the averaged weights, or the last weights if no average is kept."""
         self.log.close()
         return self.sets.get("average", self.sets["weights"])

@@ -1,4 +1,4 @@
-"""What post-training and its control have in common as runs of the workflow: where they begin, what they are made from, what they leave."""
+"""Common to post-training and its control as workflow runs: the digest of their inputs, and the publication of their log."""
 
 import shutil
 from pathlib import Path
@@ -16,19 +16,19 @@ from persistworld.world_model.autoencoder import WEIGHTS as AUTOENCODER
 
 
 def provenance(params: Params, stage: str, *sections: object, base: Path = BASE) -> str:
-    """What a run is made from, in one line: a state made from anything else is never resumed.
+    """A one-line digest of a run's inputs. A state with another digest is never resumed.
 
-    `stage` is the module that runs, such as "stages.post_training"; `sections` are those that the run reads beside the ones that make
-    its data. Latents follow from episodes (the manifest), their sections and the autoencoder.
+    stage: the module that runs, such as "stages.post_training"; sections: the parameters that the run reads, without those of its data.
+    The latents are determined by the episodes (the manifest), the sections of both, and the autoencoder.
     """
     sections = (*sections, params.episodes, params.latents)
     files = [file for file in (base / WEIGHTS, BASE / AUTOENCODER, BASE / TABLETOP_FILE, MANIFEST) if file.exists()]
-    history = ",".join(map(str, params.rollout.history_index))  # of rollouts, what the trained model is used with; not how they are batched
+    history = ",".join(map(str, params.rollout.history_index))  # of the rollout section, only what training uses; batching does not matter
     return "-".join([*map(digest, sections), history, str(params.seed), code_digest(stage), *(sha256(file)[:12] for file in files)])
 
 
 def publish_log(run_folder: Path, run: str) -> None:
-    """Copy the run's log to results/ and drop its states: the checkpoint is out. Its TensorBoard events stay."""
+    """Copy the run's log to results/ and delete its states once the checkpoint is written. Its TensorBoard events stay."""
     with atomic_path(TRAINING / f"{run}.csv") as part:
         shutil.copyfile(run_folder / CSV, part)
     drop_states(run_folder)

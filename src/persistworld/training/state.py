@@ -1,4 +1,7 @@
-"""The state of a training run on disk: whole or not there, and never resumed with what it was not made from."""
+"""Saves and loads the state of a training run.
+
+A state is written atomically. It is refused if parameters, code or data differ.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,25 +14,25 @@ from persistworld.runtime.files import atomic_path
 
 
 def save_state(folder: Path, step: int, digest: str, state: dict[str, Any]) -> None:
-    """Write the state after `step` steps, then drop the one before it."""
+    """Write the state after `step` steps, then delete the previous state."""
     path = folder / f"state-{step:08d}.pt"
-    # A file of Python's: where torch opens one itself, a full disk is an error that does not say so.
+    # Open the file in Python: if torch opens it, the error for a full disk does not name the cause.
     with atomic_path(path) as part, part.open("wb") as file:
         torch.save({"digest": digest, "step": step, **state}, file)
     drop_states(folder, but=path)
 
 
 def drop_states(folder: Path, but: Path | None = None) -> None:
-    """Delete all states in `folder`, or all but one."""
+    """Delete all states in `folder`, except `but`."""
     for path in folder.glob("state-*.pt"):
         if path != but:
             path.unlink()
 
 
 def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
-    """The newest state in `folder`, on the CPU, or None. All processes must ask.
+    """The newest state in `folder`, on the CPU, or None. All processes must call this.
 
-    Raises UserError when it was made from anything else, or processes would not go on at the same step of the same run.
+    Raises UserError if its digest differs from `digest`, or if the processes would not continue at the same step of the same run.
     """
     paths = sorted(folder.glob("state-*.pt"))
     state = torch.load(paths[-1], map_location="cpu", weights_only=True) if paths else None
@@ -43,7 +46,7 @@ def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
 
 
 def _check_alike(folder: Path, digest: str, state: dict[str, Any] | None) -> None:
-    """Raise UserError, in all processes, when they run something else or would start elsewhere: nodes with a disk each."""
+    """Raise UserError in all processes if their digests or states differ, e.g. because each node has its own disk."""
     runs = gathered([digest])
     if len(set(runs)) > 1:
         other = next(rank for rank, run in enumerate(runs) if run != runs[0])

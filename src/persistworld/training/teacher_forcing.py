@@ -32,7 +32,7 @@ def train_world_model(
     run_folder: Path,
     compute: BaseTrainingCompute = BaseTrainingCompute(),
 ) -> WorldModel:
-    """Train all of `model`; returns it with its averaged weights (`weight_ema` > 0) or its last ones. Its state is in `run_folder`."""
+    """Train all of `model`. Returns it with averaged (`weight_ema` > 0) or last weights. The run's state is in `run_folder`."""
     optimizer = MatrixOptimizer(model.parameters(), training.optimizer)
     data = hashlib.sha256(repr((tuple(windows.episodes), windows.history_index)).encode()).hexdigest()[:16]
     digest = f"{configuration.digest(training)}-{configuration.digest(model.config)}-{data}-{seed}"
@@ -51,7 +51,7 @@ def train_world_model(
         loss = accumulate_gradient(model, batch, sentences, draws, training, compute.train_batch or training.batch)
         average_gradients(model.parameters())
         norm = optimizer.step(learning_rate_share(step, training.steps, training.warmup, training.optimizer.decay_from))
-        # The decay rises from 0.1, so that the random start is soon forgotten.
+        # The decay rises from 0.1, so that the random initial weights soon drop out of the average.
         run.update_average(min(training.weight_ema, (step + 1) / (step + 10)))
         recent.append(mean_over_processes(loss).item())
         run.end_step({"step": step, "loss": recent[-1], "gradient_norm": norm})
@@ -68,14 +68,14 @@ def train_world_model(
 
 @dataclass(frozen=True)
 class Materials(Dataset):
-    """The input of each step: its windows, their instructions and the draws of its loss. A function of the step alone."""
+    """The inputs of each step: windows, their instructions and the draws of the loss. They depend only on the step."""
 
     model: WorldModel
     windows: WindowSource
     training: BaseTrainingConfig
     seed: int
-    purpose: str  # what is trained: two trainings with one seed draw different numbers
-    readers: int = 0  # processes that draw steps ahead
+    purpose: str  # names the training: two trainings with the same seed draw different numbers
+    readers: int = 0  # worker processes that prefetch steps
 
     def __len__(self) -> int:
         return self.training.steps
@@ -86,13 +86,13 @@ class Materials(Dataset):
         return batch, sentences, draw(batch.history, batch.future, self.training, rng)
 
     def from_step(self, start: int) -> Iterator[tuple[Batch, list[str], Draws]]:
-        """The steps from `start` on, in order. With `readers`, other processes draw them ahead."""
-        # The loader gets its own generator, or it would draw from torch's global one. Processes fork: open shards cannot be pickled.
+        """The inputs of step `start` and all later steps, in order. With `readers`, worker processes prefetch them."""
+        # The loader gets its own generator; otherwise it would draw from torch's global one. Workers fork: open shards cannot be pickled.
         rest, own, readers = range(start, len(self)), torch.Generator(), self.readers
         how = "fork" if readers else None
         try:
             yield from DataLoader(self, batch_size=None, sampler=rest, num_workers=readers, generator=own, multiprocessing_context=how)
-        except UserError as error:  # from a reader, its message is the end of a traceback
+        except UserError as error:  # if a worker raises it, the message is at the end of a traceback
             raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from None
 
 
@@ -115,9 +115,9 @@ def accumulate_gradient(
     part: int,
     key: str = "base_training.batch",
 ) -> Tensor:
-    """The loss of this process's share of a batch, detached. Gradients accumulate over backward passes of `part` windows each.
+    """The detached loss of this process's share of a batch. Gradients accumulate over backward passes with `part` windows each.
 
-    key: the parameter that sets the size of the batch, for the error message.
+    key: name of the parameter that sets the batch size, for the error message.
     """
     rows = own_share(len(batch.future), key)
     total = torch.zeros((), device=model.device)
@@ -132,7 +132,7 @@ def accumulate_gradient(
 def training_loss(
     rows: slice, model: WorldModel, batch: Batch, sentences: list[str], draws: Draws, training: BaseTrainingConfig
 ) -> Tensor:
-    """The mean loss of these `rows` of a batch. The text encoder is trained, too: instructions are encoded with gradients."""
+    """The mean loss of the given `rows` of a batch. Instructions are encoded with gradients: the text encoder is trained as well."""
     batch, draws = on_device(batch.take(rows), model.device), on_device(draws.take(rows), model.device)
     with autocast(model.device, training.precision):
         text = None if model.text_encoder is None else model.text_encoder(sentences[rows])

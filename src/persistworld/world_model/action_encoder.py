@@ -1,10 +1,10 @@
-"""Poses and instruction to one condition token per frame (Ctrl-World's)."""
+"""Encodes poses and instruction into one condition token per frame, as in Ctrl-World."""
 
 from torch import Tensor, nn
 
 
 class ActionEncoder(nn.Module):
-    """Linear, SiLU, Linear, SiLU, Linear on each frame's normalised pose; the text embedding is repeated to the width and added."""
+    """An MLP (three linear layers with SiLU) on each frame's normalised pose. The text embedding is tiled to the width and added."""
 
     def __init__(self, action_dim: int, width: int) -> None:
         super().__init__()
@@ -13,7 +13,7 @@ class ActionEncoder(nn.Module):
         )
 
     def forward(self, poses: Tensor, text: Tensor | None = None) -> Tensor:
-        """poses: (B, F, action_dim) in [-1, 1]; text: (B, E) with E dividing the width, or None. Returns (B, F, width)."""
+        """poses: (B, F, action_dim) in [-1, 1]; text: (B, E), where E divides the width, or None. Returns (B, F, width)."""
         tokens = self.action_encode(poses)
         if text is not None:
             tokens = tokens + text.repeat(1, tokens.shape[-1] // text.shape[-1])[:, None]

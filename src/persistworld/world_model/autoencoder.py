@@ -1,6 +1,6 @@
-"""The image autoencoder: diffusers' AutoencoderKLTemporalDecoder (SVD's class) behind one small interface.
+"""The image autoencoder: a small interface to diffusers' AutoencoderKLTemporalDecoder (SVD's class).
 
-Images are encoded one by one; a stack of V views is V latents on top of each other along the height, as Ctrl-World stacks them.
+Images are encoded one by one. The latents of V views are stacked along the height, as in Ctrl-World.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ WEIGHTS, CONFIG = "autoencoder.safetensors", "autoencoder.json"
 class Autoencoder(nn.Module):
     """Images (N, 3, H, W) in [-1, 1] <-> scaled latents (N, C, H / f, W / f), with f = patch * 2^(levels - 1).
 
-    Takes tensors from any device; what it makes is on its own.
+    Takes tensors from any device. The results are on the autoencoder's device.
     """
 
     def __init__(self, sizes: AutoencoderConfig) -> None:
@@ -60,7 +60,7 @@ class Autoencoder(nn.Module):
         return self.sizes.scaling_factor * (mean if noise is None else mean + std * noise.to(self.device))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images (N, 3, H, W), about [-1, 1] and not clipped, from scaled latents (N, C, h, w), each frame on its own."""
+        """Images (N, 3, H, W), about [-1, 1] and not clipped, from scaled latents (N, C, h, w). Each frame is decoded independently."""
         decoded = self.vae.decode(latents.to(self.device) / self.sizes.scaling_factor, num_frames=1).sample
         return F.pixel_shuffle(decoded, self.sizes.patch)
 
@@ -80,7 +80,7 @@ def save_autoencoder(autoencoder: Autoencoder, folder: Path, half: bool = False)
 
 
 def load_autoencoder(folder: str | Path) -> Autoencoder:
-    """The autoencoder of a checkpoint folder, in float32 and evaluation mode. Raises UserError on missing or wrong keys."""
+    """Load the autoencoder of a checkpoint folder in float32 and evaluation mode. Raises UserError for missing or wrong keys."""
     folder = Path(folder)
     sizes = build_section(AutoencoderConfig, read_json(folder / CONFIG), CONFIG)
     with init_empty_weights(include_buffers=False):

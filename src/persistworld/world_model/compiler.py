@@ -1,4 +1,4 @@
-"""What torch.compile needs of the machine."""
+"""Checks that the machine can run torch.compile."""
 
 import os
 import shutil
@@ -7,8 +7,8 @@ from persistworld.runtime.errors import UserError
 
 
 def require_compiler(key: str, value: object) -> None:
-    """Raises UserError when there is no C++ compiler for the setting `key`, which asks for torch.compile."""
-    compiler = os.environ.get("CXX", "g++")  # as torch.compile looks for it
+    """Raise UserError if there is no C++ compiler. The setting `key` = `value` enables torch.compile."""
+    compiler = os.environ.get("CXX", "g++")  # the same lookup as in torch.compile
     if shutil.which(compiler) is None:
         advice = "torch.compile needs a C++ compiler: install one, name yours in CXX, or leave the setting out"
         raise UserError(f"{key} = {value}: found no {compiler}; {advice}")

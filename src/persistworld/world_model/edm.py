@@ -1,6 +1,6 @@
-"""EDM preconditioning for the variance-preserving-in-unit-data form that SVD and Ctrl-World use (paper Eq. 8).
+"""EDM preconditioning for data of unit variance, in the form of SVD and Ctrl-World (paper Eq. 8).
 
-All functions take sigma > 0 of any shape and are elementwise.
+All functions are elementwise and take sigma > 0 of any shape.
 """
 
 import torch
@@ -18,17 +18,17 @@ def c_out(sigma: Tensor) -> Tensor:
 
 
 def c_in(sigma: Tensor) -> Tensor:
-    """Scale that brings x_sigma to unit variance before the network."""
+    """Scale that gives the network's input x_sigma unit variance."""
     return 1 / (sigma**2 + 1).sqrt()
 
 
 def c_noise(sigma: Tensor) -> Tensor:
-    """The noise level as the network is told it: its timestep."""
+    """The noise level as network input (its timestep)."""
     return sigma.log() / 4
 
 
 def loss_weight(sigma: Tensor) -> Tensor:
-    """(sigma^2 + 1) / sigma^2: the x0 error in units of the network's output error, since it equals 1 / c_out^2."""
+    """(sigma^2 + 1) / sigma^2 = 1 / c_out^2: converts the squared x0 error to the squared error of the network's output."""
     return (sigma**2 + 1) / sigma**2
 
 
@@ -38,5 +38,5 @@ def predict_x0(network_output: Tensor, x_sigma: Tensor, sigma: Tensor) -> Tensor
 
 
 def sample_log_normal(shape: tuple[int, ...], mean: float, std: float, generator: torch.Generator) -> Tensor:
-    """sigma with ln sigma ~ N(mean, std^2)."""
+    """Draw sigma with ln sigma ~ N(mean, std^2)."""
     return (mean + std * torch.randn(shape, generator=generator)).exp()

@@ -1,4 +1,4 @@
-"""LoRA on the U-Net (peft): which modules get an adapter, how it is merged, and how it is summed into a layer's weight."""
+"""LoRA on the U-Net (peft): chooses the adapted modules, merges adapters, and adds them to a layer's weight during training."""
 
 import contextlib
 from collections.abc import Iterator, Mapping
@@ -13,26 +13,28 @@ from persistworld.config.checks import require
 from persistworld.config.post_training import AdapterConfig
 from persistworld.world_model.model import WorldModel
 
-ADAPTER = "default"  # peft's own name for a sole adapter, so that saved keys are the usual ones
+ADAPTER = "default"  # peft's default adapter name, so that saved keys are the usual ones
 
 
 class AdaptedWeight(nn.Module):
-    """W + scale * B A as a layer's weight, recomputed at each use of the layer; gradients flow to A and B."""
+    """A layer's weight as W + scale * B A, recomputed at each use of the layer. Gradients flow to A and B."""
 
     def __init__(self, down: nn.Parameter, up: nn.Parameter, scale: float) -> None:
         super().__init__()
         self.down, self.up, self.scale = down, up, scale
 
     def forward(self, weight: Tensor) -> Tensor:
-        kind = weight.device.type  # which may be meta, where sizes alone are computed
+        kind = weight.device.type  # may be meta, which computes shapes only
         exact = torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
         with exact:  # the layer rounds the sum as it would round W
             return (weight + adapter_product(self.down, self.up, self.scale).reshape(weight.shape)).to(weight.dtype)
 
 
 def sum_into_weights(unet: nn.Module, scale: float) -> None:
-    """Put the adapted layers back in place of peft's, each with its adapter added to its weight: the same function of A and B, one product
-    where the layers had three."""
+    """Replace peft's layers by the original layers with the adapter added to the weight.
+
+    The function of A and B is the same, but a layer needs one matrix product instead of three.
+    """
     for name, layer in [(n, m) for n, m in unet.named_modules() if isinstance(m, BaseTunerLayer)]:
         plain = layer.get_base_layer()
         parametrize.register_parametrization(
@@ -42,26 +44,26 @@ def sum_into_weights(unet: nn.Module, scale: float) -> None:
 
 
 def adapter_product(down: Tensor, up: Tensor, scale: float) -> Tensor:
-    """scale * B A in float32, (out, in * kernel). Linear layers and convolutions alike: A carries the kernel, B is 1 x 1."""
+    """scale * B A in float32, (out, in * kernel), for linear layers and convolutions: A has the kernel, B is 1 x 1."""
     return scale * (up.float().flatten(1) @ down.float().flatten(1))
 
 
 def lora_config(unet: nn.Module, lora: AdapterConfig) -> LoraConfig:
-    """peft's configuration for the modules that `lora.targets` and `.exclude` name."""
+    """peft's configuration for the modules that `lora.targets` and `lora.exclude` select."""
     return LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, init_lora_weights=True, target_modules=target_modules(unet, lora)
     )
 
 
 def target_modules(unet: nn.Module, lora: AdapterConfig) -> list[str]:
-    """Names of the U-Net's modules that get an adapter. Raises UserError where `lora.exclude` names none of them, or all."""
+    """Names of the U-Net's modules that get an adapter. Raises UserError if an entry of `lora.exclude` matches none, or none is left."""
     kinds: tuple[type[nn.Module], ...] = (nn.Linear,)
     if lora.targets == "linear_and_convolution":
         kinds = (nn.Linear, nn.Conv2d, nn.Conv3d)
     names = [n for n, m in unet.named_modules() if isinstance(m, kinds)]
     if lora.targets == "attention":
         names = [n for n in names if n.rsplit(".", 1)[-1] in ("to_q", "to_k", "to_v") or n.endswith("to_out.0")]
-    # A one-token cross-attention never looks at its query and key.
+    # One-token cross-attention does not use its query and key.
     names = [n for n in names if not ("attn2.to_q" in n or "attn2.to_k" in n)]
     for part in lora.exclude:
         advice = f"no adapted module's name has it in it, such as {names[len(names) // 2]}"
@@ -73,7 +75,7 @@ def target_modules(unet: nn.Module, lora: AdapterConfig) -> list[str]:
 
 @torch.no_grad()
 def merge_into(plain: WorldModel, base: WorldModel, weights: Mapping[str, Tensor], scale: float) -> None:
-    """plain <- base with `weights` merged in, tensor by tensor; `plain` may be `base` itself. scale: alpha / rank."""
+    """plain <- base with `weights` merged in, tensor by tensor. `plain` may be `base`. scale: alpha / rank."""
     target = dict(plain.named_parameters())
     for name, value in merged_weights(dict(base.named_parameters()), weights, scale):
         target[name].copy_(value)
@@ -81,10 +83,10 @@ def merge_into(plain: WorldModel, base: WorldModel, weights: Mapping[str, Tensor
 
 @torch.no_grad()
 def merged_weights(origin: Mapping[str, Tensor], weights: Mapping[str, Tensor], scale: float) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of each weight of `origin` that `weights` changes: W + scale * B A in float32 where they hold an adapter
-    (`<module>.lora_A.weight` and `lora_B`, with or without the adapter's name in between), else what they hold.
+    """Name and new value of each weight of `origin` that `weights` changes.
 
-    A negative scale takes a merged adapter out again.
+    For an adapter (`<module>.lora_A.weight` and `lora_B`, with or without the adapter's name in between) the value is W + scale * B A in
+    float32. Other weights replace those of `origin`. A negative scale removes a merged adapter.
     """
     for name, down in weights.items():
         stem, adapter, rest = name.partition(".lora_A.")

@@ -1,7 +1,7 @@
 """The world model: U-Net, action encoder and instruction encoder (Ctrl-World's architecture).
 
-Latents are scaled and stacked by height: (C, V * h, w). A chunk is H history frames and L future frames, the first of
-which is the current one.
+Latents are scaled and stacked by height: (C, V * h, w). The model sees H history frames and L future frames. The first
+future frame is the current frame.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from persistworld.world_model.sampler import euler_sample, guidance_scale
 from persistworld.world_model.text import InstructionEncoder
 from persistworld.world_model.unet import build_unet
 
-FPS, MOTION_BUCKET = 7, 127  # SVD's added_time_ids, as Ctrl-World sets them
+FPS, MOTION_BUCKET = 7, 127  # SVD's added_time_ids, with the values of Ctrl-World
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a chunk is conditioned on, as data.
+    """The condition of a chunk, before encoding.
 
     history: (B, H, C, Vh, w) and current: (B, C, Vh, w), scaled latents; poses: (B, H + L, D), normalised; text: (B, E)
     or None.
@@ -45,7 +45,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class Context:
-    """A condition as one model sees it: the action encoder's tokens (B, H + L, D) in place of poses and text."""
+    """An encoded condition: the action encoder's tokens (B, H + L, D) replace poses and text."""
 
     history: Tensor
     current: Tensor
@@ -72,11 +72,11 @@ class WorldModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is; conditions and noise are expected there."""
+        """The device of the model. Conditions and noise must be on it."""
         return self.unet.conv_in.weight.device
 
     def encode_instructions(self, sentences: Sequence[str]) -> Tensor | None:
-        """(B, E) embeddings, without gradient, or None when the model takes no text."""
+        """(B, E) embeddings without gradient, or None if the model takes no text."""
         if self.text_encoder is None:
             return None
         with torch.no_grad():
@@ -89,28 +89,28 @@ class WorldModel(nn.Module):
         return torch.from_numpy(found.reshape(*poses.shape[:-1], -1)).to(self.device)
 
     def context(self, condition: Condition) -> Context:
-        """Encode a condition's poses and text; computed once a chunk, not once a sampler step."""
+        """Encode a condition's poses and text. Called once per chunk, not once per sampler step."""
         tokens = self.action_encoder(condition.poses, condition.text)
         return Context(condition.history, condition.current, tokens)
 
     def predict_x0(self, x_sigma: Tensor, sigma: Tensor, context: Context, noise_aug: float = 0.0) -> Tensor:
-        """The clean future that the model sees in x_sigma (paper Eq. 8).
+        """Predict the clean future from x_sigma (paper Eq. 8).
 
-        x_sigma: (B, L, C, Vh, w) = x0 + sigma * noise; sigma: (B,). History stands before the future, clean or already
-        rescaled; the current frame, divided by the scaling factor, is repeated over all frames in the other half of
-        the channels (Ctrl-World's convention).
+        x_sigma: (B, L, C, Vh, w) = x0 + sigma * noise; sigma: (B,). The history, clean or already rescaled, precedes the
+        future along the frame axis. The current frame, divided by the scaling factor, is repeated over all frames and
+        concatenated along the channels (Ctrl-World's convention).
         """
         s = sigma.reshape(-1, 1, 1, 1, 1)
         frames = torch.cat([context.history, x_sigma * edm.c_in(s)], dim=1)
         current = (context.current / self.scaling_factor)[:, None].expand(-1, frames.shape[1], -1, -1, -1)
-        # Made where the model is: a copy from the CPU would have a GPU wait in every sampler step.
+        # Created on the model's device: a copy from the CPU would stall a GPU in every sampler step.
         ids = torch.stack([torch.full_like(sigma, value) for value in (FPS, MOTION_BUCKET, noise_aug)], dim=1)
         output = self.unet(torch.cat([frames, current], dim=2), edm.c_noise(sigma), context.tokens, ids)
         return edm.predict_x0(output[:, context.history.shape[1] :].float(), x_sigma, s)
 
     @torch.no_grad()
     def sample(self, condition: Condition, noise: Tensor, sampler: SamplerConfig, precision: str = "float32") -> Tensor:
-        """Future latents (B, L, C, Vh, w) from unit-variance `noise` of that shape."""
+        """Sample future latents (B, L, C, Vh, w) from unit-variance `noise` of the same shape."""
         batch, frames = noise.shape[:2]
         scale = guidance_scale(sampler, frames).to(noise.device)
 
@@ -140,12 +140,11 @@ class WorldModel(nn.Module):
         noise: Tensor | None = None,
         precision: str = "float32",
     ) -> Tensor:
-        """One chunk from raw inputs: L future latents (B, L, C, Vh, w), the first of which is the current frame again.
+        """Sample one chunk from raw inputs: L future latents (B, L, C, Vh, w). The first repeats the current frame.
 
         history: (B, H, C, Vh, w) and current: (B, C, Vh, w), scaled latents; poses: (B, H + L, 7) in m, rad, 0..1;
-        instructions: B sentences, empty by default; sampler: SVD's 50 steps by default, not what a
-        tabletop checkpoint was trained for; noise: (B, L, C, Vh, w), unit variance; torch's global generator draws it when it
-        is not given.
+        instructions: B sentences (default: empty); sampler: default SVD's 50 steps, which do not suit a tabletop
+        checkpoint; noise: (B, L, C, Vh, w), unit variance (default: drawn from torch's global generator).
         """
         batch = current.shape[0]
         text = self.encode_instructions(instructions or [""] * batch)
@@ -156,7 +155,7 @@ class WorldModel(nn.Module):
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    """bfloat16 autocast, or nothing for float32."""
+    """bfloat16 autocast, or a null context for float32."""
     if precision == "float32":
         return contextlib.nullcontext()
     if device.type == "cpu":
@@ -166,7 +165,7 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 
 @functools.cache
 def warn_of_emulation() -> None:
-    """Say once that this processor has no bfloat16 products of its own, where that is so."""
+    """Print one warning if the CPU has no native bfloat16 matrix products."""
     if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         print("precision: bfloat16 is emulated on this processor, ten times slower than float32 here", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""Poses as the world model takes them: representation of the rotation, statistics, normalisation (Ctrl-World's)."""
+"""Poses as inputs of the world model: rotation representation, statistics and normalisation, as in Ctrl-World."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,14 +9,14 @@ from scipy.spatial.transform import Rotation
 from persistworld.runtime.errors import UserError
 
 Representation = Literal["euler", "continuous"]
-EULER = slice(3, 6)  # where `continuous` finds the rotation
+EULER = slice(3, 6)  # the rotation that `continuous` converts
 
 
 def represent(poses: np.ndarray, rotation: Representation) -> np.ndarray:
-    """(T, 7) x y z, Euler xyz, gripper -> (T, 7) as it is, or (T, 10) with the rotation matrix's first two columns.
+    """(T, 7) x y z, Euler xyz, gripper -> (T, 7) unchanged, or (T, 10) with the first two columns of the rotation matrix.
 
-    Euler angles jump at +-pi, which a gripper that points down crosses; the columns do not (Zhou et al., CVPR 2019).
-    Poses of another robot, (T, D), pass as they are, or with D + 3 numbers. Raises UserError when they are too short for angles.
+    Euler angles jump at +-pi, which a downward gripper crosses. The columns are continuous (Zhou et al., CVPR 2019).
+    Poses of another robot (T, D) give (T, D) unchanged or (T, D + 3). Raises UserError if `continuous` gets poses too short for angles.
     """
     if rotation == "euler":
         return poses.astype(np.float32)
@@ -31,32 +31,32 @@ def represent(poses: np.ndarray, rotation: Representation) -> np.ndarray:
 
 
 def pose_size(rotation: Representation) -> int:
-    """Numbers per pose in a representation, for a pose of 7."""
+    """Size of a represented pose, for a pose of 7 numbers."""
     return 7 if rotation == "euler" else 10
 
 
 @dataclass(frozen=True)
 class PoseStatistics:
-    """1st and 99th percentile of each dimension over the training split, in the representation named."""
+    """1st and 99th percentile of each dimension over the training split, in the representation `rotation`."""
 
     rotation: Representation
     low: tuple[float, ...]
     high: tuple[float, ...]
 
     def outside(self, poses: np.ndarray) -> np.ndarray:
-        """(D,) share of the poses (N, 7), as this represents them, whose number is below `low` or above `high` and would be clipped.
+        """(D,) fraction of the poses (N, 7) that lie below `low` or above `high` in each represented dimension and would be clipped.
 
-        Of poses like those that the statistics are of it is .02. Raises UserError as `normalise` does.
+        It is about 0.02 for poses from the distribution of the statistics. Raises UserError as `normalise` does.
         """
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         found = self._represented(poses)
-        slack = 1e-3 * (high - low) + 1e-5  # rounding; a number that never changes has no span
+        slack = 1e-3 * (high - low) + 1e-5  # tolerance for rounding; a constant dimension has no span
         return ((found < low - slack) | (found > high + slack)).mean(axis=0)
 
     def normalise(self, poses: np.ndarray) -> np.ndarray:
         """(T, 7) poses in m, rad, 0..1 -> (T, D) in [-1, 1], clipped.
 
-        Raises UserError when poses have another number of numbers than those that the statistics are of.
+        Raises UserError if the size of the represented poses differs from the size of the statistics.
         """
         low, high = np.asarray(self.low, np.float32), np.asarray(self.high, np.float32)
         found = self._represented(poses)
@@ -65,7 +65,7 @@ class PoseStatistics:
 
     def _represented(self, poses: np.ndarray) -> np.ndarray:
         found = represent(poses, self.rotation)
-        if found.shape[1] != len(self.low):  # numpy would take one number for seven
+        if found.shape[1] != len(self.low):  # numpy would broadcast one number to seven
             raise UserError(
                 f"poses have {found.shape[1]} numbers (rotation {self.rotation}), but the checkpoint's pose statistics are of "
                 f"{len(self.low)}: another robot's checkpoint; choose base_checkpoint or episodes that fit, or train a base model "
@@ -80,7 +80,7 @@ def pose_statistics(poses: np.ndarray, rotation: Representation) -> PoseStatisti
     return PoseStatistics(rotation, tuple(map(float, low)), tuple(map(float, high)))
 
 
-# Ctrl-World's percentiles over DROID at 5 Hz (its stat.json); they belong to its checkpoint and to what is post-trained
+# Ctrl-World's percentiles over DROID at 5 Hz (its stat.json). They belong to its checkpoint and to checkpoints post-trained
 # from it.
 CTRL_WORLD_STATISTICS = PoseStatistics(
     rotation="euler",

@@ -1,4 +1,4 @@
-"""The Euler sampler on Karras sigmas, as SVD's scheduler configuration runs it (EDM, Karras et al. 2022, Eq. 5 and Alg. 1)."""
+"""The Euler sampler on Karras sigmas, as in SVD's scheduler configuration (EDM, Karras et al. 2022, Eq. 5 and Alg. 1)."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -27,7 +27,7 @@ def guidance_scale(sampler: SamplerConfig, frames: int) -> Tensor:
 def euler_sample(denoise: Denoiser, noise: Tensor, sampler: SamplerConfig) -> Tensor:
     """Integrate from unit-variance `noise` (B, L, C, h, w) to a sample of the same shape.
 
-    The first state is noise * sqrt(sigma_max^2 + 1), SVD's convention ("leading" spacing).
+    The initial state is noise * sqrt(sigma_max^2 + 1), as in SVD ("leading" spacing).
     """
     sigmas = karras_sigmas(sampler).to(noise.device)
     x = noise * (sigmas[0] ** 2 + 1).sqrt()

@@ -1,4 +1,4 @@
-"""The instruction: a CLIP text model with projection (Ctrl-World: ViT-B/32)."""
+"""Encodes instructions with a CLIP text model with projection (ViT-B/32 in Ctrl-World)."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 class InstructionEncoder(nn.Module):
-    """Sentences to CLIP's projected embeddings (B, projection)."""
+    """Maps sentences to CLIP's projected embeddings (B, projection)."""
 
     def __init__(self, sizes: TextEncoderConfig, tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
@@ -37,18 +37,18 @@ class InstructionEncoder(nn.Module):
         )
 
     def forward(self, sentences: Sequence[str]) -> Tensor:
-        """Embeddings (B, projection) of `sentences`; an empty sentence is CLIP's empty prompt. Longer ones are cut."""
+        """Embeddings (B, projection) of `sentences`. An empty sentence is CLIP's empty prompt. Too long sentences are truncated."""
         batch = self.tokenizer(
             list(sentences), padding="max_length", truncation=True, max_length=self.length, return_tensors="pt"
         )
         device = self.clip.device
-        # CLIP has no padding mask of its own: it reads the state at the first end token, and attention is causal.
+        # CLIP needs no padding mask: it reads the state at the first end token, and attention is causal.
         return self.clip(input_ids=batch["input_ids"].to(device)).text_embeds
 
 
 def train_tokenizer(sentences: Sequence[str], sizes: TextEncoderConfig) -> PreTrainedTokenizerFast:
-    """CLIP's byte-pair encoding (lower case, words end in </w>) learned on `sentences`."""
-    # The trainer numbers final letters in an order that changes from process to process, unless they are given to it.
+    """Train CLIP's byte-pair encoding (lower case, words end in </w>) on `sentences`."""
+    # The trainer orders the final letters differently in each process, unless they are passed explicitly.
     final = sorted({letter.lower() + "</w>" for sentence in sentences for letter in sentence if not letter.isspace()})
     learner = _tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     learner.train_from_iterator(
@@ -77,13 +77,13 @@ def _tokenizer(model: models.BPE) -> Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a checkpoint folder, from its tokenizer.json. Raises UserError when that is missing or damaged."""
+    """Load the tokenizer of a checkpoint folder from tokenizer.json. Raises UserError if the file is missing or damaged."""
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise UserError(f"{path}: no such file; fetch or make the checkpoint again")
     try:
         return _wrap(Tokenizer.from_file(str(path)))
-    except Exception as error:  # the library raises nothing more special
+    except Exception as error:  # the library raises no more specific type
         raise UserError(f"{path}: not a tokenizer ({error}); fetch or make the checkpoint again") from None
 
 

@@ -1,4 +1,4 @@
-"""SVD's spatio-temporal U-Net with the frame-level condition of Ctrl-World: frame f attends to its own token only."""
+"""SVD's spatio-temporal U-Net with Ctrl-World's frame-level conditioning: each frame attends only to its own token."""
 
 import torch
 from diffusers import UNetSpatioTemporalConditionModel
@@ -12,9 +12,9 @@ from persistworld.config.world_model import UNetConfig
 
 
 class FrameConditionedUNet(UNetSpatioTemporalConditionModel):
-    """The stock U-Net takes one context for a clip and repeats it over the frames; this one takes a token per frame.
+    """A U-Net with one context token per frame. The stock U-Net repeats one context over all frames of a clip.
 
-    Parameters and their names are the stock ones, so SVD's and Ctrl-World's weights load key by key.
+    Parameters and their names equal those of the stock U-Net, so SVD's and Ctrl-World's weights load key by key.
     """
 
     def forward(self, sample: Tensor, timestep: Tensor, frame_tokens: Tensor, added_time_ids: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class FrameConditionedUNet(UNetSpatioTemporalConditionModel):
         added = self.add_time_proj(added_time_ids.flatten()).reshape(batch, -1).to(dtype)
         embedding = (embedding + self.add_embedding(added)).repeat_interleave(frames, dim=0)
         tokens = frame_tokens.flatten(0, 1)[:, None]  # (B * F, 1, D): each frame sees its own token
-        video = torch.zeros(batch, frames, dtype=dtype, device=sample.device)  # "none of these frames is a still image"
+        video = torch.zeros(batch, frames, dtype=dtype, device=sample.device)  # no frame is a still image
 
         hidden = self.conv_in(sample.flatten(0, 1))
         skips = (hidden,)
@@ -43,7 +43,7 @@ class FrameConditionedUNet(UNetSpatioTemporalConditionModel):
         for block in self.up_blocks:
             skips, own = skips[: -len(block.resnets)], skips[-len(block.resnets) :]
             context = {"encoder_hidden_states": tokens} if getattr(block, "has_cross_attention", False) else {}
-            # A level of odd size does not double back to it, so the size of the next skip is handed over.
+            # Doubling does not restore an odd size, so the size of the next skip is passed.
             size = skips[-1].shape[2:] if skips else None
             hidden = block(
                 hidden_states=hidden,
@@ -58,7 +58,7 @@ class FrameConditionedUNet(UNetSpatioTemporalConditionModel):
 
 
 class SingleTokenProcessor:
-    """Cross-attention over one token: the softmax is 1, so the result is the token's value, whatever the query."""
+    """Cross-attention over one token: the softmax is 1, so the result is the token's value for every query."""
 
     def __call__(
         self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: object
@@ -69,7 +69,7 @@ class SingleTokenProcessor:
 
 
 class TemporalConvolution(nn.Conv3d):
-    """A convolution over frames alone, kernel (k, 1, 1), as one over frames and pixels in a row: CPUs are fast in two dimensions."""
+    """A convolution over frames with kernel (k, 1, 1), computed as a 2-D convolution over (frames, pixels), which is faster on CPUs."""
 
     def forward(self, video: Tensor) -> Tensor:
         """(B, C, F, h, w) to (B, C', F, h, w)."""
@@ -78,21 +78,26 @@ class TemporalConvolution(nn.Conv3d):
 
 
 class Blend(AlphaBlender):
-    """Spatial and temporal features in the learned proportion, in one pass over memory. As in SVD's U-Net, which has no other kind: the
-    proportion is the spatial part's (not so in the autoencoder's decoder), and every frame is a video's."""
+    """Blends spatial and temporal features with the learned factor, in one pass over memory.
+
+    Supports only the variant of SVD's U-Net: the factor weights the spatial features (in the autoencoder's decoder it does not), and no
+    frame is a still image.
+    """
 
     def forward(self, x_spatial: Tensor, x_temporal: Tensor, image_only_indicator: Tensor | None = None) -> Tensor:
-        """Features of one shape to features of that shape."""
+        """Both inputs and the result have the same shape."""
         return torch.lerp(x_temporal, x_spatial, torch.sigmoid(self.mix_factor).to(x_spatial.dtype))
 
 
 class GatedFeatures(GEGLU):
-    """GELU-gated features, by a product for the features and another for the gate: halves of one product are not contiguous, and their
-    gradients have to be put together again."""
+    """GELU-gated features, with separate matrix products for the features and the gate.
+
+    The two halves of one product would not be contiguous, and their gradients would have to be concatenated.
+    """
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(..., D) to (..., D')."""
-        if not isinstance(self.proj, nn.Linear):  # peft has put its own layer there
+        if not isinstance(self.proj, nn.Linear):  # peft has replaced the layer
             return super().forward(hidden_states)
         halves = zip(self.proj.weight.chunk(2), self.proj.bias.chunk(2), strict=True)
         features, gate = (functional.linear(hidden_states, *half) for half in halves)
@@ -101,7 +106,7 @@ class GatedFeatures(GEGLU):
 
 
 def build_unet(sizes: UNetConfig, latent_channels: int, frames: int) -> FrameConditionedUNet:
-    """A U-Net of `sizes` with random weights: input 2 * latent_channels (noised latent, current frame), output latent_channels."""
+    """Build a U-Net of `sizes` with random weights. Input: 2 * latent_channels (noised latent, current frame); output: latent_channels."""
     levels = len(sizes.channels)
     unet = FrameConditionedUNet(
         in_channels=2 * latent_channels,
@@ -124,8 +129,11 @@ FAST_ON_CPU = {nn.Conv3d: TemporalConvolution, AlphaBlender: Blend, GEGLU: Gated
 
 
 def use_fast_layers(unet: nn.Module) -> None:
-    """Skip the softmax where there is one token; on a CPU, plain matrix products in place of the fused attention, which loses on short
-    sequences, temporal convolutions in two dimensions, and fewer passes over memory."""
+    """Replace layers by faster equivalents in place.
+
+    One-token cross-attention skips the softmax. On a CPU also: plain matrix products instead of fused attention, which is slower for
+    short sequences; temporal convolutions in 2-D; and fewer passes over memory.
+    """
     short, on_cpu = AttnProcessor(), not torch.cuda.is_available()
     for name, module in unet.named_modules():
         if isinstance(module, Attention):

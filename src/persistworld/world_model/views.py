@@ -1,11 +1,11 @@
-"""Pictures as numbers, and views on top of each other, as Ctrl-World stacks them: what needs neither a model nor its libraries."""
+"""Converts images between uint8 and float, and stacks views by height as in Ctrl-World. Needs no model and none of its libraries."""
 
 import torch
 from torch import Tensor
 
 
 def stack_views(latents: Tensor) -> Tensor:
-    """(..., V, C, h, w) -> (..., C, V * h, w): the views on top of each other."""
+    """(..., V, C, h, w) -> (..., C, V * h, w): views stacked by height."""
     *lead, views, channels, height, width = latents.shape
     return latents.transpose(-4, -3).reshape(*lead, channels, views * height, width)
 
