@@ -1,8 +1,8 @@
-"""Episodes that lie outside of the repository: `data/episodes` then holds one small file that names and fingerprints them.
+"""Records a data set that lies outside the repository: `data/episodes` holds one small file with its path and fingerprint.
 
-So both workflow engines have an output to track, and neither copies or hashes hundreds of gigabytes of video. The
-fingerprint is of the data set's index: LeRobot's `meta/` byte by byte, or the names and sizes of the annotations of
-Ctrl-World's processed layout. Videos are not read for it: one that is replaced under its old name goes unnoticed.
+Both workflow engines track this file as an output, and neither copies or hashes hundreds of gigabytes of video. The
+fingerprint covers the data set's index: for LeRobot the bytes of `meta/`, for Ctrl-World's processed layout the names
+and sizes of the annotations. It does not cover the videos: a video that is replaced under the same name goes unnoticed.
 """
 
 import hashlib
@@ -17,16 +17,18 @@ AGAIN = "make everything from it again with snakemake --forcerun episodes"
 
 
 def write_record(source: str | Path, episodes: int, folder: Path, keep_ranges: Path | None = None) -> None:
-    """Make `folder` the record of the data set at `source`, which lists `episodes` episodes, and of the file `keep_ranges` that leaves
-    some of it out; replaces what is there."""
+    """Write the record of the data set at `source`, which lists `episodes` episodes, to `folder`. Replaces the content of `folder`.
+
+    keep_ranges: the file that selects parts of the episodes; the record holds its path and SHA-256.
+    """
     kept = {} if keep_ranges is None else {"keep_ranges": str(keep_ranges), "keep_ranges_sha256": sha256(keep_ranges)}
     with atomic_path(folder) as part:
         write_json(part / RECORD, {"path": str(source), "episodes": episodes, "index_sha256": fingerprint(Path(source))} | kept)
 
 
 def follow(folder: Path) -> tuple[Path, Path | None]:
-    """Where the data set lies that `folder` records, and its file of ranges if there is one. Raises UserError when either is gone or has
-    changed."""
+    """The path of the data set that `folder` records, and of its keep_ranges file if there is one. Raises UserError when either is
+    missing or has changed."""
     record = read_json(folder / RECORD)
     try:
         source, index = Path(record["path"]), record["index_sha256"]
@@ -46,7 +48,7 @@ def follow(folder: Path) -> tuple[Path, Path | None]:
 
 
 def identity(source: EpisodeSource) -> str:
-    """What tells one data set from another: its index's fingerprint and, where ranges are kept, that of their file."""
+    """A string that identifies a data set: the fingerprint of its index, then the SHA-256 of its keep_ranges file if there is one."""
     keep_ranges = getattr(source, "keep_ranges", None)
     return fingerprint(source.root) + ("" if keep_ranges is None else sha256(keep_ranges))
 

@@ -1,4 +1,4 @@
-"""Encodes episodes into latent shards: an episode at a time, resumable, by several processes where there are several."""
+"""Encodes episodes into latent shards, one episode at a time. Encoding is resumable, and several processes can share the work."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -21,7 +21,7 @@ from persistworld.runtime.randomness import generator
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.views import images_to_float, stack_views
 
-AHEAD = 2  # batches of frames that wait for the encoder, or are being decoded for it
+AHEAD = 2  # batches of frames that are decoded ahead of the encoder
 
 
 @torch.no_grad()
@@ -36,8 +36,8 @@ def encode_episode(
 ) -> Tensor:
     """Scaled, stacked latents (T, C, V * h, w) float32 of one episode, `batch` images per autoencoder call. Raises BadEpisode.
 
-    While one batch is encoded a thread decodes and resizes the next, past the ends of views. Memory holds the latents and
-    a few batches of frames, however long the episode.
+    While one batch is encoded, a thread decodes and resizes the next one, also when that belongs to the next view. Memory
+    holds the latents and a few batches of frames, whatever the length of the episode.
     """
 
     def batches() -> Iterator[tuple[str, Tensor]]:
@@ -51,13 +51,13 @@ def encode_episode(
     with closing(prefetched(batches(), AHEAD)) as made:
         for view, frames in made:
             noise = None
-            if latents.posterior == "sample":  # drawn frame by frame: the batch must not matter
+            if latents.posterior == "sample":  # drawn per frame, so that the result does not depend on the batch size
                 noise = torch.stack([torch.randn(shape, generator=draws[view]) for _ in frames])
             parts[view].append(autoencoder.encode(images_to_float(frames), noise).cpu())
     views = [torch.cat(parts[view]) for view in settings.views]
     if len({len(v) for v in views}) != 1:
         raise BadEpisode(index, f"views differ in length: {[len(v) for v in views]}")
-    return stack_views(torch.stack(views, dim=1)).contiguous()  # of a single view it would be a transposed one
+    return stack_views(torch.stack(views, dim=1)).contiguous()  # with a single view, the tensor would be a transposed view
 
 
 def encode_episodes(
@@ -71,11 +71,11 @@ def encode_episodes(
     folder: Path,
     label: str,
 ) -> dict[int, str]:
-    """Encode `indices` into `folder`, a file each as soon as it is encoded; returns those that cannot be used, with the reason.
+    """Encode `indices` into `folder`, one file per episode. Returns index -> reason for the episodes that cannot be used.
 
-    Files that are there are kept, so that a killed call takes up where it stopped, and several processes can fill one
-    folder: whatever an episode's latents depend on must be in the folder's name. Raises UserError when frames cannot be
-    divided into the autoencoder's cells.
+    A file is written as soon as its episode is encoded, and existing files are kept. So a killed call resumes where it
+    stopped, and several processes can fill one folder. The folder's name must therefore contain everything that the
+    latents depend on. Raises UserError when the frame size is not a multiple of the autoencoder's downsampling factor.
     """
     _check_size(settings, autoencoder)
     if latents.source == "recorded":
@@ -99,10 +99,10 @@ def encode_episodes(
 
 
 def join_shard(indices: Sequence[int], bad: dict[int, str], folder: Path, path: Path) -> None:
-    """Write the episodes `indices` that `encode_episodes` left in `folder` into one shard; beside it a .json lists frame
-    counts and, with the reason, the episodes left out (`bad`).
+    """Join the files that `encode_episodes` wrote to `folder` for the episodes `indices` into one shard at `path`.
 
-    Raises UserError when an episode is in neither: another process encoded it, on a disk of its own.
+    A .json beside the shard lists the frame counts and the episodes that are left out (`bad`: index -> reason). Raises
+    UserError when an episode has no file and is not in `bad`: another process encoded it on a disk that is not shared.
     """
     tensors = {}
     for index in indices:
@@ -126,7 +126,10 @@ def _episode_file(folder: Path, index: int) -> Path:
 
 
 def _check_size(settings: EpisodesConfig, autoencoder: Autoencoder) -> None:
-    """An autoencoder drops the rows and columns that do not fill a cell; what it decodes would be smaller than the frames."""
+    """Raise UserError unless the frame size is a multiple of the autoencoder's factor.
+
+    The autoencoder drops rows and columns that do not fill a cell, so its output would be smaller than the frames.
+    """
     factor = autoencoder.factor
     for key in ("height", "width"):
         size = getattr(settings, key)
@@ -136,7 +139,7 @@ def _check_size(settings: EpisodesConfig, autoencoder: Autoencoder) -> None:
 
 
 def _with_poses(source: EpisodeSource, index: int, settings: EpisodesConfig, encoded: Tensor) -> dict[str, Tensor]:
-    """A shard's two tensors of one episode. Raises BadEpisode when they differ in length."""
+    """The two tensors of one episode in a shard: latents and poses. Raises BadEpisode when they differ in length."""
     poses = torch.from_numpy(source.episode(index).pose[:: frame_stride(source.fps, settings.fps)].copy())
     if len(poses) != len(encoded):
         raise BadEpisode(index, f"{len(poses)} poses but {len(encoded)} frames")

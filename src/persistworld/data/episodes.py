@@ -1,4 +1,4 @@
-"""What an episode is, who can read one, and which split it belongs to (DROID's conventions)."""
+"""Defines an episode, the protocol of its readers, and the split that it belongs to (DROID's conventions)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ BACKGROUND, ROBOT, MANIPULATED_OBJECT = 0, 1, 2  # the classes of a mask
 
 @dataclass(frozen=True)
 class Episode:
-    """The numbers and words of one recorded episode of T frames (the pictures are read apart, view by view).
+    """The numbers and the instruction of one recorded episode of T frames (images are read separately, view by view).
 
-    `pose` is (T, 7) float32: x, y, z (m), Euler xyz (rad, fixed axes), gripper 0..1 (1 = closed); of another robot it
-    is whatever D numbers its data set records. `joints` is (T, 7) in rad, `action` (T, 7) the commanded pose in the
-    units of `pose`; they and `success` are None when not recorded. `notes` says, a phrase each, what is odd in the
-    recording and was dealt with.
+    `pose` is (T, 7) float32: x, y, z (m), Euler xyz (rad, fixed axes), gripper 0..1 (1 = closed). For other robots it is
+    (T, D), the D numbers that the data set records. `joints` is (T, 7) in rad. `action` is (T, 7), the commanded pose in
+    the units of `pose`. `joints`, `action` and `success` are None when they are not recorded. `notes` holds one phrase for
+    each irregularity in the recording that was handled.
     """
 
     index: int
@@ -39,7 +39,7 @@ class Episode:
 
 
 class BadEpisode(UserError):
-    """One episode that cannot be used: its `index` and the `reason` in a line."""
+    """One episode that cannot be used. Holds its `index` and a one-line `reason`."""
 
     def __init__(self, index: int, reason: str):
         super().__init__(f"episode {index}: {reason}")
@@ -51,9 +51,9 @@ class BadEpisode(UserError):
 
 
 def recorded_success(index: int, value: object) -> bool | None:
-    """Whether an episode succeeded, as a data set says it: true or false, 0 or 1, also as text or in a list; None when it says nothing.
+    """Whether an episode succeeded, from the data set's `value`; None when the value is None.
 
-    Raises BadEpisode on anything else.
+    Accepts true or false, and 0 or 1, also as text or in a list of one. Raises BadEpisode on anything else.
     """
     only = value[0] if isinstance(value, list) and len(value) == 1 else value
     if only is None:
@@ -64,7 +64,7 @@ def recorded_success(index: int, value: object) -> bool | None:
 
 
 class EpisodeSource(Protocol):
-    """A folder of episodes, whatever its layout."""
+    """A folder of episodes in any layout."""
 
     root: Path
     views: tuple[str, ...]
@@ -74,36 +74,36 @@ class EpisodeSource(Protocol):
         """The indices of all listed episodes, ascending (they may be sparse)."""
 
     def split(self, index: int) -> str | None:
-        """'train', 'tuning' or 'validation' where the layout records it; None leaves it to `split_of`."""
+        """'train', 'tuning' or 'validation' if the layout records it; None otherwise, then `split_of` decides."""
 
     def episode(self, index: int) -> Episode:
         """Poses, actions and instruction of one episode. Raises BadEpisode."""
 
     def frames(self, index: int, view: str) -> np.ndarray:
-        """One view, (T, H, W, 3) uint8 RGB. Raises BadEpisode when it cannot be decoded whole."""
+        """All frames of one view, (T, H, W, 3) uint8 RGB. Raises BadEpisode when the video cannot be decoded to its end."""
 
     def frame_batches(self, index: int, view: str, stride: int, batch: int) -> Iterator[np.ndarray]:
-        """Every `stride`-th of the same frames, `batch` at a time (the last may be fewer), and only one batch in memory.
+        """Every `stride`-th of the same frames, in batches of `batch` (the last may be smaller). Only one batch is in memory.
 
-        Raises what `frames` raises, when it comes to that frame: batches before it have been handed out by then.
+        Raises the same errors as `frames`, but only when it reaches the broken frame: earlier batches are yielded before.
         """
 
     def masks(self, index: int) -> np.ndarray | None:
-        """(T, V, H, W) uint8 in 0 background, 1 robot, 2 manipulated object; None when there are none."""
+        """(T, V, H, W) uint8 with 0 background, 1 robot, 2 manipulated object; None when the episode has no masks."""
 
 
 @runtime_checkable
 class LatentSource(Protocol):
-    """What a source has beside that where its layout has a place for latents."""
+    """The additional method of a source whose layout can hold latents."""
 
     def latents(self, index: int, view: str) -> "Tensor | None":
-        """The recorded, scaled latents of one view, (T, C, h, w) float32; None where there are none. Raises BadEpisode."""
+        """The recorded, scaled latents of one view, (T, C, h, w) float32; None when there are none. Raises BadEpisode."""
 
 
 def split_of(index: int, modulus: int, validation: Sequence[int], tuning: Sequence[int]) -> str:
-    """'validation', 'tuning' or 'train' by `index % modulus`; DROID's rule is modulus 100, validation [99].
+    """'validation', 'tuning' or 'train', chosen by `index % modulus`. DROID's rule is modulus 100, validation [99].
 
-    Raises UserError when a remainder cannot occur or stands in both lists.
+    Raises UserError when a remainder is not in 0..modulus - 1, or is in both lists.
     """
     wrong = [r for r in (*validation, *tuning) if not 0 <= r < modulus]
     if wrong:
@@ -118,7 +118,7 @@ def split_of(index: int, modulus: int, validation: Sequence[int], tuning: Sequen
 
 
 def frame_stride(source_fps: float, target_fps: float) -> int:
-    """Keep every n-th frame to come from `source_fps` to `target_fps`; DROID: 15 -> 5 is 3.
+    """The stride n such that every n-th frame of `source_fps` gives `target_fps`; for DROID, 15 -> 5 gives 3.
 
     Raises UserError when the ratio is not an integer to within 1 %.
     """

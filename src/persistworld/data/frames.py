@@ -1,4 +1,4 @@
-"""Frames at the rate and size that the world model sees."""
+"""Reads frames at the frame rate and size of the world model."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from torch import Tensor
 from persistworld.config.data import EpisodesConfig
 from persistworld.data.episodes import EpisodeSource, frame_stride
 
-FEW = 4  # images that are resized at once: their floats stay in the cache, which is three times as fast as a batch
+FEW = 4  # images that are resized at once: their floats fit in the CPU cache, which is three times as fast as a whole batch
 
 
 def resized_batches(source: EpisodeSource, index: int, settings: EpisodesConfig, view: str, batch: int) -> Iterator[Tensor]:
-    """One view at the frame rate and size that the world model sees: (`batch` or, at the end, fewer; H, W, 3) uint8.
+    """One view at the frame rate and size of the world model, in batches (B, H, W, 3) uint8 with B = `batch`; the last may be smaller.
 
-    Raises BadEpisode when it comes to what cannot be decoded, and at the end when the video is of another length.
+    Raises BadEpisode when it reaches a frame that cannot be decoded, and at the end when the video has another length.
     """
     size = (settings.height, settings.width)
     for part in source.frame_batches(index, view, frame_stride(source.fps, settings.fps), batch):
@@ -30,5 +30,5 @@ def resized(frames: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resized_frames(source: EpisodeSource, index: int, settings: EpisodesConfig, view: str) -> Tensor:
-    """(T, H, W, 3) uint8: the whole view. Raises BadEpisode."""
+    """All frames of the view, (T, H, W, 3) uint8. Raises BadEpisode."""
     return torch.cat(list(resized_batches(source, index, settings, view, batch=64)))

@@ -1,6 +1,6 @@
-"""Latents and poses of all frames, in a few safetensors shards (uncompressed, so that a window is a seek and not a decode).
+"""Stores latents and poses of all frames in a few safetensors shards. They are uncompressed, so that reading a window needs only a seek.
 
-A shard holds, for each episode i, tensor "i" (T, C, V * h, w), the scaled and stacked latents, and "i.poses" (T, 7), both float32.
+For each episode i, a shard holds two float32 tensors: "i" (T, C, V * h, w), the scaled and stacked latents, and "i.poses" (T, 7).
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ class LatentStore:
     """Reads latents and poses from the shards of a folder."""
 
     def __init__(self, folder: str | Path, settings: EpisodesConfig | None = None) -> None:
-        """Raises UserError when there are no shards, or `settings` are given and the latents are of other views or sizes."""
+        """Raises UserError when there are no shards, or when `settings` are given and the latents have other views or sizes."""
         self.folder, self._shards = folder, {}
         paths = sorted(Path(folder).glob("shard-*.safetensors"))
         if not paths:
@@ -35,7 +35,10 @@ class LatentStore:
             self._check_views(folder, settings)
 
     def _check_views(self, folder: str | Path, settings: EpisodesConfig) -> None:
-        """As many views as `settings` name, in their proportions. Rows of three views would be read as two without complaint."""
+        """Raise UserError unless the latents have the number and the aspect ratio of the views in `settings`.
+
+        Without this check, latents of three views would be read as two without an error.
+        """
         name = next((name for name in self._shards if not name.endswith(".poses")), None)
         if name is None:
             return
@@ -48,11 +51,11 @@ class LatentStore:
         )  # fmt: skip
 
     def latents(self, episode: int, rows: Sequence[int] | slice = slice(None)) -> Tensor:
-        """(len(rows), C, V * h, w) float32, scaled: these frames' latents, all by default. Raises UserError without the episode."""
+        """Scaled latents of the frames `rows` (default: all), (len(rows), C, V * h, w) float32. Raises UserError for an unknown episode."""
         return self._read(str(episode), rows)
 
     def poses(self, episode: int, rows: Sequence[int] | slice = slice(None)) -> Tensor:
-        """(len(rows), 7) float32 in m, rad, 0..1: these frames' poses, all by default."""
+        """Poses of the frames `rows` (default: all), (len(rows), 7) float32 in m, rad and 0..1. Raises UserError for an unknown episode."""
         return self._read(f"{episode}.poses", rows)
 
     def _read(self, key: str, rows: Sequence[int] | slice) -> Tensor:
@@ -69,7 +72,10 @@ class LatentStore:
 
 
 def read_shard_indices(folder: Path, shards: int) -> tuple[dict[int, int], dict[int, str]]:
-    """Frame counts and bad episodes of all `shards` in a folder, from the .json beside each."""
+    """Frame counts (index -> frames) and bad episodes (index -> reason) of all `shards` in a folder, from the .json beside each shard.
+
+    Raises UserError when a .json is damaged.
+    """
     frames, bad = {}, {}
     for number in range(shards):
         raw = read_json(path := folder / f"shard-{number}.json")

@@ -1,4 +1,4 @@
-"""The manifest: which episodes there are, in which split, how long, with which words; and the pose statistics of training."""
+"""The manifest lists every episode with its split, length and instruction, and holds the pose statistics of the training split."""
 
 import dataclasses
 from collections import Counter
@@ -16,13 +16,13 @@ from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import read_json, write_json
 from persistworld.world_model.poses import PoseStatistics, pose_statistics
 
-if TYPE_CHECKING:  # the stage `episodes` has no use for torch
+if TYPE_CHECKING:  # the stage `episodes` does not need torch
     from persistworld.data.latents import LatentStore
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One usable episode; `frames` counts at the world model's frame rate, `notes` says what is odd and was dealt with."""
+    """One usable episode. `frames` is counted at the world model's frame rate. `notes` lists irregularities that were handled."""
 
     index: int
     split: str
@@ -36,8 +36,8 @@ class Entry:
 class Manifest:
     episodes: tuple[Entry, ...]  # by index
     bad: dict[int, str]  # index -> reason
-    pose_statistics: PoseStatistics | None  # of the training split; None where only others are read
-    notes: dict[str, int]  # oddity that was handled -> how many episodes have it
+    pose_statistics: PoseStatistics | None  # of the training split; None if only other splits are read
+    notes: dict[str, int]  # irregularity that was handled -> number of episodes that have it
 
     @property
     def statistics(self) -> PoseStatistics:
@@ -70,13 +70,19 @@ class Manifest:
 
 
 def evaluation_episodes(manifest: Manifest, settings: EvaluationConfig, frames: int) -> tuple[Entry, ...]:
-    """The episodes that are rolled out and scored: of the split, at least `frames` long, the first `episodes` of them."""
+    """The episodes that are rolled out and scored: the first `settings.episodes` of the split that have at least `frames` frames.
+
+    All of them if `settings.episodes` is 0. Raises UserError when there are none.
+    """
     chosen = manifest.long_enough(settings.split, frames)
     return chosen[: settings.episodes] if settings.episodes else chosen
 
 
 def wanted_indices(settings: EpisodesConfig, source: EpisodeSource | None = None) -> list[int]:
-    """The indices below `count` whose split is asked for: of those that `source` has, or of all (to simulate them)."""
+    """The indices below `count` whose split is in `settings.splits`.
+
+    With `source`, only the indices that it lists; without, all of them (these are then simulated).
+    """
     indices = range(settings.count) if source is None else [i for i in source.indices() if i < settings.count]
     return [i for i in indices if _split(i, settings, source) in settings.splits]
 
@@ -90,7 +96,7 @@ def split_indices(settings: EpisodesConfig, source: EpisodeSource) -> dict[str, 
 
 
 def _split(index: int, settings: EpisodesConfig, source: EpisodeSource | None) -> str:
-    """The split that the data itself records, or else the one that the rule gives."""
+    """The split that the data set records; if it records none, the split by the rule `split_of`."""
     recorded = None if source is None else source.split(index)
     return recorded or split_of(index, settings.modulus, settings.validation, settings.tuning)
 
@@ -104,9 +110,10 @@ def build_manifest(
     rotation: str,
     future: int,
 ) -> Manifest:
-    """From frame counts and bad episodes of all shards; one without a whole chunk of `future` (L) frames is bad, too.
+    """Build the manifest from the frame counts and the bad episodes of all shards.
 
-    Raises UserError when too many episodes are unusable.
+    An episode with fewer frames than one chunk of `future` (L) frames is bad, too. Raises UserError when too many episodes
+    cannot be used.
     """
     bad = bad | {i: f"{count} frames are fewer than a chunk's {future}" for i, count in frames.items() if count < future}
     frames = {i: count for i, count in frames.items() if i not in bad}
@@ -118,15 +125,16 @@ def build_manifest(
         notes.update(episode.notes)
         entries.append(Entry(index, split, episode.instruction, episode.success, frames[index], episode.notes))
     training = [store.poses(e.index).numpy() for e in entries if e.split == "train"]
-    # Only a base model that is trained here needs statistics: a checkpoint brings its own, so evaluation does without 'train'.
+    # Only training a base model needs these statistics. A checkpoint has its own, so evaluation works without the split 'train'.
     statistics = pose_statistics(np.concatenate(training), rotation) if training else None
     return Manifest(tuple(entries), bad, statistics, dict(notes))
 
 
 def check_bad_share(usable: int, bad: dict[int, str], settings: EpisodesConfig, kept: str | Path | None = None) -> None:
-    """Raise UserError when too many of the episodes that were read cannot be used (`bad`: index -> reason), or none can.
+    """Raise UserError when no episode can be used, or when the share of unusable ones (`bad`: index -> reason) exceeds
+    episodes.bad_share.
 
-    kept: the folder that remembers what was read, where there is one: delete it to have them read again.
+    kept: the folder that caches what was read, if there is one. The error tells the user to delete it before a new run.
     """
     total = usable + len(bad)
     if usable == 0 or len(bad) > settings.bad_share * total:
@@ -139,9 +147,9 @@ def check_bad_share(usable: int, bad: dict[int, str], settings: EpisodesConfig, 
 
 
 def save_manifest(manifest: Manifest, path: str | Path, future: int) -> None:
-    """Write it as sorted JSON, with each episode's windows and the counts of each split.
+    """Write the manifest as sorted JSON, with the number of windows of each episode and the number of episodes of each split.
 
-    A window is a chunk of `future` (L) frames that can be predicted: one begins at each frame with L - 1 more behind it.
+    A window is a chunk of `future` (L) frames that can be predicted. One begins at each frame that L - 1 frames follow.
     """
     counts = {name: len(manifest.split(name)) for name in ("train", "tuning", "validation")}
     value = {

@@ -1,4 +1,4 @@
-"""The next items are made by a thread of their own while this one is worked on."""
+"""Produces the next items in a background thread while the caller works on the current one."""
 
 import queue
 import threading
@@ -10,10 +10,10 @@ _END = object()
 
 
 def prefetched(items: Iterable[T], ahead: int) -> Generator[T, None, None]:
-    """`items` in their order, at most `ahead` of them made, or in the making, before they are asked for.
+    """Yield `items` in order. A thread produces at most `ahead` of them in advance, including the one in progress.
 
-    What making one raises is raised here, in its place. The thread ends with the items, or when this generator is closed,
-    then after the item that it is making: close it (contextlib.closing) wherever it may be left before its end.
+    An exception in `items` is raised here at the same position. The thread ends after the last item. If the generator is
+    closed, the thread ends after the item in progress. Use contextlib.closing wherever the caller may stop early.
     """
     found: queue.SimpleQueue = queue.SimpleQueue()
     room, stopped = threading.Semaphore(ahead), threading.Event()
@@ -29,8 +29,8 @@ def prefetched(items: Iterable[T], ahead: int) -> Generator[T, None, None]:
                 found.put((item, None))
                 if item is _END:
                     return
-                del item  # or it would live on while the next is waited for
-        except BaseException as error:  # an interrupt too belongs to whoever waits
+                del item  # frees the item's memory while the thread waits for the next one
+        except BaseException as error:  # all exceptions, also interrupts, are passed on to the consumer
             found.put((None, error))
 
     thread = threading.Thread(target=make, name="prefetch", daemon=True)

@@ -1,4 +1,4 @@
-"""Holds a data set's poses against the statistics of the checkpoint that will see them: other units would be clipped to constants."""
+"""Compares a data set's poses with the pose statistics of the checkpoint. Poses in other units would be clipped to constants."""
 
 import math
 from collections.abc import Sequence
@@ -10,18 +10,21 @@ import numpy as np
 from persistworld.runtime.errors import UserError
 from persistworld.world_model.poses import EULER, PoseStatistics
 
-HALF = 0.5  # a larger share of poses outside the checkpoint's range stops
-FAR, RARELY = 3.0, 0.05  # as does this share, when it lies this many spans away from the range: no outlier does
-NARROWEST = 1e-3  # spans below it are of a number that hardly changed in training
+HALF = 0.5  # a larger share of poses outside the checkpoint's range is an error
+FAR, RARELY = 3.0, 0.05  # so is a share above RARELY that lies more than FAR spans outside the range: too many to be outliers
+NARROWEST = 1e-3  # a smaller span means that the number hardly changed in training; FAR is then not checked
 NAMES = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
-CLOSED, MOSTLY = 0.5, 0.8  # of a gripper's range; of episodes
+CLOSED, MOSTLY = 0.5, 0.8  # share of the gripper's range above which it is closed; share of episodes above which a note is written
 INVERTED = "the gripper is closed at the first frame of {:.0%} of the episodes: 1 is closed; is it inverted here?"
 
 
 @dataclass(frozen=True)
 class Range:
-    """One number of the poses: the checkpoint's `low` .. `high`, the data's 1st and 99th percentile `found`, the shares of poses `outside`
-    of that and `far` away from it."""
+    """One dimension of the poses, in the pose's units.
+
+    `number` is its index. `low` .. `high` is the checkpoint's range. `found` holds the 1st and 99th percentile of the data. `outside` is
+    the share of poses outside the checkpoint's range, `far` the share more than FAR spans outside it.
+    """
 
     number: int
     low: float
@@ -48,15 +51,15 @@ class Range:
 
 
 def pose_ranges(statistics: PoseStatistics, poses: np.ndarray) -> list[Range]:
-    """A Range for each number of the poses (N, D). Raises UserError when they have another number of numbers than the statistics.
+    """A Range for each dimension of the poses (N, D). Raises UserError when D differs from the statistics'.
 
-    Where the model takes a rotation matrix, which any angle gives, angles are held against one turn either way.
+    With the continuous rotation representation, every angle is valid. Angles are then compared with -2 pi .. 2 pi.
     """
     outside = statistics.outside(poses)
     width = poses.shape[1]
     places: Sequence[int | None] = range(width)
     if statistics.rotation == "continuous":
-        moved = len(outside) - width  # three angles are six numbers there
+        moved = len(outside) - width  # the statistics hold six numbers for the three angles
         places = [None if EULER.start <= k < EULER.stop else k if k < EULER.start else k + moved for k in range(width)]
     found = []
     for k, place in enumerate(places):
@@ -71,7 +74,7 @@ def pose_ranges(statistics: PoseStatistics, poses: np.ndarray) -> list[Range]:
 
 
 def check_ranges(ranges: Sequence[Range], path: str | Path) -> None:
-    """Raise UserError about the first number that the checkpoint would see as a constant. `path` names the data set."""
+    """Raise UserError for the first dimension that is `wrong`, i.e. that the checkpoint would clip. `path` names the data set."""
     for each in ranges:
         if each.wrong:
             looks = looks_like(each, ranges)
@@ -82,7 +85,10 @@ def check_ranges(ranges: Sequence[Range], path: str | Path) -> None:
 
 
 def looks_like(one: Range, ranges: Sequence[Range]) -> str:
-    """What units a number may be in, by how far it lies off; "" without a guess. Only poses of seven numbers have known units."""
+    """A guess of the unit of dimension `one`, from how far its values exceed the checkpoint's range; "" without a guess.
+
+    Only poses of seven numbers have known units.
+    """
     if len(ranges) != len(NAMES):
         return ""
     largest = max(map(abs, one.found))
@@ -97,7 +103,10 @@ def looks_like(one: Range, ranges: Sequence[Range]) -> str:
 
 
 def closed_at_first(firsts: Sequence[np.ndarray], statistics: PoseStatistics) -> str | None:
-    """A line when nearly all episodes begin (poses `firsts`, 7 numbers each) with a closed gripper, which people rarely do."""
+    """A one-line note when nearly all episodes begin with a closed gripper, which is rare in teleoperation; None otherwise.
+
+    firsts: the first pose of each episode, 7 numbers each.
+    """
     if not firsts or len(firsts[0]) != len(NAMES):
         return None
     low, high = statistics.low[-1], statistics.high[-1]

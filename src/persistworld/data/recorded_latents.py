@@ -1,4 +1,4 @@
-"""Latents that a data set brings along (Ctrl-World's `latent_videos/`), taken where they fit the autoencoder."""
+"""Uses the latents that a data set contains (Ctrl-World's `latent_videos/`), after a check that they fit the autoencoder."""
 
 import torch
 from torch import Tensor
@@ -10,12 +10,12 @@ from persistworld.runtime.errors import UserError
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.views import images_to_float, stack_views
 
-TOLERANCE = 0.5  # of a frame's size; a draw from the posterior stays far below, another scaling or autoencoder far above
+TOLERANCE = 0.5  # relative to a frame's norm; a sample of the posterior is far below, another scaling or autoencoder far above
 ENCODE = "set latents.source to encode"
 
 
 class RecordedLatents:
-    """Reads and stacks them as `encode_episode` would make them; the first episode's are held against the autoencoder."""
+    """Reads recorded latents and stacks them as `encode_episode` does. The first episode is compared with the autoencoder's encoding."""
 
     def __init__(self, source: EpisodeSource, settings: EpisodesConfig, autoencoder: Autoencoder) -> None:
         """Raises UserError when the layout of `source` has no latents."""
@@ -26,12 +26,14 @@ class RecordedLatents:
     def episode(self, index: int) -> Tensor:
         """Scaled, stacked latents (T, C, V * h, w) float32 of one episode at the world model's frame rate.
 
-        Raises BadEpisode when a view has none, or views differ in length; UserError when they do not fit the autoencoder.
+        Raises BadEpisode when a view has no latents, or when views differ in length. Raises UserError when the latents do not fit the
+        autoencoder.
         """
         stride = frame_stride(self._source.fps, self._settings.fps)
         views = [self._source.latents(index, view) for view in self._settings.views]
         if missing := [name for name, found in zip(self._settings.views, views, strict=True) if found is None]:
-            # Nor are they encoded: means or draws, and by exactly which weights, is not recorded, so they might not be of a kind.
+            # Missing views are not encoded here. The data set does not record the weights, or whether latents are means or samples, so
+            # that encoded views might differ from recorded ones.
             raise BadEpisode(index, f"no recorded latents of {', '.join(missing)} (none are encoded to go with others; {ENCODE} for all)")
         if len({len(v) for v in views}) != 1:
             raise BadEpisode(index, f"recorded latents of views differ in length: {[len(v) for v in views]}")
@@ -54,7 +56,7 @@ class RecordedLatents:
 
     @torch.no_grad()
     def _check_values(self, index: int, views: list[Tensor]) -> None:
-        """The first frame of each view, encoded, must be about what is recorded: right scaling, right autoencoder."""
+        """Raise UserError unless the encoded first frame of each view is close to the recorded latents (same scaling and autoencoder)."""
         for name, found in zip(self._settings.views, views, strict=True):
             frame = resized_frames(self._source, index, self._settings, name)[:1]
             encoded = self._autoencoder.encode(images_to_float(frame))[0].cpu()

@@ -1,4 +1,4 @@
-"""What a run will use of a data set, leave out and convert, found by reading its index and a few episodes to their end."""
+"""Reports what a run will use, leave out and convert of a data set. It reads the data set's index and a few whole episodes."""
 
 import time
 from collections import Counter
@@ -15,23 +15,26 @@ from persistworld.data.ranges import Range, check_ranges, closed_at_first, pose_
 from persistworld.runtime.errors import UserError
 from persistworld.world_model.poses import PoseStatistics
 
-SAMPLE = 5  # episodes that are read to their end
+SAMPLE = 5  # episodes that are read completely
 
 
 @dataclass
 class Survey:
-    """Of a data set: wanted episodes by split, and of a sample what was read, with frames counted at the world model's rate."""
+    """The result of a survey: all wanted episodes by split, and what was found in a sample of them.
+
+    Frames are counted at the world model's frame rate.
+    """
 
     listed: int
     splits: dict[str, list[int]]
     stride: int
     views: tuple[str, ...]
-    frames: dict[int, int] = field(default_factory=dict)  # index -> frames, of the sample
+    frames: dict[int, int] = field(default_factory=dict)  # of the sample: index -> frames
     size: tuple[int, int] | None = None  # height and width as recorded
     bad: dict[int, str] = field(default_factory=dict)
     notes: Counter = field(default_factory=Counter)
     ranges: list[Range] = field(default_factory=list)
-    seconds: float = 0.0  # for each episode, on one core
+    seconds: float = 0.0  # time to read one episode on one core
 
     @property
     def wanted(self) -> list[int]:
@@ -43,10 +46,10 @@ class Survey:
 
 
 def survey(source: EpisodeSource, settings: EpisodesConfig, statistics: PoseStatistics | None, path: str) -> Survey:
-    """Look at a data set. `statistics` are those of the checkpoint that will see its poses; None: not known yet.
+    """Survey a data set. statistics: the pose statistics of the checkpoint that will be used; None if not known yet.
 
-    Raises UserError when a view is missing, the rate does not fit, no episode is wanted or none of the sample can be used, or
-    poses are in other units than the checkpoint's.
+    Raises UserError when a view is missing, the frame rate does not fit, no episode is wanted, no episode of the sample can be
+    used, or the poses have other units than the checkpoint's.
     """
     for view in settings.views:
         if view not in source.views:
@@ -75,13 +78,13 @@ def survey(source: EpisodeSource, settings: EpisodesConfig, statistics: PoseStat
 
 
 def chosen(indices: Sequence[int]) -> list[int]:
-    """SAMPLE of the indices, from the first to the last."""
+    """At most SAMPLE of the indices, evenly spaced from the first to the last."""
     places = np.linspace(0, len(indices) - 1, min(SAMPLE, len(indices))).round().astype(int)
     return [indices[place] for place in places]
 
 
 def _read(source: EpisodeSource, index: int, settings: EpisodesConfig, found: Survey) -> Episode:
-    """One episode to its end, all views of it. Raises BadEpisode."""
+    """Read all views of one episode completely, and add what was found to `found`. Raises BadEpisode."""
     episode = source.episode(index)
     counts = {}
     for view in settings.views:

@@ -1,4 +1,5 @@
-"""Which frames make a training example: H history frames, then L future frames. The first of these is the current frame (Ctrl-World)."""
+"""Chooses the frames of a training example: H history frames, then L future frames. The first future frame is the current frame
+(Ctrl-World)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from persistworld.config.world_model import BUFFER_FILL
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry
 
-CHUNK_STRIDE = 4  # new frames per chunk (L - 1): history entries are this far apart, in units of the frame skip
+CHUNK_STRIDE = 4  # new frames per chunk (L - 1); also the spacing of history entries, in units of the frame skip
 
 
 @dataclass(frozen=True)
 class WindowSource:
-    """Where training windows come from: episodes, their latents, and the history index of rollouts, which the rule `buffer` follows."""
+    """The source of training windows: the episodes, their latents, and the history index of rollouts, which the rule `buffer` uses."""
 
     store: LatentStore
     episodes: Sequence[Entry]
@@ -25,7 +26,7 @@ class WindowSource:
 
 @dataclass(frozen=True)
 class Batch:
-    """latents: history (B, H, C, Vh, w), future (B, L, C, Vh, w), scaled; poses: (B, H + L, D) normalised."""
+    """A batch of windows. Scaled latents: history (B, H, C, Vh, w), future (B, L, C, Vh, w); normalised poses (B, H + L, D)."""
 
     history: Tensor
     future: Tensor
@@ -37,23 +38,23 @@ class Batch:
 
 
 def buffer_rows(first: int, chunk: int, index: tuple[int, ...]) -> list[int]:
-    """The frames in the history of a rollout that began at frame `first` and has `chunk` chunks behind it (`rollouts.rollout`).
+    """The history frames of a rollout that began at frame `first` and has generated `chunk` chunks (`rollouts.rollout`).
 
-    The buffer holds BUFFER_FILL copies of the first frame and then the last frame of every chunk; `index` is into it.
+    The buffer holds BUFFER_FILL copies of the first frame, then the last frame of every chunk. `index` selects from this buffer.
     """
     buffer = [first] * BUFFER_FILL + [first + CHUNK_STRIDE * (c + 1) for c in range(chunk)]
     return [buffer[i] for i in index]
 
 
 def skip_rows(current: int, history: int, spacing: int) -> list[int]:
-    """`history` frames before `current`, `spacing` apart, oldest first; frame 0 stands in for those before the clip."""
+    """`history` frames before `current`, `spacing` apart, oldest first. Negative frame numbers are replaced by frame 0."""
     return [max(0, current - spacing * k) for k in range(history, 0, -1)]
 
 
 def draw_window(
     frames: int, training: BaseTrainingConfig, history: int, future: int, index: tuple[int, ...], rng: torch.Generator
 ) -> tuple[list[int], list[int]]:
-    """History rows (H) and future rows (L) of a random window of an episode with `frames` frames."""
+    """Draw a random window from an episode with `frames` frames. Returns the H history rows and the L future rows."""
 
     def below(n: int) -> int:
         return int(torch.randint(n, (1,), generator=rng))
@@ -77,7 +78,7 @@ def draw_window(
 def read_batch(
     store: LatentStore, windows: list[tuple[int, list[int], list[int]]], normalise
 ) -> Batch:
-    """Read (episode, history rows, future rows) triples. `normalise` maps (T, 7) poses to (T, D) in [-1, 1]."""
+    """Read the windows, given as (episode, history rows, future rows). `normalise` maps (T, 7) poses to (T, D) in [-1, 1]."""
     history = torch.stack([store.latents(e, past) for e, past, _ in windows])
     future = torch.stack([store.latents(e, ahead) for e, _, ahead in windows])
     poses = torch.stack(

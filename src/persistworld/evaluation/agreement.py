@@ -1,4 +1,4 @@
-"""How far several raters agree on the same items (paper, appendix D), by the libraries that compute it."""
+"""Agreement of several raters on the same items (paper, appendix D), computed by statsmodels and krippendorff."""
 
 import krippendorff
 import numpy as np
@@ -6,10 +6,10 @@ from statsmodels.stats import inter_rater
 
 
 def fleiss_kappa(counts: np.ndarray, draws: int = 200, seed: int = 0) -> float:
-    """Fleiss' kappa of a table (items, categories) of votes, by statsmodels; items with fewer than two votes are left out.
+    """Fleiss' kappa of a table of vote counts (items, categories), by statsmodels. Items with fewer than two votes are left out.
 
-    Fleiss defines it for equally many votes an item. Where they are not, each item gives as many as the one with the fewest has, drawn
-    without replacement, and the result is the mean over `draws` such tables. NaN when nothing is left or all votes are in one category.
+    Fleiss defines kappa for the same number of votes on every item. If the numbers differ, each item is subsampled without replacement to
+    the smallest number, and the result is the mean over `draws` such tables. NaN when no item is left or all votes are in one category.
     """
     counts = np.asarray(counts, np.int64)
     counts = counts[counts.sum(axis=1) >= 2]
@@ -24,9 +24,9 @@ def fleiss_kappa(counts: np.ndarray, draws: int = 200, seed: int = 0) -> float:
 
 
 def krippendorff_alpha(counts: np.ndarray, level: str = "nominal") -> float:
-    """Krippendorff's alpha of a table (items, categories in order) of votes, by the package `krippendorff`; votes may be missing.
+    """Krippendorff's alpha of a table of vote counts (items, ordered categories), by the package `krippendorff`. Votes may be missing.
 
-    level: nominal, or interval where the category's place is a quantity. NaN without an item of two votes, or with one category alone.
+    level: nominal, or interval if the category's position is a quantity. NaN when no item has two votes, or all votes are in one category.
     """
     counts = np.asarray(counts, np.int64)
     counts = counts[counts.sum(axis=1) >= 2]

@@ -1,12 +1,12 @@
-"""Which SSIM and PSNR the scores hold: the convention that `evaluation.convention` names.
+"""The conventions of SSIM and PSNR; `evaluation.convention` selects one.
 
-ctrl_world: SSIM under a uniform window with the sample covariance, averaged over the pixels where the whole window fits. This is
-scikit-image's default, with which Ctrl-World and the paper score.
-torchmetrics: that library's defaults. SSIM under a Gaussian window (sigma 1.5) with the population covariance, averaged over all pixels;
+ctrl_world: SSIM with a uniform window and the sample covariance, averaged over the pixels where the whole window fits. This is
+scikit-image's default, which Ctrl-World and the paper use.
+torchmetrics: that library's defaults. SSIM with a Gaussian window (sigma 1.5) and the population covariance, averaged over all pixels;
 the image is reflected at its border.
 
-PSNR is per frame with data range 1 in both, and at most `PSNR_CEILING`. Neither library defines masked scores: those are means over the
-mask's pixels of the convention's own SSIM map, and PSNR of the mean squared error there.
+In both, PSNR is per frame with data range 1, and at most `PSNR_CEILING`. Neither library defines masked scores. Masked SSIM is the mean
+of the convention's SSIM map over the mask's pixels. Masked PSNR is the PSNR of the mean squared error over the mask's pixels.
 """
 
 from typing import Protocol
@@ -17,7 +17,7 @@ from persistworld.evaluation.frame_metrics import psnr, ssim_map, ssim_target, v
 
 
 class Comparison(Protocol):
-    """Compares films with one target. Images are float32 (T, 3, H, W) in [0, 1]."""
+    """Compares videos (`film`) with one target. All are float32 (T, 3, H, W) in [0, 1]."""
 
     def ssim(self, film: Tensor) -> tuple[Tensor, Tensor]:
         """SSIM per frame (T,) and its map (T, H, W), averaged over channels."""
@@ -27,7 +27,7 @@ class Comparison(Protocol):
 
 
 class CtrlWorldComparison:
-    """The target's local means and variances are computed once for all films."""
+    """The convention ctrl_world. The target's local means and variances are computed once for all videos."""
 
     def __init__(self, target: Tensor, window: int) -> None:
         self._target, self._window = ssim_target(target, window), window
@@ -41,10 +41,10 @@ class CtrlWorldComparison:
 
 
 def comparison(target: Tensor, convention: str, window: int) -> Comparison:
-    """The comparison with `target` in a convention; `window` is ctrl_world's."""
+    """The comparison with `target` in a convention. Only ctrl_world uses `window`, the side of its SSIM window in pixels."""
     if convention == "ctrl_world":
         return CtrlWorldComparison(target, window)
-    # Imported here: the library takes seconds to import, which scoring in the default convention does not need.
+    # Imported here, because the import takes seconds and the default convention does not need it.
     from persistworld.evaluation.torchmetrics_convention import TorchmetricsComparison
 
     return TorchmetricsComparison(target)

@@ -1,13 +1,13 @@
 """SSIM, PSNR and squared error of image batches, full frame and over masks (paper 3.4 and 4; Ctrl-World's
 conventions).
 
-Images are float32 (N, 3, H, W) in [0, 1]. Where K candidates share M ground-truth images, the candidates come
-candidate-major: image k * M + m is compared with ground truth m. Nothing here is differentiable; everything runs
-without gradients.
+Images are float32 (N, 3, H, W) in [0, 1]. If K candidates share M ground-truth images, they are ordered
+candidate-major: image k * M + m is compared with ground truth m. All functions run without gradients.
 
-SSIM is Wang et al.'s with a uniform window, K1 = 0.01, K2 = 0.03, data range 1, and the sample covariance (n - 1 in the
-denominator): scikit-image's `structural_similarity` with its defaults, which is what Ctrl-World's evaluation calls.
-torchmetrics differs in two points: population covariance, and border pixels (reflected) that count in the mean.
+SSIM follows Wang et al. with a uniform window, K1 = 0.01, K2 = 0.03, data range 1, and the sample covariance (n - 1 in
+the denominator). These are the defaults of scikit-image's `structural_similarity`, which Ctrl-World's evaluation calls.
+torchmetrics differs: it uses a Gaussian window and the population covariance, and includes (reflected) border pixels in
+the mean.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 K1, K2 = 0.01, 0.03
-# dB; just above the 58.9 dB of 8-bit rounding, so that a frame that equals its target stays finite in a mean.
+# dB; just above the 58.9 dB of 8-bit rounding. The ceiling keeps means finite when a frame equals its target.
 PSNR_CEILING = 60.0
 
 
 @dataclass(frozen=True)
 class SsimTarget:
-    """What SSIM needs of the ground truth, computed once: images, local means and local variances, all (M, 3, H, W)."""
+    """The ground truth's statistics for SSIM, computed once: images, local means and local variances, all (M, 3, H, W)."""
 
     images: Tensor
     mean: Tensor
@@ -32,7 +32,7 @@ class SsimTarget:
 
 
 def ssim_target(y: Tensor, window: int = 7) -> SsimTarget:
-    """The statistics of ground-truth images (M, 3, H, W) in [0, 1] under a `window` x `window` box."""
+    """The statistics of ground-truth images (M, 3, H, W) in [0, 1] for a `window` x `window` box."""
     with torch.no_grad():
         mean, square = box_mean(torch.cat([y, y * y]), window).chunk(2)
         return SsimTarget(y, mean, (square - mean * mean) * _sample_factor(window), window)
@@ -41,17 +41,17 @@ def ssim_target(y: Tensor, window: int = 7) -> SsimTarget:
 def ssim_map(x: Tensor, y: Tensor | SsimTarget, window: int = 7) -> Tensor:
     """SSIM at every pixel, averaged over channels: (N, H, W).
 
-    x: (N, 3, H, W); y: (M, 3, H, W) with N a multiple of M, or its `SsimTarget` (whose window is then used). The
-    border, where the window does not fit, sees a reflected image: use it for masks only (`ssim` leaves it out).
+    x: (N, 3, H, W); y: (M, 3, H, W) with N a multiple of M, or its `SsimTarget` (whose window is then used). At the
+    border, where the window does not fit, the image is reflected. Only masked scores use these pixels; `ssim` does not.
     """
     with torch.no_grad():
         target = y if isinstance(y, SsimTarget) else ssim_target(y, window)
-        # One candidate at a time: the intermediate images stay in the processor's cache.
+        # One candidate at a time, so that the intermediate images stay in the CPU cache.
         return torch.cat([_ssim_map(candidate, target) for candidate in _by_candidate(x, target.images)])
 
 
 def _ssim_map(x: Tensor, target: SsimTarget) -> Tensor:
-    """`ssim_map` of as many images as the target has."""
+    """`ssim_map` for M images, as many as the target has."""
     factor = _sample_factor(target.window)
     mean, square, cross = box_mean(torch.cat([x, x * x, x * target.images]), target.window).chunk(3)
     c1, c2 = K1**2, K2**2
@@ -63,8 +63,8 @@ def _ssim_map(x: Tensor, target: SsimTarget) -> Tensor:
 
 
 def ssim(x: Tensor, y: Tensor | SsimTarget, window: int = 7) -> Tensor:
-    """SSIM per image (N,): the mean of `ssim_map` over the pixels where the whole window lies in the image (as
-    scikit-image does).
+    """SSIM per image (N,): the mean of `ssim_map` over the pixels where the whole window lies within the image, as in
+    scikit-image.
     """
     return valid_mean(ssim_map(x, y, window), y.window if isinstance(y, SsimTarget) else window)
 
@@ -99,11 +99,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def box_mean(x: Tensor, window: int) -> Tensor:
-    """Mean over a window x window box around every pixel of (N, C, H, W), the image reflected at its border; the same
-    shape.
+    """Mean over a window x window box around every pixel of (N, C, H, W), with reflection at the border. Keeps the shape.
 
-    Separable, by doubling (sums over 1, 2, 4, ... pixels): log2(window) additions an axis, and no rounding that grows
-    with the image as with cumulative sums.
+    The box is separable. Sums over 1, 2, 4, ... pixels are combined, which takes about log2(window) additions per axis. In
+    contrast to cumulative sums, the rounding error does not grow with the image.
     """
     edge = window // 2
     padded = F.pad(x, (edge, edge, edge, edge), mode="reflect")

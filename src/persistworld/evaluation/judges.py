@@ -1,6 +1,6 @@
-"""Automatic judges: each metric prefers, of two models' rollouts of the same episode, seed and view, the one that it scores better.
+"""Automatic judges. For two models' rollouts of the same episode, seed and view, each metric prefers the one with the better score.
 
-They stand in for people where nobody has voted, and are compared with people where somebody has. From the score table alone.
+They replace human votes if there are none; otherwise they are compared with them. They need only the score table.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from persistworld.evaluation.score_table import view_group
 from persistworld.evaluation.statistics import LOWER_IS_BETTER, Interval, bootstrap_mean
 from persistworld.evaluation.votes import ITEM
 
-JUDGES = ("lpips", "ssim", "psnr")  # the perceptual network first: it is the one that is meant to see as people do
+JUDGES = ("lpips", "ssim", "psnr")  # LPIPS is first, because it is designed to match human perception
 REGIONS = ("full", "object")
 
 
 @dataclass(frozen=True)
 class Share:
-    """How often a judge prefers ours: mean over episodes with its bootstrap interval; `ties` are left out of the `pairs`."""
+    """How often a judge prefers ours: the mean over episodes with its bootstrap interval. `pairs` does not include `ties`."""
 
     share: Interval
     pairs: int
@@ -27,9 +27,9 @@ class Share:
 
 
 def judgements(frame: pd.DataFrame, ours: str, theirs: str, protocol: str) -> pd.DataFrame:
-    """A row per judge (columns `judge`, a metric, and `region`) and item (`ITEM`): `gain`, positive where ours is scored better.
+    """One row per judge (columns `judge`, the metric, and `region`) and item (`ITEM`). `gain` is positive if ours has the better score.
 
-    frame: a score table. A film's score is the mean over its frames; a region that is never in view has no row.
+    frame: a score table. A video's score is the mean over its frames. A region that is never in view has no row.
     """
     rows = frame[frame["model"].isin([ours, theirs]) & (frame["protocol"] == protocol) & frame["region"].isin(REGIONS)]
     films = rows.groupby(["metric", "region", *ITEM, "model"], observed=True)["value"].mean().unstack("model").dropna()
@@ -40,7 +40,7 @@ def judgements(frame: pd.DataFrame, ours: str, theirs: str, protocol: str) -> pd
 
 
 def share(judged: pd.DataFrame, bootstrap: int, confidence: float, seed: int) -> Share | None:
-    """Of one judge's rows; None when all are ties. Episodes are resampled: an episode's views and seeds are not independent."""
+    """The Share for one judge's rows; None if all are ties. Episodes are resampled, since views and seeds of an episode are dependent."""
     decided = judged[judged["gain"] != 0]
     if decided.empty:
         return None
@@ -54,25 +54,25 @@ def of_group(judged: pd.DataFrame, group: str) -> pd.DataFrame:
 
 
 def winners(judged: pd.DataFrame) -> pd.DataFrame:
-    """Items (rows) by judge (columns (judge, region)): 1 where ours wins, 0 where it loses, NaN for a tie or no value."""
+    """A table of items (rows) by judges (columns (judge, region)): 1 if ours wins, 0 if it loses, NaN for a tie or no value."""
     signs = np.sign(judged["gain"]).replace(0, np.nan)
     table = judged.assign(won=(signs + 1) / 2).pivot(index=ITEM, columns=["judge", "region"], values="won")
     return table.sort_index(axis=1)
 
 
 def majority(votes: pd.DataFrame, ours: str) -> pd.Series:
-    """What most people say of each item: 1 for ours, 0 for the other; items with a draw are left out."""
+    """The majority vote on each item: 1 for ours, 0 for the other model. Items with a draw are left out."""
     mean = (votes["winner"] == ours).astype(float).groupby([votes[name] for name in ITEM]).mean()
     return (mean[mean != 0.5] > 0.5).astype(float)
 
 
 def same(first: pd.Series, second: pd.Series) -> tuple[float | None, int]:
-    """In what share of the items that both decide they name the same winner, and of how many; None of none."""
+    """How often two judges agree, on the items that both decide: the share with the same winner (None without items), and their number."""
     both = pd.concat([first, second], axis=1, join="inner").dropna()
     return (float((both.iloc[:, 0] == both.iloc[:, 1]).mean()), len(both)) if len(both) else (None, 0)
 
 
 def alpha(table: pd.DataFrame) -> float:
-    """Krippendorff's alpha of the judges as raters (`winners`)."""
+    """Krippendorff's alpha with the judges as raters. table: from `winners`."""
     counts = np.stack([(table == value).sum(axis=1) for value in (0, 1)], axis=1)
     return krippendorff_alpha(counts)

@@ -1,4 +1,4 @@
-"""Chooses the mask source that `masks.source` names."""
+"""Creates the mask source that `masks.source` names."""
 
 from persistworld.config.params import Params
 from persistworld.data.episodes import EpisodeSource
@@ -8,9 +8,9 @@ from persistworld.evaluation.roboengine import RoboEngineMasks
 
 
 def open_mask_source(settings: Params, episodes: EpisodeSource, frames: int | None) -> MaskSource | None:
-    """The source that `masks.source` names (None for 'none'), for the first `frames` frames of an episode (None: all).
+    """The source that `masks.source` names, for the first `frames` frames of each episode (None: all). Returns None for 'none'.
 
-    Raises UserError when RoboEngine is asked for and is not installed.
+    Raises UserError when the source is RoboEngine and it is not installed.
     """
     if settings.masks.source == "simulator":
         return SimulatorMasks(episodes, settings.episodes, frames)

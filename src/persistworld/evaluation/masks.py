@@ -1,7 +1,8 @@
-"""What a mask source is, and the file with the masks of all evaluation episodes.
+"""Defines a mask source, and reads the file with the masks of all evaluation episodes.
 
-The file is safetensors: per episode i, tensor "i" (T, V, H, W) uint8 in 0 background, 1 robot, 2 manipulated object, at
-the frame rate and size that the world model sees. Where robot and object overlap the object wins: it is the smaller.
+The file is in safetensors format. For each episode i it holds tensor "i" (T, V, H, W) uint8 with 0 background, 1 robot,
+2 manipulated object, at the world model's frame rate and size. Where robot and object overlap, the label is the object,
+because it is smaller.
 """
 
 import json
@@ -24,7 +25,7 @@ ObjectStatus = Literal["masked", "no_instruction", "no_noun"]
 class ViewMasks:
     """One view of one episode: `robot` and `manipulated` are (T, H, W) bool.
 
-    `status` says why nothing could be asked for as the object: an empty instruction, or one without a noun.
+    `status` says why no object was segmented: the instruction is empty or has no noun. It is "masked" otherwise.
     """
 
     robot: Tensor
@@ -33,14 +34,14 @@ class ViewMasks:
 
 
 class MaskSource(Protocol):
-    """Whatever can tell robot and object from the rest."""
+    """A source of robot and object masks."""
 
     def masks(self, index: int, view: str) -> ViewMasks:
         """One view of episode `index` at the world model's frame rate and size. Raises BadEpisode."""
 
 
 def labels_of(views: Sequence[ViewMasks]) -> Tensor:
-    """The classes of all views of an episode, (T, V, H, W) uint8."""
+    """The class labels of all views of an episode, (T, V, H, W) uint8."""
     robot = torch.stack([v.robot for v in views], dim=1)
     manipulated = torch.stack([v.manipulated for v in views], dim=1)
     labels = robot.to(torch.uint8) * ROBOT
@@ -49,16 +50,16 @@ def labels_of(views: Sequence[ViewMasks]) -> Tensor:
 
 
 def empty_frames(labels: Tensor, label: int) -> list[int]:
-    """For each of the V views of `labels` (T, V, H, W), the number of frames in which no pixel is `label`."""
+    """For each of the V views of `labels` (T, V, H, W), the number of frames without a pixel of the class `label`."""
     return (~(labels == label).flatten(2).any(-1)).sum(0).tolist()
 
 
-# safetensors writes its metadata's keys in random order: one key, of all there is to say in JSON, keeps equal masks equal files.
+# safetensors writes metadata keys in random order. With one key that holds all metadata as JSON, equal masks give equal files.
 ABOUT = "about"
 
 
 class MaskStore:
-    """Reads the masks of single episodes from the file."""
+    """Reads masks from the file, one episode at a time. Opening raises UserError when the file is missing or damaged."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -76,11 +77,11 @@ class MaskStore:
 
     @property
     def counts(self) -> dict[str, int]:
-        """episodes, episodes_without_instruction and episodes_without_noun."""
+        """The counts episodes, episodes_without_instruction and episodes_without_noun."""
         return {key: value for key, value in self._about.items() if key.startswith("episodes")}
 
     def masks(self, episode: int) -> Tensor:
-        """(T, V, H, W) uint8 in 0 background, 1 robot, 2 object. Raises UserError for other episodes."""
+        """(T, V, H, W) uint8 with 0 background, 1 robot, 2 object. Raises UserError for an episode that is not in the file."""
         if str(episode) not in self._known:
             what = f"holds no masks of episode {episode} (source: {self.source})"
             raise UserError(f"{self.path}: {what}; run the stage masks")

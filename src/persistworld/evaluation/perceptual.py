@@ -1,9 +1,8 @@
-"""LPIPS: distance between images in the feature space of a network (Zhang et al. 2018), on a backbone that the
-parameters name.
+"""LPIPS: the distance between images in the feature space of a network (Zhang et al. 2018).
 
-Two backbones exist: those of the `lpips` package (AlexNet, VGG, SqueezeNet with its linear heads), and `tabletop`, the
-small segmentation network that ships with the tabletop base checkpoint. Their values are not comparable, and neither
-ever stands in for the other.
+`metrics.lpips` selects the backbone: AlexNet, VGG or SqueezeNet of the `lpips` package with its linear heads, or
+`tabletop`, the small segmentation network that is part of the tabletop base checkpoint. Values of different backbones are
+not comparable, and one backbone never replaces another.
 """
 
 import contextlib
@@ -24,11 +23,11 @@ PACKAGE_BACKBONES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_
 
 
 class PerceptualDistance(nn.Module):
-    """Sum over layers of the spatial mean of squared differences of channel-normalised features, weighted by linear
+    """The sum over layers of the spatial mean of squared differences of channel-normalised features, weighted by linear
     heads if there are any.
 
-    backbone: images (N, 3, H, W) in [-1, 1] -> list of (N, C_l, h_l, w_l). heads: one (C_l,) weight a layer, or none
-    (weights 1). Parameters are frozen; gradients reach the images when they ask for them.
+    backbone: images (N, 3, H, W) in [-1, 1] -> list of (N, C_l, h_l, w_l). heads: one (C_l,) weight per layer, or None
+    (all weights 1). The parameters are frozen. Gradients reach the images if the images require them.
     """
 
     def __init__(self, backbone: nn.Module, heads: list[Tensor] | None = None, name: str = "") -> None:
@@ -58,22 +57,20 @@ class PerceptualDistance(nn.Module):
         return sum(difference.mean(dim=(1, 2)) for difference in self._differences(fa, fb))
 
     def spatial(self, fa: list[Tensor], fb: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """The distance at every pixel, (N, H, W) for `size` = (H, W): layers brought to that size bilinearly, then
-        added.
-        """
+        """The distance at every pixel, (N, H, W) for `size` = (H, W): the layers' maps, upsampled bilinearly and added."""
         return self.distance_and_map(fa, fb, size)[1]
 
     def distance_and_map(self, fa: list[Tensor], fb: list[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """`distance` and `spatial` for the price of one."""
+        """`distance` and `spatial` from the same feature differences, which are computed once."""
         maps = self._differences(fa, fb)
         whole = sum(m.mean(dim=(1, 2)) for m in maps)
         return whole, sum(F.interpolate(m[:, None], size=size, mode="bilinear", align_corners=False)[:, 0] for m in maps)
 
     def to_target(self, images: Tensor, fb: list[Tensor]) -> Tensor:
-        """LPIPS (N,) of images (N, 3, H, W) in [-1, 1] to M ground-truth images whose features are known.
+        """LPIPS (N,) of images (N, 3, H, W) in [-1, 1] to M ground-truth images with the features `fb`.
 
-        Candidate-major as `distance`; one candidate (M images) at a time, which keeps the features in the processor's
-        cache: twice as fast on a CPU as all at once.
+        Candidate-major like `distance`. One candidate (M images) is processed at a time, so that its features stay in the
+        CPU cache. On a CPU this is twice as fast as all candidates at once.
         """
         return torch.cat([self.distance(self.features(part), fb) for part in images.split(fb[0].shape[0])])
 
@@ -93,7 +90,7 @@ def load_perceptual(name: str, checkpoint_folder: str | Path) -> PerceptualDista
     """The perceptual distance that `metrics.lpips` names: alex, vgg, squeeze, or tabletop (from the base checkpoint's
     folder).
 
-    Raises UserError when its weights cannot be had; another network is never taken instead.
+    Raises UserError when the name is unknown or the weights are not available. There is no fallback to another network.
     """
     if name in PACKAGE_BACKBONES:
         return PerceptualDistance(*_package_network(name), name=name)
@@ -103,8 +100,8 @@ def load_perceptual(name: str, checkpoint_folder: str | Path) -> PerceptualDista
 
 
 def load_segmentation_backbone(path: Path) -> SegmentationBackbone:
-    """Read a segmentation network from a safetensors file. Raises UserError when it is missing, broken or another
-    network's.
+    """Read a segmentation network from a safetensors file. Raises UserError when the file is missing, broken or holds
+    another network.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -123,7 +120,7 @@ def load_segmentation_backbone(path: Path) -> SegmentationBackbone:
 
 
 class PackageBackbone(nn.Module):
-    """A trunk of the `lpips` package with its input scaling: images (N, 3, H, W) in [-1, 1] -> list of feature maps."""
+    """A network of the `lpips` package with its input scaling: images (N, 3, H, W) in [-1, 1] -> list of feature maps."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -134,7 +131,7 @@ class PackageBackbone(nn.Module):
 
 
 def package_heads(network: nn.Module) -> list[Tensor]:
-    """The linear heads of an `lpips.LPIPS` network, one (C_l,) weight a layer."""
+    """The linear heads of an `lpips.LPIPS` network, one (C_l,) weight per layer."""
     return [layer.model[-1].weight.flatten() for layer in network.lins]
 
 
@@ -143,7 +140,7 @@ def _package_network(name: str) -> tuple[PackageBackbone, list[Tensor]]:
 
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")  # the package calls torchvision by an old argument name
+            warnings.simplefilter("ignore")  # the package calls torchvision with a deprecated argument
             network = lpips.LPIPS(net=name, verbose=False)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"

@@ -1,7 +1,7 @@
-"""What the votes of a preference study say (paper, section 4, Figure 6 and appendix D).
+"""Statistics of the votes of a preference study (paper, section 4, Figure 6 and appendix D).
 
-A vote is one rater's choice on one item (episode, seed, view). Votes of one rater, and votes on one episode, are not independent: the
-binomial test takes them as if they were (as the paper does), the mixed model does not.
+A vote is one rater's choice on one item (episode, seed, view). Votes of one rater are not independent, and the same holds for votes on one
+episode. The binomial test, which the paper uses, assumes independent votes. The mixed model does not.
 """
 
 import math
@@ -20,14 +20,14 @@ from persistworld.evaluation.score_table import view_group
 from persistworld.evaluation.statistics import elo, elo_mean, preference
 from persistworld.evaluation.votes import ITEM
 
-FAR = 0.05  # a rater whose adjusted p is below it is named
+FAR = 0.05  # raters with an adjusted p below it are marked as `far`
 
 
 def analysed(votes: pd.DataFrame, ours: str, seed: int = 0, confidence: float = 0.95) -> dict[str, Any]:
-    """Every statistic of `votes` (as `read_votes` returns them, at least one), as JSON values. ours: the model whose share is reported.
+    """All statistics of `votes` (at least one, as `read_votes` returns them) as JSON values. ours: the model whose share is reported.
 
-    preference: of all, by view (external or another) and by task; elo in the order of the votes and over shuffles; agreement; position;
-    by_rater; mixed. Numbers that do not exist (agreement without two votes on an item, say) are None.
+    Keys: preference (of all votes, by view group and by task); elo (in the order of the votes, and the mean over shuffles); agreement;
+    position; by_rater; mixed. Undefined numbers, such as the agreement without two votes on any item, are None.
     """
     theirs = next((name for name in pd.unique(votes[["winner", "loser"]].to_numpy().ravel()) if name != ours), None)
     if ours not in set(votes["winner"]) | set(votes["loser"]) or theirs is None:
@@ -51,7 +51,7 @@ def analysed(votes: pd.DataFrame, ours: str, seed: int = 0, confidence: float = 
 
 
 def share(frame: pd.DataFrame, confidence: float) -> dict[str, float]:
-    """How often ours `won`: counts, share, exact two-sided interval, the paper's one-sided lower end and one-sided p."""
+    """How often ours `won`: counts, share, exact two-sided interval, and the paper's one-sided lower bound and one-sided p."""
     wins, losses = int(frame["won"].sum()), int((1 - frame["won"]).sum())
     both, _ = preference(wins, losses, confidence, "two-sided")
     one, p = preference(wins, losses, confidence)
@@ -64,14 +64,14 @@ def counts(votes: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(votes: pd.DataFrame) -> dict[str, float | int]:
-    """How far raters agree on the same item: Fleiss' kappa and Krippendorff's alpha, and of how many items with two votes or more."""
+    """Agreement of raters on the same items: Fleiss' kappa, Krippendorff's alpha, and the number of items with at least two votes."""
     table = counts(votes).to_numpy()
     shared = int((table.sum(axis=1) >= 2).sum())
     return {"fleiss_kappa": fleiss_kappa(table), "krippendorff_alpha": krippendorff_alpha(table), "items": shared}
 
 
 def position(frame: pd.DataFrame) -> dict[str, Any]:
-    """Whether A is chosen more often than B, whatever is shown there: its share, exact two-sided p; and ours' share as A and as B."""
+    """Position bias: the share of votes for side A with interval and exact two-sided p, and the share of ours when shown as A and as B."""
     on_a = int((frame["side"] == "a").sum())
     found, p = preference(on_a, len(frame) - on_a, alternative="two-sided")
     ours_is_a = (frame["side"] == "a") == (frame["won"] == 1)
@@ -80,10 +80,10 @@ def position(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def raters(votes: pd.DataFrame, ours: str) -> dict[str, dict[str, Any]]:
-    """Each rater against the others: how often the rater votes as most of the others do, on items where most of them agree.
+    """Compare each rater with the others: how often the rater votes with the majority of the others, on items where they have a majority.
 
-    Fisher's exact test compares this with how often the other raters do so, adjusted for their number by Holm; `far` marks a rater who
-    differs, which is a reason to look, not to leave the votes out.
+    Fisher's exact test compares this rate with that rate of the other raters, with Holm's adjustment for the number of raters. `far` marks
+    a rater who differs. This is a reason to inspect the votes, not to leave them out.
     """
     table, names = counts(votes), sorted(votes["rater"].unique())
     rows = []
@@ -110,21 +110,22 @@ def raters(votes: pd.DataFrame, ours: str) -> dict[str, dict[str, Any]]:
 
 
 def mixed(frame: pd.DataFrame, confidence: float) -> dict[str, Any]:
-    """Whether one rater or one episode carries the result.
+    """Test whether the result depends on one rater or one episode.
 
-    The share from a mixed model of the votes (0 or 1) with crossed random effects of rater and episode (statsmodels' `mixedlm`, REML), with
-    its interval and two-sided p against 1/2; the effects' standard deviations; and the lowest share that is left when one rater, or one
-    episode, is taken out. In simulated studies of 8 raters and 24 episodes the 95 % interval holds the true share in 92 to 97 of 100; the
-    binomial interval in 70 to 96, and that of statsmodels' logistic mixed model in 55 to 73 (docs/study.md).
+    Returns the share of ours from a mixed model of the votes (0 or 1) with crossed random effects of rater and episode (statsmodels'
+    `mixedlm`, REML), with its interval and two-sided p against 1/2; the standard deviations of the effects; and the lowest share after one
+    rater, or one episode, is left out. In simulated studies with 8 raters and 24 episodes, the 95 % interval contains the true share in
+    92 to 97 of 100 studies. The binomial interval contains it in 70 to 96, the interval of statsmodels' logistic mixed model in 55 to 73
+    (docs/study.md).
     """
     found: dict[str, Any] = {"without_one_rater": _lowest(frame, "rater"), "without_one_episode": _lowest(frame, "episode")}
     if min(frame["rater"].nunique(), frame["episode"].nunique()) < 2 or frame["won"].nunique() < 2:
         return found | {"share": None, "low": None, "high": None, "p": None}
     data = frame.assign(one=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # an effect without variance lies on the boundary, which is no failure
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an effect with zero variance lies on the boundary; this is valid
         model = mixedlm("won ~ 1", data, groups="one", vc_formula={"rater": "0 + C(rater)", "episode": "0 + C(episode)"})
-        fit = model.fit(reml=True, method="powell")  # without derivatives: the default stops short of that boundary
+        fit = model.fit(reml=True, method="powell")  # derivative-free: the default stops before it reaches that boundary
     mean, error = float(fit.fe_params.iloc[0]), float(fit.bse_fe.iloc[0])
     half = scipy.stats.norm.ppf((1 + confidence) / 2) * error
     spread = {f"sd_{name}": math.sqrt(max(value, 0)) for name, value in zip(fit.model.exog_vc.names, fit.vcomp, strict=True)}
@@ -133,7 +134,7 @@ def mixed(frame: pd.DataFrame, confidence: float) -> dict[str, Any]:
 
 
 def _lowest(frame: pd.DataFrame, column: str) -> dict[str, Any] | None:
-    """The lowest share of wins that is left without one value of `column`, and without which; None when there is but one."""
+    """The lowest share of wins after one value of `column` is left out, and that value; None when `column` has only one value."""
     groups = frame.groupby(column)["won"].agg(["sum", "count"])
     if len(groups) < 2:
         return None
@@ -142,7 +143,7 @@ def _lowest(frame: pd.DataFrame, column: str) -> dict[str, Any] | None:
 
 
 def _plain(tree: Any) -> Any:
-    """JSON values: numpy's numbers as Python's with six digits, NaN as None."""
+    """Convert to JSON values: numpy numbers become Python numbers, floats get six significant digits, NaN and infinity become None."""
     if isinstance(tree, dict):
         return {str(key): _plain(value) for key, value in tree.items()}
     if isinstance(tree, list):

@@ -1,8 +1,8 @@
-"""RoboEngine's robot and object segmentation, view by view, a batch of frames at a time, kept on disk.
+"""Segments robot and object with RoboEngine, per view and in batches of frames, and caches the masks on disk.
 
-Each frame is prompted by itself (anchor frequency 1), so that batches do not depend on each other. A view that was
-segmented before, in this run or one that was killed, is read back from runs/masks: the file's name is a hash of the
-frames, the instruction and the batch size, so that it can never belong to other episodes.
+Each frame is prompted separately (anchor frequency 1), so that batches do not depend on each other. A view that was
+segmented before, also by a killed run, is read from runs/masks. The file's name is a hash of the frames, the instruction
+and the batch size, so that it cannot be used for another episode.
 """
 
 import hashlib
@@ -26,11 +26,11 @@ from persistworld.runtime.workspace import RUNS
 
 ENGINE = "robo_engine.infer_engine"
 CACHE = RUNS / "masks"
-NO_NOUN = "No noun"  # how RoboEngine's ValueError begins when the instruction names no object
+NO_NOUN = "No noun"  # the beginning of RoboEngine's ValueError for an instruction without an object
 
 
 class RoboEngineMasks:
-    """Masks of resized frames. The networks are loaded at the first view that is not on disk yet."""
+    """Masks of resized frames (a MaskSource). The networks are loaded when the first view is not in the cache."""
 
     def __init__(
         self,
@@ -40,14 +40,14 @@ class RoboEngineMasks:
         frames: int | None = None,
         cache: Path = CACHE,
     ) -> None:
-        """Raises UserError when RoboEngine, or something that it needs, is not installed."""
+        """Raises UserError when RoboEngine or one of its dependencies is not installed."""
         self._episodes, self._settings, self._batch, self._frames = episodes, settings, batch, frames
         self._cache = cache
         self._module = import_engine()
         self._engines: tuple[Any, Any] | None = None
 
     def masks(self, index: int, view: str) -> ViewMasks:
-        """One view of one episode, read back or segmented. Raises BadEpisode."""
+        """One view of one episode, read from the cache or segmented. Raises BadEpisode."""
         frames = resized_frames(self._episodes, index, self._settings, view)[: self._frames].numpy()
         instruction = self._episodes.episode(index).instruction.strip()
         path = self._cache / f"{self._key(frames, instruction)}.npz"
@@ -91,7 +91,7 @@ class RoboEngineMasks:
 
 
 def import_engine() -> ModuleType:
-    """RoboEngine's module. Raises UserError, in a line, with the name of what is missing."""
+    """RoboEngine's module. Raises a one-line UserError that names the missing package."""
     try:
         return importlib.import_module(ENGINE)
     except ImportError as error:
@@ -102,10 +102,10 @@ def import_engine() -> ModuleType:
 
 
 def load_engines(module: ModuleType) -> tuple[Any, Any]:
-    """The robot and the object engine, on a GPU where there is one. Raises UserError when spaCy's model is missing."""
+    """The robot and the object engine, on a GPU if there is one. Raises UserError when spaCy's model is missing."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     more = {}
-    # Newer releases segment from clicked points unless told otherwise, and then have no network for an instruction.
+    # By default, newer releases segment from clicked points, and then load no network for instructions.
     if "segmentation_cue" in inspect.signature(module.RoboEngineObjectSegmentation).parameters:
         more["segmentation_cue"] = module.SegmentationCue.prompts
     try:

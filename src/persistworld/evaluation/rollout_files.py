@@ -1,4 +1,4 @@
-"""Rollouts as the stage `rollouts` writes them: one file for each model and seed, with all evaluation episodes."""
+"""Reads the rollouts that the stage `rollouts` writes: one file per model and seed, with all evaluation episodes."""
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -8,7 +8,7 @@ from persistworld.runtime.workspace import rollout_path
 
 
 def read_rollout(model: str, seed: int, episode: int) -> Tensor:
-    """One episode's stacked latents (T, C, V * h, w) float32. Raises UserError when it is not there."""
+    """The stacked latents (T, C, V * h, w) float32 of one episode's rollout. Raises UserError when the file or the episode is missing."""
     path = rollout_path(model, seed)
     try:
         with safe_open(path, "pt") as file:

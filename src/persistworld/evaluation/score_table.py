@@ -1,5 +1,4 @@
-"""The score table, the only file that tables and figures read: one row per model, seed, episode, frame, view, region, metric and protocol.
-"""
+"""The score table, the only input of tables and figures: one row per model, seed, episode, frame, view, region, metric and protocol."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,7 @@ from persistworld.runtime.files import atomic_path
 METRICS = ("ssim", "psnr", "lpips")  # the paper's order
 REGIONS = ("full", "object", "robot")
 PROTOCOLS = ("decoded", "raw")
-PAPER_GROUPS = ("external", "wrist")  # the paper's rows; external is the mean of all exterior views
+PAPER_GROUPS = ("external", "wrist")  # the rows of the paper's tables; external is the mean of all exterior views
 COLUMNS = {
     "model": "string", "seed": "int16", "episode": "int32", "chunk": "int16", "frame": "int16", "view": "string",
     "region": "string", "metric": "string", "protocol": "string", "value": "float32",
@@ -28,15 +27,15 @@ KEY = [name for name in COLUMNS if name != "value"]
 SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
 Cells = dict[tuple[str, ...], pd.Series]
 META_KEY = b"persistworld"
-SHARED_META = ("lpips_backbone", "convention", "ssim_window", "masked_lpips")  # must agree between models
-# Where there: {source, episodes, episodes_without_instruction, episodes_without_noun}, and {split, too_short} (episodes).
+SHARED_META = ("lpips_backbone", "convention", "ssim_window", "masked_lpips")  # must be equal in all files
+# Optional: masks {source, episodes, episodes_without_instruction, episodes_without_noun}, left_out {split, too_short} (episodes).
 OPTIONAL_META = ("masks", "left_out")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All models' scores. `meta` holds what they share and `empty_masks`, {model: {view: {region: frames without a
-    mask}}}.
+    """The scores of all models. `meta` holds their common metadata, and `empty_masks`: {model: {view: {region: number of
+    frames without a mask}}}.
     """
 
     frame: pd.DataFrame
@@ -44,17 +43,17 @@ class Scores:
 
     @property
     def models(self) -> list[str]:
-        """Names, in the order of the files."""
+        """The models' names, in the order of the files."""
         return list(self.frame["model"].unique())
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The groups of views that were scored, in the order of the tables."""
+        """The groups of the scored views, in the order of the tables."""
         return view_groups(self.frame["view"].unique())
 
 
 def write_scores(path: str | Path, frame: pd.DataFrame, meta: dict[str, Any]) -> None:
-    """Write one model's scores with the metadata that names how they were made, atomically."""
+    """Write one model's scores atomically, with metadata about the metrics' settings."""
     table = pa.Table.from_pandas(frame[list(COLUMNS)], SCHEMA, preserve_index=False)
     table = table.replace_schema_metadata({META_KEY: json.dumps(meta, sort_keys=True).encode()})
     with atomic_path(path) as part:
@@ -62,10 +61,10 @@ def write_scores(path: str | Path, frame: pd.DataFrame, meta: dict[str, Any]) ->
 
 
 def load_scores(paths: Iterable[str | Path], models: Sequence[str] = ()) -> Scores:
-    """Read the models' parquet files together. `models` must all be there, when given.
+    """Read and join the models' parquet files. models: names that must be present, if given.
 
-    Raises UserError, naming the file, for a missing file, other columns, unknown names, values that are not finite,
-    rows that occur twice, or files that were not made with the same metrics.
+    Raises UserError, naming the file, for a missing file, wrong columns, unknown names, values that are not finite,
+    duplicate rows, or files that were made with different metrics.
     """
     tables, shared, empty = [], {}, {}
     first = None
@@ -127,18 +126,18 @@ def _place(row: pd.Series) -> str:
 
 
 def view_group(view: str) -> str:
-    """external for every exterior view, the view's own name otherwise."""
+    """The group of a view: external for every exterior view, otherwise the view's own name."""
     return "external" if view.startswith("exterior") else view
 
 
 def view_groups(views: Iterable[str]) -> tuple[str, ...]:
-    """The groups of `views` without repetition: those of the paper first, then the others by name."""
+    """The groups of `views` without repetition: the paper's groups first, then the others by name."""
     found = {view_group(view) for view in views}
     return tuple([g for g in PAPER_GROUPS if g in found] + sorted(found - set(PAPER_GROUPS)))
 
 
 def closest_group(groups: Sequence[str]) -> str:
-    """The group that stands for the camera that sees the gripper: wrist, or else the last of `groups`."""
+    """The group that represents the camera at the gripper: wrist if present, otherwise the last of `groups`."""
     return "wrist" if "wrist" in groups else groups[-1]
 
 
@@ -151,7 +150,7 @@ def _with_group(frame: pd.DataFrame) -> pd.DataFrame:
 def episode_values(frame: pd.DataFrame) -> pd.DataFrame:
     """One value per (protocol, model, group, region, metric, episode): the mean over frames, then views, then seeds.
 
-    `group` is external or wrist. Frames, views or seeds without a value (empty masks) are left out of their mean.
+    `group` is the view's group (`view_group`). Frames, views or seeds without a value (empty masks) are left out of the mean.
     """
     outer = ["protocol", "model", "group", "region", "metric", "episode"]
     values = _with_group(frame)
@@ -161,7 +160,7 @@ def episode_values(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_values(frame: pd.DataFrame) -> pd.DataFrame:
-    """As `episode_values`, but kept apart by frame: one value per (..., episode, frame)."""
+    """Like `episode_values`, but without the mean over frames: one value per (..., episode, frame)."""
     outer = ["protocol", "model", "group", "region", "metric", "episode", "frame"]
     values = _with_group(frame)
     for level in (["seed"], []):
@@ -170,7 +169,7 @@ def curve_values(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def episode_cells(frame: pd.DataFrame) -> Cells:
-    """`episode_values` by cell: the episodes' values of each (protocol, model, group, region, metric), by episode."""
+    """`episode_values` by cell: (protocol, model, group, region, metric) -> the episodes' values, indexed by episode."""
     values = episode_values(frame)
     key = ["protocol", "model", "group", "region", "metric"]
     parts = values.groupby(key, observed=True, sort=False)

@@ -1,7 +1,8 @@
-"""Scores of generated frames against the ground truth: every frame, view, region, metric and protocol (paper, section 4).
+"""Scores generated frames against the ground truth, for every frame, view, region, metric and protocol (paper, section 4).
 
-Protocols: `decoded` compares with the ground truth as the autoencoder reconstructs it (the best that the world model could generate), `raw`
-with the data set's frames. Regions: `full`, and `robot` and `object` by the ground truth's masks; an empty mask has no row.
+Protocols: `decoded` compares with the autoencoder's reconstruction of the ground truth (the best that the world model could generate);
+`raw` compares with the data set's frames. Regions: `full`, and `robot` and `object` from the ground truth's masks. A frame with an empty
+mask has no row.
 """
 
 from collections import Counter
@@ -20,14 +21,14 @@ from persistworld.evaluation.frame_metrics import masked_mean, psnr_of, squared_
 from persistworld.evaluation.perceptual import PerceptualDistance
 
 REGIONS = {"robot": 1, "object": 2}
-BATCH = 19  # frames that are scored together: few enough to stay in the processor's cache
+BATCH = 19  # frames that are scored together: few enough to stay in the CPU cache
 
 Columns = dict[tuple[str, str, str], Tensor]  # (protocol, region, metric) -> (T,), NaN where the mask is empty
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth of one episode. raw, decoded: uint8 (T, V, H, W, 3); masks: (T, V, H, W) or None."""
+    """The ground truth of one episode. raw, decoded: uint8 (T, V, H, W, 3); masks: (T, V, H, W) or None."""
 
     episode: int
     raw: Tensor
@@ -38,7 +39,7 @@ class Truth:
 class Scorer:
     """Scores the rollouts of one episode at a time, on the perceptual network's device, and counts the empty masks.
 
-    `convention` is of SSIM and PSNR (evaluation/conventions.py).
+    convention: the convention of SSIM and PSNR (evaluation/conventions.py).
     """
 
     def __init__(
@@ -49,10 +50,10 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, rollouts: Mapping[tuple[str, int], Tensor], truth: Truth) -> pd.DataFrame:
-        """The rows of an episode's rollouts by (model, seed), each uint8 (T, V, H, W, 3); frame 0 is the given one, generated again.
+        """The rows of one episode. rollouts: (model, seed) -> uint8 (T, V, H, W, 3). Frame 0 is the given frame, generated again.
 
-        The ground truth's statistics and features are computed once for all rollouts, a rollout's features once for both protocols: the
-        perceptual network takes nearly all of the time.
+        The ground truth's statistics and features are computed once for all rollouts. A rollout's features are computed once for both
+        protocols, because the perceptual network takes nearly all of the time.
         """
         keys, values, device = [], [], self.perceptual.device
         for place, view in enumerate(self.views):
@@ -66,7 +67,7 @@ class Scorer:
         return _rows(keys, torch.stack(values).cpu().numpy()).assign(episode=truth.episode)
 
     def _view(self, films: list[Tensor], targets: dict[str, Tensor], labels: Tensor | None) -> list[Columns]:
-        """The columns of each film (T, 3, H, W) of one view against the targets of both protocols."""
+        """The columns of each video (T, 3, H, W) of one view, compared with the targets of both protocols."""
         masks = {} if labels is None else {region: labels == label for region, label in REGIONS.items()}
         batches = []
         for start in range(0, len(films[0]), BATCH):
@@ -76,7 +77,7 @@ class Scorer:
         return [{name: torch.cat([part[name] for part in parts]) for name in parts[0]} for parts in zip(*batches, strict=True)]
 
     def _batch(self, films: list[Tensor], targets: dict[str, Tensor], masks: dict[str, Tensor]) -> list[Columns]:
-        """`_view` of a few frames; masks (T, H, W) bool by region."""
+        """`_view` for one batch of frames. masks: region -> (T, H, W) bool."""
         found: list[Columns] = [{} for _ in films]
         for protocol, target in targets.items():
             known = comparison(target, self.convention, self.settings.ssim_window)
@@ -95,7 +96,7 @@ class Scorer:
         return found
 
     def _lpips(self, found: list[Columns], films: list[Tensor], targets: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
-        """Add the full frames' LPIPS to each film's columns, and the mean over every mask of its map."""
+        """Add LPIPS to each video's columns: of the full frames, and the mean of the LPIPS map over every mask."""
         truths = {protocol: self._features(target) for protocol, target in targets.items()}
         for columns, film in zip(found, films, strict=True):
             features = self._features(film)
@@ -109,7 +110,7 @@ class Scorer:
                     columns[protocol, region, "lpips"] = masked_mean(distances, mask)
 
     def _multiplied_lpips(self, found: list[Columns], films: list[Tensor], targets: dict[str, Tensor], region: str, mask: Tensor) -> None:
-        """Add one region's LPIPS of images that are zero outside its mask; an empty mask is NaN, and not computed."""
+        """Add one region's LPIPS, computed on images that are zero outside its mask. For an empty mask it is NaN and not computed."""
         shown = mask.flatten(1).any(dim=1)
         for columns in found:
             for protocol in targets:
@@ -127,7 +128,7 @@ class Scorer:
         return self.perceptual.features(images * 2 - 1)
 
     def count_empty(self, masks: Tensor) -> None:
-        """Count (frame, view) pairs of `masks` (T, V, H, W) without robot or object."""
+        """Count the frames of `masks` (T, V, H, W) without robot, and without object, per view."""
         for region, label in REGIONS.items():
             empty = ~(masks == label).flatten(2).any(dim=2)
             for place, view in enumerate(self.views):
@@ -135,7 +136,7 @@ class Scorer:
 
 
 def _rows(keys: list[tuple[str, str, str, str, str, int]], values: np.ndarray) -> pd.DataFrame:
-    """A row for every number in `values` (len(keys), T) but NaN; keys: (protocol, region, metric, view, model, seed)."""
+    """One row for every number in `values` (len(keys), T) that is not NaN; keys: (protocol, region, metric, view, model, seed)."""
     count = values.shape[1]
     frames = np.tile(np.arange(count), len(keys))
     names = {

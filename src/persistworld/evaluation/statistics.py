@@ -20,7 +20,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Paired:
-    """A paired comparison over episodes; `difference` is ours - theirs in the metric's own unit, whichever its sign."""
+    """A paired comparison over episodes. `difference` is ours - theirs in the metric's unit, also if lower values are better."""
 
     episodes: int
     wins: int
@@ -33,8 +33,8 @@ class Paired:
 
 
 def bootstrap_mean(values: Sequence[float], samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Mean of the values (one per episode) and the percentile interval of resampled means. Seeded: the same input, the
-    same interval.
+    """The mean of the values (one per episode) and the percentile interval of resampled means. The same input and seed
+    give the same interval.
     """
     values = np.asarray(values, np.float64)
     picks = np.random.default_rng(seed).integers(len(values), size=(samples, len(values)))
@@ -46,8 +46,8 @@ def bootstrap_mean(values: Sequence[float], samples: int = 2000, confidence: flo
 def bootstrap_ratio(
     ours: Sequence[float], base: Sequence[float], samples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Change of the mean in percent, 100 * (mean(ours) / mean(base) - 1), with its interval; episodes are resampled as
-    pairs.
+    """The change of the mean in percent, 100 * (mean(ours) / mean(base) - 1), with its interval. Episodes are resampled
+    as pairs.
     """
     ours, base = np.asarray(ours, np.float64), np.asarray(base, np.float64)
     picks = np.random.default_rng(seed).integers(len(ours), size=(samples, len(ours)))
@@ -83,16 +83,16 @@ def paired(
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Exact two-sided sign test: the probability of a split at least this uneven when both are equally likely. 1
-    without any pair.
+    """Exact two-sided sign test: the probability of a split at least this uneven if wins and losses are equally likely.
+    Returns 1 without any pair.
     """
     return float(scipy.stats.binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
 
 
 def wilcoxon(differences: Sequence[float]) -> float:
-    """Two-sided Wilcoxon signed-rank p value; zeros are dropped, and 1 is returned when nothing is left.
+    """Two-sided Wilcoxon signed-rank p value. Zeros are dropped. Returns 1 when no difference is left.
 
-    Exact up to 50 differences without ties, the normal approximation otherwise.
+    It is exact for up to 50 differences without ties, and the normal approximation otherwise.
     """
     differences = np.asarray(differences, np.float64)
     differences = differences[differences != 0]
@@ -103,9 +103,9 @@ def wilcoxon(differences: Sequence[float]) -> float:
 
 
 def preference(wins: int, losses: int, confidence: float = 0.95, alternative: str = "greater") -> tuple[Interval, float]:
-    """Share of wins with its exact (Clopper-Pearson) interval, and the exact binomial p against 1/2 (paper, Figure 6).
+    """The share of wins with its exact (Clopper-Pearson) interval, and the exact binomial p against 1/2 (paper, Figure 6).
 
-    alternative: greater, the paper's, whose interval has the upper end 1; or two-sided. At least one vote is needed.
+    alternative: greater (as in the paper; the interval's upper end is 1) or two-sided. At least one vote is needed.
     """
     test = scipy.stats.binomtest(wins, wins + losses, 0.5, alternative=alternative)
     bounds = test.proportion_ci(confidence, method="exact")
@@ -116,7 +116,7 @@ def elo(votes: Sequence[tuple[str, str]], start: float = 800.0, k: float = 32.0)
     """Elo ratings after the votes (winner, loser) in this order (paper, appendix D): E = 1 / (1 + 10^((R_j - R_i) /
     400)).
 
-    The result depends on the order; `elo_mean` averages it away.
+    The result depends on the order; `elo_mean` averages over orders.
     """
     ratings = {name: start for vote in votes for name in vote}
     for winner, loser in votes:
@@ -141,7 +141,7 @@ def elo_mean(
 
 
 def pearson_r(real: Sequence[float], simulated: Sequence[float]) -> float:
-    """Pearson's correlation of policies' scores in reality and in simulation (paper, Figure 8)."""
+    """Pearson's correlation between the policies' scores in reality and in simulation (paper, Figure 8)."""
     return float(np.corrcoef(np.asarray(real, np.float64), np.asarray(simulated, np.float64))[0, 1])
 
 

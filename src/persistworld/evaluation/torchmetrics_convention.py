@@ -8,7 +8,7 @@ from persistworld.evaluation.frame_metrics import PSNR_CEILING
 
 
 class TorchmetricsComparison:
-    """Compares films with one target, float32 (T, 3, H, W) in [0, 1]."""
+    """Compares videos (`film`) with one target (a Comparison). All are float32 (T, 3, H, W) in [0, 1]."""
 
     def __init__(self, target: Tensor) -> None:
         self._target = target
@@ -21,5 +21,5 @@ class TorchmetricsComparison:
 
     @torch.no_grad()
     def psnr(self, film: Tensor) -> Tensor:
-        """PSNR per frame in dB (T,). Equal frames, infinite in torchmetrics, have the ceiling: means stay finite."""
+        """PSNR per frame in dB (T,). For equal frames, torchmetrics gives infinity; the ceiling keeps means finite."""
         return peak_signal_noise_ratio(film, self._target, data_range=1.0, reduction="none", dim=(1, 2, 3)).clamp(max=PSNR_CEILING)

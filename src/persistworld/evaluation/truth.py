@@ -1,6 +1,6 @@
-"""The ground truth that all models are scored against: an evaluation episode's frames, recorded and as the autoencoder decodes them.
+"""The ground truth for the scores of all models: the recorded frames of evaluation episodes, and the autoencoder's reconstructions.
 
-Stored once for all models (a folder of memory-mapped arrays, uncompressed uint8), or decoded again whenever they are asked for.
+The frames are stored once for all models (a folder of memory-mapped arrays, uncompressed uint8), or decoded at every access.
 """
 
 import functools
@@ -26,13 +26,13 @@ INDEX = "episodes.json"
 
 
 class TruthFrames(Protocol):
-    """Frames of evaluation episodes, uint8 (T, V, H, W, 3), as many as a rollout has, at the world model's rate and size."""
+    """Frames of evaluation episodes, uint8 (T, V, H, W, 3), at the world model's rate and size. T is the length of a rollout."""
 
     def recorded(self, episode: int) -> Tensor:
         """The data set's own frames."""
 
     def decoded(self, episode: int) -> Tensor:
-        """The frames as the autoencoder reconstructs them from their latents: the best that the world model could generate."""
+        """The autoencoder's reconstruction of the frames from their latents: the best that the world model could generate."""
 
 
 class LiveTruth:
@@ -43,7 +43,7 @@ class LiveTruth:
         self._source = open_episodes(EPISODES)
 
     @functools.cached_property
-    def _store(self) -> LatentStore:  # opened when it is needed: who shows recorded frames alone needs no latents
+    def _store(self) -> LatentStore:  # opened on first use, because recorded frames need no latents
         return LatentStore(LATENTS, self._settings)
 
     def recorded(self, episode: int) -> Tensor:
@@ -56,10 +56,10 @@ class LiveTruth:
 
 
 class StoredTruth:
-    """Reads single episodes from the folder that the stage `truth` writes."""
+    """Reads frames from the folder that the stage `truth` writes, one episode at a time."""
 
     def __init__(self, folder: Path = TRUTH) -> None:
-        """Raises UserError when the folder is missing or not whole."""
+        """Raises UserError when the folder is missing or incomplete."""
         self._folder = folder
         self._rows = {episode: row for row, episode in enumerate(read_json(folder / INDEX))}
         try:
@@ -80,12 +80,12 @@ class StoredTruth:
 
 
 def array_path(folder: Path, kind: str) -> Path:
-    """The array (E, T, V, H, W, 3) of one of `KINDS`."""
+    """The path of the array (E, T, V, H, W, 3) of one of `KINDS`."""
     return folder / f"{kind}.npy"
 
 
 def create_arrays(folder: Path, episodes: Sequence[int], shape: tuple[int, ...]) -> None:
-    """Write the index and arrays of zeros for `episodes`, each of `shape` (T, V, H, W, 3)."""
+    """Write the index and arrays of zeros for `episodes`; the frames of each episode have the shape `shape` (T, V, H, W, 3)."""
     folder.mkdir()
     for kind in KINDS:
         np.lib.format.open_memmap(array_path(folder, kind), "w+", np.uint8, (len(episodes), *shape)).flush()
@@ -93,14 +93,14 @@ def create_arrays(folder: Path, episodes: Sequence[int], shape: tuple[int, ...])
 
 
 def write_frames(folder: Path, rows: Iterable[int], episodes: Sequence[int], truth: TruthFrames) -> None:
-    """Fill in the frames of `episodes[row]` for each of `rows`. Several processes may fill rows of the same folder."""
+    """Write the frames of `episodes[row]` for each of `rows`. Several processes may write to the same folder."""
     for row in rows:
         _write(array_path(folder, "recorded"), row, truth.recorded(episodes[row]))
         _write(array_path(folder, "decoded"), row, truth.decoded(episodes[row]))
 
 
 def _write(path: Path, row: int, frames: Tensor) -> None:
-    """By the file, not the memory map: a full disk raises OSError here, where writing to a map would end the process."""
+    """Write through the file, not the memory map. A full disk then raises OSError; with a memory map it would kill the process."""
     start = np.load(path, mmap_mode="r").offset + row * frames.nbytes
     with path.open("r+b") as file:
         file.seek(start)
@@ -108,5 +108,5 @@ def _write(path: Path, row: int, frames: Tensor) -> None:
 
 
 def open_truth(params: Params, autoencoder: Autoencoder) -> TruthFrames:
-    """The stored frames, or with `compute.store_truth: false` those that are decoded when they are asked for."""
+    """The stored frames; with `compute.store_truth: false`, frames that are decoded at every access."""
     return StoredTruth() if params.compute.store_truth else LiveTruth(params, autoencoder)

@@ -1,6 +1,6 @@
-"""Votes of people as CSV: which of two models a rater preferred, item by item; and how far a policy's rollout came.
+"""CSV files of human votes (which of two models a rater preferred on each item), and of progress labels of policies' rollouts.
 
-Rows are in the order in which the votes came, which is the order that Elo ratings take them in.
+Rows are in the order of the votes, in which Elo ratings process them.
 """
 
 import csv
@@ -13,16 +13,16 @@ import pandas as pd
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path
 
-# A vote: who, on which rollout, what is done in it, which model won against which, in which place the winner was shown (a, b), when.
+# A vote: the rater, the rollout (episode, seed, view), its task, the winning and the losing model, the winner's side (a or b), the time.
 VOTES = ("rater", "episode", "seed", "view", "task", "winner", "loser", "side", "at")
-# A label: who, on which rollout of which policy (world: real, or a world model), how many of the stages were reached in order, when.
-# progress is reached / stages, between 0 and 1 (paper, Table 12).
+# A label: the rater, the rollout (world: real or a world model; policy, task, state, seed), the number of stages reached in order, the
+# number of all stages, progress = reached / stages in 0..1 (paper, Table 12), the time.
 PROGRESS = ("rater", "world", "policy", "task", "state", "seed", "reached", "stages", "progress", "at")
 ITEM = ["episode", "seed", "view"]
 
 
 def write_rows(path: str | Path, columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a CSV with a header, atomically."""
+    """Write a CSV file with a header, atomically."""
     with atomic_path(path) as part, open(part, "w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -32,8 +32,8 @@ def write_rows(path: str | Path, columns: tuple[str, ...], rows: Iterable[Mappin
 def read_votes(path: str | Path) -> pd.DataFrame:
     """The votes of one pair of models, with the columns `VOTES`; there may be none.
 
-    Raises UserError, naming the file and the line, for anything that is no vote: a missing column or value, another side than a or b, a
-    model against itself, a third model, a rater who votes twice on one item.
+    Raises UserError, naming the file and the line, for invalid votes: a missing column or value, a side that is not a or b, a model
+    against itself, a third model, a rater with two votes on one item.
     """
     path = Path(path)
     try:

@@ -1,6 +1,6 @@
-"""The tabletop simulator as a gymnasium environment with the world model's spaces: a policy runs in either without knowing which.
+"""The tabletop simulator as a gymnasium environment with the world model's spaces, so that a policy runs in both without changes.
 
-A scene is named by (seed, number) and is the one in which episode `number` of that seed begins.
+A scene is identified by (seed, number). It is the scene in which episode `number` of that seed begins.
 """
 
 import json
@@ -24,11 +24,11 @@ from persistworld.simulator.scene import PHYSICS_STEP, Scene
 from persistworld.simulator.tasks import Task, sample_task, start_waypoint, succeeded
 
 TOOL: Tool = "fingertips"
-FRAMES = 4  # of a chunk: the world model's L - 1
+FRAMES = 4  # new frames per chunk: the world model's L - 1
 
 
 def open_scene(seed: int, number: int, settings: EpisodesConfig) -> tuple[Scene, Task]:
-    """The scene in which episode `number` of `seed` begins, the arm at its start. Close it after use."""
+    """The scene in which episode `number` of `seed` begins, with the arm at its start pose. Close it after use."""
     random = np.random.default_rng([seed, number])
     task = sample_task(random, settings.colours)
     scene = Scene(task, random, settings.height, settings.width)
@@ -38,12 +38,12 @@ def open_scene(seed: int, number: int, settings: EpisodesConfig) -> tuple[Scene,
 
 
 class SimulatedStarts:
-    """The first frames of simulated scenes of one seed, for a world model's environment (a StartSource)."""
+    """The first frames of the simulated scenes of one seed, as start frames for a world model's environment (a StartSource)."""
 
     tool: Tool = TOOL
 
     def __init__(self, settings: EpisodesConfig, seed: int = 0, count: int = 1000) -> None:
-        """count: scenes that are drawn from."""
+        """count: the number of scenes to draw from. Raises UserError when `settings` name a view that the simulator does not have."""
         if unknown := [view for view in settings.views if view not in VIEWS]:
             raise UserError(f"episodes.views: the simulator has no view {unknown[0]}; it has {', '.join(VIEWS)}")
         self.settings, self.seed, self.count = settings, seed, count
@@ -66,10 +66,10 @@ class SimulatedStarts:
 
 
 class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
-    """One simulated scene. Spaces, chunks and `info` are those of WorldModelEnv; poses are those that the simulated arm reached.
+    """One simulated scene. It has the same spaces, chunks and `info` as WorldModelEnv. Poses are the poses that the simulated arm reached.
 
-    reset's options: `episode`, the number of the scene (drawn at random otherwise). The reward is 1 while the instruction is fulfilled and
-    the object let go, else 0. No episode terminates.
+    Option of `reset`: `episode`, the number of the scene (default: drawn at random). The reward is 1 while the instruction is fulfilled and
+    the gripper does not hold the object, otherwise 0. Episodes never terminate; they are truncated.
     """
 
     metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 5}  # noqa: RUF012 (gymnasium's name)
@@ -78,7 +78,7 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
         self, settings: EpisodesConfig, *, scenes: int = 0, action: Kind = "absolute", rate: float = 15.0, chunks: int = 15,
         render_mode: str | None = None,
     ) -> None:  # fmt: skip
-        """scenes: the seed of the scenes; chunks: after so many an episode is truncated."""
+        """scenes: the seed of the scenes; action, rate (Hz): kind and rate of actions; chunks: an episode is truncated after so many."""
         self.starts = SimulatedStarts(settings, scenes)
         self.settings, self.actions, self.chunks = settings, Actions(action, FRAMES, settings.fps, rate), chunks
         self.observation_space = observation_space(settings.views, settings.height, settings.width, GRIPPER + 1, TOOL)
@@ -86,7 +86,7 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
         self.render_mode = render_mode
         self.scene: Scene | None = None
         self.task: Task | None = None
-        self._number, self._log = 0, []  # the scene's number, and the actions since its start
+        self._number, self._log = 0, []  # the scene's number, and all actions since its start
         self._unseen: list[np.ndarray] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
@@ -124,7 +124,7 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
         return self._observation(), float(done), False, len(self._log) >= self.chunks, info
 
     def _move(self, command: np.ndarray) -> None:
-        """One frame of physics. The arm is commanded along the way from the last command, as scripted episodes are."""
+        """Simulate one frame. Commands are interpolated from the last one, at the same rate as in scripted episodes."""
         steps, remaining = round(1 / self.settings.fps / PHYSICS_STEP), round(1 / self.settings.fps / PHYSICS_STEP)
         while remaining:
             count = min(STEPS_PER_COMMAND, remaining)
@@ -142,20 +142,23 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
         return observation(self.settings.views, self._frames, pose, joints, self.task.instruction)
 
     def render(self) -> np.ndarray | list[np.ndarray]:
-        """As WorldModelEnv.render."""
+        """The same as WorldModelEnv.render."""
         if self.render_mode == "rgb_array_list":
             pictures, self._unseen = self._unseen, []
             return pictures
         return side_by_side(self._frames)
 
     def save_state(self) -> bytes:
-        """The scene and the actions so far; `restore_state` carries them out again, to the same bytes."""
+        """The scene and all actions so far. `restore_state` repeats these actions, which gives the same bytes."""
         log = [action.tolist() for action in self._log]
         state = {"scenes": self.starts.seed, "number": self._number, "actions": log, "random": self.np_random.bit_generator.state}
         return json.dumps(state).encode()
 
     def restore_state(self, state: bytes) -> Observation:
-        """Come back to a saved state of an environment with the same settings. Returns the observation there."""
+        """Restore a state that an environment with the same settings saved. Returns the observation in that state.
+
+        Raises UserError when the state is malformed or has another seed of scenes.
+        """
         try:
             known = json.loads(state)
             number, log, random, seed = (known[key] for key in ("number", "actions", "random", "scenes"))

@@ -1,6 +1,6 @@
-"""One simulated episode: a scene, a script, and what the cameras and the robot's sensors recorded.
+"""Simulates one episode: runs a script in a scene, and records the cameras and the robot's state.
 
-The stand-in for DROID: a Franka Panda in PyBullet at `fps` (5 Hz), two external views and a wrist view.
+It serves as a substitute for DROID: a Franka Panda in PyBullet at `fps` (5 Hz), with two external views and a wrist view.
 """
 
 import math
@@ -14,13 +14,13 @@ from persistworld.runtime.errors import UserError
 from persistworld.simulator.scene import PHYSICS_STEP, Scene
 from persistworld.simulator.tasks import COLOURS, Waypoint, sample_task, script, start_waypoint, succeeded
 
-SIMULATOR_VERSION = 3  # raise it whenever the same (seed, index) gives other bytes
-STEPS_PER_COMMAND = 4  # physics steps: the arm is commanded at 30 Hz
+SIMULATOR_VERSION = 3  # increase it whenever a change gives other bytes for the same (seed, index)
+STEPS_PER_COMMAND = 4  # physics steps per command: the arm gets commands at 30 Hz
 
 
 @dataclass(frozen=True)
 class SimulatedEpisode:
-    """`frames` per view (T, H, W, 3) uint8 RGB, `masks` (T, V, H, W) uint8 as in EpisodeSource.masks."""
+    """A simulated episode. `frames`: view -> (T, H, W, 3) uint8 RGB; `masks`: (T, V, H, W) uint8 as in EpisodeSource.masks."""
 
     episode: Episode
     intent: str
@@ -30,14 +30,14 @@ class SimulatedEpisode:
 
 
 class _Motion:
-    """Smooth motion through waypoints (rest to rest, cosine speed), planned one waypoint at a time."""
+    """Smooth motion through waypoints, planned one waypoint at a time. The arm rests at each waypoint and follows a half cosine between."""
 
     def __init__(self, start: Waypoint, waypoints):
         self._from, self._waypoints, self._time = start, waypoints, 0.0
         self._to = next(waypoints)
 
     def advance(self, seconds: float) -> tuple[np.ndarray, np.ndarray, float]:
-        """The commanded fingertip position (3,), Euler angles (3,) and gripper after `seconds` more."""
+        """The commanded fingertip position (3,) in m, Euler angles (3,) in rad and gripper 0..1, another `seconds` later."""
         self._time += seconds
         while self._time >= self._to.seconds:
             self._time -= self._to.seconds
@@ -46,7 +46,7 @@ class _Motion:
         a, b = self._from, self._to
         position = (1 - s) * np.array(a.position) + s * np.array(b.position)
         x, y = (1 - s) * np.array(a.tilt) + s * np.array(b.tilt)
-        grip_share = min(1.0, 2.5 * self._time / self._to.seconds)  # the fingers move first, then the arm is quiet
+        grip_share = min(1.0, 2.5 * self._time / self._to.seconds)  # the fingers finish moving before the arm does
         gripper = (1 - grip_share) * a.gripper + grip_share * b.gripper
         return position, np.array([math.pi + x, y, (1 - s) * a.yaw + s * b.yaw]), gripper
 
@@ -54,9 +54,9 @@ class _Motion:
 def simulate_episode(
     index: int, seed: int, *, frames: int, height: int, width: int, fps: float, colours: Sequence[str] = tuple(COLOURS)
 ) -> SimulatedEpisode:
-    """Simulate episode `index` of `frames` frames at `fps`; the same arguments give the same bytes.
+    """Simulate episode `index` with `frames` frames at `fps`. The same arguments give the same bytes.
 
-    The manipulated object has one of `colours` (keys of COLOURS); everything else keeps its own palette.
+    The manipulated object gets one of `colours` (keys of COLOURS). All other objects use their own palettes.
 
     Raises UserError for sizes that cannot be simulated.
     """
@@ -82,7 +82,7 @@ def _record(index, scene, task, rng, frames, fps, steps) -> SimulatedEpisode:
         pose, angles = scene.robot_state()
         picture, mask = scene.render()
         remaining = steps
-        while remaining:  # what is commanded during a frame is that frame's action
+        while remaining:  # the last command during a frame is the frame's action
             count = min(STEPS_PER_COMMAND, remaining)
             position, euler, gripper = motion.advance(count * PHYSICS_STEP)
             scene.command(position, euler, gripper)

@@ -1,4 +1,4 @@
-"""Many simulated episodes at once: parallel, deterministic per episode, and resumable."""
+"""Simulates many episodes: in parallel, deterministic per episode, and resumable."""
 
 import contextlib
 import json
@@ -21,18 +21,18 @@ from persistworld.simulator.episode import SIMULATOR_VERSION, SimulatedEpisode, 
 from persistworld.simulator.tasks import COLOURS, INSTRUCTIONS
 
 FOLDERS = ("data", "videos", "masks", "meta")
-RECORD = "simulation.json"  # what the episodes beside it were made with
+RECORD = "simulation.json"  # the parameters of the episodes in the same folder
 
 
 def generate(
     root: str | Path, indices: Sequence[int], seed: int, frames: int, height: int, width: int, fps: float,
     workers: int, colours: Sequence[str] = tuple(COLOURS),
 ) -> None:  # fmt: skip
-    """Fill `root` with the episodes `indices` (they may be sparse) in `workers` processes of one thread each.
+    """Simulate the episodes `indices` (they may be sparse) into `root`, with `workers` processes of one thread each.
 
-    Episodes that are already whole on disk are kept, so that a killed run takes up where it stopped; those made with
-    other parameters are removed first, and `meta/` lists exactly `indices` and is written last. Raises UserError when
-    `root` holds episodes that this function did not make.
+    Complete episodes on disk are kept, so that a killed run resumes where it stopped. Episodes with other parameters are
+    removed first. `meta/` is written last and lists exactly `indices`. Raises UserError when `indices` is empty or
+    has negative values, `workers` is below 1, or `root` holds episodes that this function did not make.
     """
     root, wanted = Path(root), sorted(set(indices))
     if not wanted or wanted[0] < 0 or workers < 1:
@@ -50,14 +50,14 @@ def generate(
             for future in as_completed([pool.submit(job, index) for index in wanted]):
                 statistics.append(future.result())
                 _progress(root, len(statistics), len(wanted))
-        except BaseException:  # a full disk or an interrupt: do not simulate the rest first
+        except BaseException:  # e.g. a full disk or an interrupt: stop without simulating the rest
             pool.shutdown(cancel_futures=True)
             raise
     write_meta(root, statistics, fps)
 
 
 def _prepare(root: Path, made_with: dict, wanted: Sequence[int]) -> None:
-    """Remove what was made with anything else, and episodes that are not wanted any more."""
+    """Remove episodes that were made with other parameters, and episodes that are not wanted."""
     refuse_foreign(root)
     record = root / RECORD
     try:
@@ -86,7 +86,7 @@ def _content(root: Path) -> list[Path]:
 
 
 class _one_thread:
-    """Worker processes start with one thread each: they read these variables when they are spawned."""
+    """Worker processes that are spawned within this context use one thread each, because they read these variables at start."""
 
     NAMES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -103,15 +103,15 @@ class _one_thread:
 
 
 def _files(root: Path, index: int) -> list[Path]:
-    """What there is of one episode."""
+    """All files of one episode."""
     films = [file_path(root, VIDEO_PATH, index, view) for view in VIEWS]
     return [*films, file_path(root, MASK_PATH, index), file_path(root, DATA_PATH, index)]
 
 
 def _make(root: Path, index: int, **how) -> dict:
-    """Simulate and write one episode unless it is there; its line of statistics either way."""
+    """Simulate and write one episode unless it is already complete. Returns its line of statistics."""
     if all(file.is_file() for file in _files(root, index)):
-        with contextlib.suppress(BadEpisode):  # damaged since: made again
+        with contextlib.suppress(BadEpisode):  # a damaged file: simulate the episode again
             found = episode_statistics(root, index)
             if found["length"] == how["frames"]:
                 return found

@@ -1,7 +1,7 @@
-"""The table, the Franka Panda, the things on the table and the three cameras, in PyBullet.
+"""The simulated scene in PyBullet: the table, the Franka Panda, the objects on the table and the three cameras.
 
-One `Scene` is one PyBullet client of its own (nothing is shared between episodes, so that an episode's bytes do not
-depend on what ran before it). Lengths in m, angles in rad, the table top at z = 0, the robot's base at the origin.
+Each `Scene` has its own PyBullet client. Episodes share nothing, so that an episode's bytes do not depend on earlier
+episodes. Lengths are in m, angles in rad. The table top is at z = 0, the robot's base at the origin.
 """
 
 import math
@@ -21,21 +21,21 @@ HAND, FINGERS, FINGERTIP = 8, (9, 10), 11  # link indices in pybullet_data's pan
 PHYSICS_STEP = 1 / 120  # s
 REST = (0.0, -0.35, 0.0, -2.5, 0.0, 2.15, 0.785)
 LOWER, UPPER = (-2.9, -1.76, -2.9, -3.07, -2.9, 0.0, -2.9), (2.9, 1.76, 2.9, -0.07, 2.9, 3.75, 2.9)
-FINGER_TRAVEL = 0.04  # m, of each finger
-SUPERSAMPLING = 2  # rendered at twice the size and averaged, because the renderer does not smooth edges
+FINGER_TRAVEL = 0.04  # m, per finger
+SUPERSAMPLING = 2  # images are rendered at this multiple of their size and averaged, because the renderer has no antialiasing
 LINK_COLOURS = {HAND: (0.28, 0.29, 0.31), 9: (0.12, 0.12, 0.13), 10: (0.12, 0.12, 0.13), 6: (0.55, 0.56, 0.58)}
 
 
 @cache
 def _panda_urdf() -> str:
-    """The Panda with its collision meshes as visuals: the same outline at a sixth of the rendering time."""
+    """The Panda's URDF with its collision meshes as visual meshes: the same outline in a sixth of the rendering time."""
     meshes = Path(pybullet_data.getDataPath(), "franka_panda")
     text = (meshes / "panda.urdf").read_text().replace("meshes/visual/", "meshes/collision/")
     return text.replace("package://meshes", str(meshes / "meshes"))
 
 
 class Scene:
-    """A fresh simulation of `task`; colours, light and cameras are drawn from `rng`. Close it after use."""
+    """A new simulation of `task`. Colours, light and cameras are drawn from `rng`. Close it after use."""
 
     def __init__(self, task: Task, rng: np.random.Generator, height: int, width: int):
         self.height, self.width = height, width
@@ -66,7 +66,7 @@ class Scene:
     def _call(self, function, *args, **kwargs):
         return function(*args, physicsClientId=self.client, **kwargs)
 
-    # what stands on the table ------------------------------------------------------------------------------------
+    # the table and the objects on it -----------------------------------------------------------------------------
 
     def _table(self) -> None:
         half = (0.75, 1.0, 0.02)
@@ -131,10 +131,10 @@ class Scene:
     # the robot ---------------------------------------------------------------------------------------------------
 
     def place_arm(self, position, euler, gripper: float) -> None:
-        """Put the arm at a fingertip pose at once (the start of an episode)."""
+        """Set the arm to a fingertip pose without simulating the motion (for the start of an episode)."""
         for joint, angle in zip(ARM, REST, strict=True):
             self._call(pybullet.resetJointState, self.robot, joint, angle)
-        for _ in range(20):  # each call refines the last one's answer
+        for _ in range(20):  # each call refines the solution of the last one
             for joint, angle in zip(ARM, self._inverse(position, euler), strict=True):
                 self._call(pybullet.resetJointState, self.robot, joint, angle)
         for finger in FINGERS:
@@ -149,7 +149,7 @@ class Scene:
         )[:7]  # fmt: skip
 
     def command(self, position, euler, gripper: float) -> None:
-        """Send the arm towards a fingertip pose; closing `gripper` (0..1) on the object takes hold, opening lets go."""
+        """Command the arm towards a fingertip pose. Closing the gripper (`gripper` 0..1) on the object grasps it; opening releases it."""
         self._call(
             pybullet.setJointMotorControlArray, self.robot, list(ARM), pybullet.POSITION_CONTROL,
             targetPositions=self._inverse(position, euler), forces=[400] * 7, positionGains=[0.25] * 7,
@@ -168,7 +168,7 @@ class Scene:
             self._grasp = None
 
     def _take_hold(self) -> None:
-        """Fix the object to the hand where it is now (friction alone loses it at this step size)."""
+        """Attach the object to the hand at its current pose, because with friction only, the hand loses it at this step size."""
         hand = self._call(pybullet.getLinkState, self.robot, HAND)[4:6]
         thing = self._call(pybullet.getBasePositionAndOrientation, self.object)
         place, turn = pybullet.multiplyTransforms(*pybullet.invertTransform(*hand), *thing)
@@ -191,12 +191,12 @@ class Scene:
             self._call(pybullet.stepSimulation)
 
     def object_pose(self) -> tuple[np.ndarray, float]:
-        """Position (3,) and yaw of the manipulated object."""
+        """Position (3,) in m and yaw in rad of the manipulated object."""
         place, turn = self._call(pybullet.getBasePositionAndOrientation, self.object)
         return np.array(place), pybullet.getEulerFromQuaternion(turn)[2]
 
     def robot_state(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pose (7,): fingertip x y z, Euler xyz, gripper 0..1; and joint angles (7,)."""
+        """Pose (7,): fingertip x y z (m), Euler xyz (rad), gripper 0..1; and joint angles (7,) in rad."""
         place, turn = self._call(pybullet.getLinkState, self.robot, FINGERTIP, computeForwardKinematics=1)[4:6]
         joints = [self._call(pybullet.getJointState, self.robot, joint)[0] for joint in (*ARM, *FINGERS)]
         gripper = float(np.clip(1 - sum(joints[7:]) / (2 * FINGER_TRAVEL), 0, 1))
@@ -205,7 +205,7 @@ class Scene:
     # the cameras -------------------------------------------------------------------------------------------------
 
     def _look(self, rng: np.random.Generator) -> None:
-        """Colours, light and camera jitter of this episode."""
+        """Draw colours, light and camera jitter of this episode."""
         self._table_colour = np.clip(rng.uniform(0.35, 0.75) + rng.uniform(-0.07, 0.07, 3), 0, 1)
         self._wall_colour = np.clip(rng.uniform(0.45, 0.85) + rng.uniform(-0.12, 0.12, 3), 0, 1) * 255
         self._light = {
@@ -227,7 +227,8 @@ class Scene:
         return pybullet.computeProjectionMatrixFOV(degrees, self.width / self.height, 0.02, 4.0)
 
     def _wrist_camera(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """On a bracket before the hand, looking down past the fingertips; the robot's forward is up in the picture."""
+        """View and projection matrix of the wrist camera. It is mounted in front of the hand and looks down past the fingertips. The
+        robot's forward direction points up in the image."""
         place, turn = self._call(pybullet.getLinkState, self.robot, HAND, computeForwardKinematics=1)[4:6]
         turn = np.array(pybullet.getMatrixFromQuaternion(turn)).reshape(3, 3)
         eye = np.array(place) + turn @ self._wrist_eye
@@ -236,7 +237,7 @@ class Scene:
         return view, self._projection(72)
 
     def render(self) -> tuple[np.ndarray, np.ndarray]:
-        """All views now: pictures (3, H, W, 3) uint8 in the order of VIEWS, and masks (3, H, W) uint8."""
+        """Render all views: images (3, H, W, 3) uint8 in the order of VIEWS, and masks (3, H, W) uint8."""
         views = [self._picture(*camera) for camera in (*self._external, self._wrist_camera())]
         return np.stack([v[0] for v in views]), np.stack([v[1] for v in views])
 
@@ -249,14 +250,14 @@ class Scene:
         colour = np.reshape(np.asarray(image[2], dtype=np.uint8), (n * height, n * width, 4))
         colour = colour[..., :3].astype(np.float32)
         body = np.reshape(np.asarray(image[4], dtype=np.int32), (n * height, n * width))
-        colour[body < 0] = self._wall_colour  # a plain wall costs nothing where no body is seen
+        colour[body < 0] = self._wall_colour  # a wall of one colour behind all bodies, at no rendering cost
         mask = np.full((height, width), BACKGROUND, np.uint8)
-        for kind, seen in ((ROBOT, self.robot), (MANIPULATED_OBJECT, self.object)):  # the small thing wins a tie
+        for kind, seen in ((ROBOT, self.robot), (MANIPULATED_OBJECT, self.object)):  # in a tie, the object wins: it is smaller
             mask[_block_mean(body == seen, n) >= 0.5] = kind
         return np.round(_block_mean(colour, n)).astype(np.uint8), mask
 
 
 def _block_mean(values: np.ndarray, n: int) -> np.ndarray:
-    """Mean of (n H, n W, ...) over n x n pixels: (H, W, ...). Eight times as fast as numpy's own over two axes at once."""
+    """Mean of (n H, n W, ...) over blocks of n x n pixels: (H, W, ...). Eight times as fast as numpy's mean over two axes at once."""
     rows = sum(values[i::n] for i in range(n))
     return sum(rows[:, i::n] for i in range(n)) / n**2

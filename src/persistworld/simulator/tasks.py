@@ -1,6 +1,6 @@
-"""Scripted manipulation: what lies on the table, what the robot is told, and the waypoints that it follows.
+"""Scripted manipulation: the objects on the table, the instruction, and the waypoints of the robot.
 
-Lengths in m, angles in rad, in the robot's base frame: x forward, y to the robot's left, z up, the table top at z = 0.
+Lengths are in m, angles in rad, in the robot's base frame: x forward, y to the robot's left, z up. The table top is at z = 0.
 """
 
 import math
@@ -21,16 +21,16 @@ CONTAINER_COLOURS = {"white": (0.93, 0.93, 0.93), "grey": (0.45, 0.46, 0.48), "b
 SHAPES = ("cube", "cylinder", "ball")
 CONTAINERS = ("bowl", "tray")
 DIRECTIONS = {"left": (0.0, 1.0), "right": (0.0, -1.0), "forward": (1.0, 0.0), "back": (-1.0, 0.0)}
-INTENTS = {"place": 0.40, "push": 0.18, "stack": 0.14, "miss": 0.13, "regrasp": 0.15}  # and how often each is drawn
+INTENTS = {"place": 0.40, "push": 0.18, "stack": 0.14, "miss": 0.13, "regrasp": 0.15}  # intent -> probability
 
-AREA = ((0.40, 0.58), (-0.19, 0.19))  # where things lie, x and y: seen by all three cameras at the start
-BLOCK_HALF = (0.045, 0.045, 0.02)  # the support that things are stacked on
-CONTAINER_HALF = 0.075  # half the inner width of a tray, the inner radius of a bowl
+AREA = ((0.40, 0.58), (-0.19, 0.19))  # x and y range of the objects' positions: all three cameras see it at the start
+BLOCK_HALF = (0.045, 0.045, 0.02)  # half extents of the block on which objects are stacked
+CONTAINER_HALF = 0.075  # half the inner width of a tray, or the inner radius of a bowl
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Something on the table: `shape` (SHAPES, CONTAINERS or 'block'), named colour, half width and height, place."""
+    """An object on the table: `shape` (SHAPES, CONTAINERS or 'block'), named colour, half width and half height, position and yaw."""
 
     shape: str
     colour: str
@@ -42,7 +42,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Task:
-    """One scene and its intent. `goal` is the container or block, `direction` a key of DIRECTIONS for a push."""
+    """One scene and its intent. `goal` is the container or block. `direction` is a key of DIRECTIONS for a push, None otherwise."""
 
     intent: str
     instruction: str
@@ -54,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Waypoint:
-    """Where the fingertips shall be (position, yaw, tilt about x and y), gripper 0..1, after so many seconds more."""
+    """A target of the fingertips (position, yaw, tilt about x and y) and the gripper (0..1), reached `seconds` after the last waypoint."""
 
     position: tuple[float, float, float]
     yaw: float
@@ -85,11 +85,11 @@ def _all_instructions() -> tuple[str, ...]:
     return tuple(words)
 
 
-INSTRUCTIONS = _all_instructions()  # every sentence that can occur; the place in it is LeRobot's task_index
+INSTRUCTIONS = _all_instructions()  # all possible instructions; the position in it is LeRobot's task_index
 
 
 def sample_task(rng: np.random.Generator, colours: Sequence[str] = tuple(COLOURS)) -> Task:
-    """Draw a scene and an intent; the manipulated object has one of `colours`, a distractor never the same one."""
+    """Draw a scene and an intent. The manipulated object has one of `colours`; the distractor always has another colour."""
     intent = str(rng.choice(list(INTENTS), p=list(INTENTS.values())))
     shape = str(rng.choice(SHAPES[:2] if intent == "stack" else SHAPES))
     colour = str(rng.choice(list(colours)))
@@ -111,7 +111,7 @@ def sample_task(rng: np.random.Generator, colours: Sequence[str] = tuple(COLOURS
 
 
 def _places(rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Places for object, goal and distractor that keep clear of each other."""
+    """Positions of object, goal and distractor with a minimum distance between them."""
     low, high = np.array(AREA).T
     while True:
         a, b, c = rng.uniform(low, high, size=(3, 2))
@@ -120,7 +120,7 @@ def _places(rng: np.random.Generator) -> list[tuple[float, float]]:
 
 
 def _direction(rng: np.random.Generator, thing: Thing, goal: Thing) -> str:
-    """A push that stays on the table and does not run into the container."""
+    """The direction of a push in which the object stays on the table and, if possible, does not hit the container."""
     end = {name: np.array(thing.xy) + 0.16 * np.array(step) for name, step in DIRECTIONS.items()}
     clear = [name for name, place in end.items() if 0.33 < place[0] < 0.66 and abs(place[1]) < 0.28]
     far = [name for name in clear if np.linalg.norm(end[name] - goal.xy) > 0.14]
@@ -128,7 +128,7 @@ def _direction(rng: np.random.Generator, thing: Thing, goal: Thing) -> str:
 
 
 def start_waypoint(rng: np.random.Generator) -> Waypoint:
-    """Above and behind the scene, so that the wrist camera sees all of it in the first frame."""
+    """The start pose, above and behind the objects, so that the wrist camera sees all of them in the first frame."""
     position = (float(rng.uniform(0.37, 0.42)), float(rng.uniform(-0.05, 0.05)), float(rng.uniform(0.24, 0.30)))
     return Waypoint(position, float(rng.uniform(-0.35, 0.35)), 0.0, 0.0)
 
@@ -136,10 +136,10 @@ def start_waypoint(rng: np.random.Generator) -> Waypoint:
 def script(
     task: Task, rng: np.random.Generator, object_pose: Callable[[], tuple[np.ndarray, float]]
 ) -> Iterator[Waypoint]:
-    """The waypoints of a task, then wandering above the table for as long as the caller asks.
+    """Yield the waypoints of a task, then random waypoints above the table without end.
 
-    `object_pose()` tells where the manipulated object is now: position (3,) and yaw. A waypoint is planned when the
-    one before it has been reached, so that a second grasp goes to where the first one left the object.
+    `object_pose()` returns the current position (3,) and yaw of the manipulated object. A waypoint is planned when the
+    one before it has been reached, so that a second grasp goes to the place where the first one left the object.
     """
     tempo = float(rng.uniform(0.85, 1.1)) * (0.85 if task.intent == "regrasp" else 1.0)
     steps = _push(task, rng, object_pose) if task.intent == "push" else _pick(task, rng, object_pose)
@@ -154,7 +154,7 @@ def script(
 
 
 def _grip_yaw(shape: str, yaw: float, rng: np.random.Generator) -> float:
-    """A hand yaw that closes on two faces of a cube; anything goes round a cylinder or ball."""
+    """A hand yaw with which the fingers close on two faces of a cube. For a cylinder or ball, any yaw works."""
     if shape != "cube":
         return float(rng.uniform(-0.9, 0.9))
     turned = (yaw + math.pi / 4) % (math.pi / 2) - math.pi / 4
@@ -170,7 +170,7 @@ def _pick(task: Task, rng: np.random.Generator, object_pose: Callable) -> Iterat
         yaw = _grip_yaw(task.object.shape, object_yaw, rng)
         x, y = position[:2]
         above = float(rng.uniform(0.12, 0.17))
-        if missing:  # beside the object, in the direction in which the fingers close, and clear of it
+        if missing:  # beside the object, along the direction in which the fingers close, without contact
             angle = yaw + float(rng.choice([-1, 1])) * math.pi / 2
             distance = task.object.half + float(rng.uniform(0.055, 0.07))
             x, y = x + distance * math.cos(angle), y + distance * math.sin(angle)
@@ -209,7 +209,7 @@ def _push(task: Task, rng: np.random.Generator, object_pose: Callable) -> Iterat
 
 
 def succeeded(task: Task, start: np.ndarray, end: np.ndarray, held: bool) -> bool:
-    """Whether the object, from position `start` to `end` (3,), ended where the instruction asked, let go."""
+    """Whether the object, moved from position `start` to `end` (3,), is where the instruction asked, and is no longer held."""
     if held:
         return False
     if task.intent == "push":

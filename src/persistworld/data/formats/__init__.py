@@ -1,4 +1,4 @@
-"""The layouts that episodes are read from, and the function that chooses the reader by looking at a folder."""
+"""Readers for the supported episode layouts, and the function that selects the reader for a folder."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from persistworld.runtime.files import user_path
 
 
 def open_episodes(path: str | Path, keep_ranges: str | Path | None = None) -> EpisodeSource:
-    """The reader for the folder `path`, or for the data set that is recorded there, chosen by looking at it; with `keep_ranges`, DROID's
-    list of what to keep, idle time is left out.
+    """The reader for the folder `path`, or for the data set that a record in that folder names. The folder's files select the reader.
 
-    Raises UserError when no reader knows the layout, or a recorded data set is not where or what it was.
+    keep_ranges: DROID's list of ranges to keep; with it, idle time is left out. Raises UserError when no reader knows the layout, or
+    when the recorded data set is missing or has changed.
     """
     given, path = path, user_path(path)
     if (path / RECORD).is_file():

@@ -1,6 +1,6 @@
-"""Holds clocks against the count: picture k belongs to row k, whatever the container or the column `timestamp` say.
+"""Checks timestamps against frame counts. Frame k always belongs to row k, whatever the container or the column `timestamp` says.
 
-The count decides; the clocks say whether it can be trusted. A clock that is off is told in a note or leaves the episode out.
+Timestamps only show whether the count can be trusted. If they disagree with it, the episode gets a note or is left out.
 """
 
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ import numpy as np
 
 from persistworld.data.episodes import BadEpisode
 
-# In frames. Below the first a clock is as good as exact (rounding to ticks), above the second it contradicts the count.
+# In frames. Below EXACT, the deviation of a clock is rounding to ticks. Above OFF, the clock contradicts the count.
 EXACT, OFF = 0.1, 0.25
 SAME_RATE = 0.01  # relative
-# A recording often ends one frame early or late in one of its files. So many frames more, or fewer, than the shortest of the others
-# are cut; a larger difference means that frames are missing somewhere else.
+# In frames. A recording often ends a frame early or late in one of its files. Up to SURPLUS frames more or LACKING fewer than the other
+# files have are cut at the end. A larger difference means that frames are missing elsewhere.
 SURPLUS, LACKING = 3, 1
 
 
 @dataclass(frozen=True)
 class Clock:
-    """A clock of N ticks: its rate (Hz), how far (frames) its worst tick lies off an even one, and which that is."""
+    """A sequence of N timestamps: its rate (Hz), the largest deviation from an even clock (frames), and the position of that deviation."""
 
     rate: float
     off: float
@@ -27,7 +27,7 @@ class Clock:
 
 
 def read_clock(times: np.ndarray) -> Clock | None:
-    """The clock of ascending `times` (N,) in s; None for fewer than two. One that stands still or runs back is infinitely off."""
+    """The clock of ascending `times` (N,) in s; None for fewer than two. `off` is infinite when times stand still or run backwards."""
     if len(times) < 2:
         return None
     steps = np.diff(times)
@@ -39,14 +39,14 @@ def read_clock(times: np.ndarray) -> Clock | None:
     residual = np.abs((times - times[0]) * rate - count)
     if residual.max() <= OFF:
         return Clock(float(rate), float(residual.max()), int(residual.argmax()))
-    rate = 1 / np.median(steps)  # a hole spoils the mean
+    rate = 1 / np.median(steps)  # the median, since a gap would distort the mean
     jumps = np.abs(steps * rate - 1)
     return Clock(float(rate), float(max(jumps.max(), residual.max())), int(jumps.argmax()) + 1)
 
 
 def check_timestamps(index: int, times: np.ndarray, fps: float) -> list[str]:
-    """Notes on the rows' own times (s) beside `fps`. Raises BadEpisode when they lie more than a quarter of a frame off an even clock of
-    that rate: rows are missing, or the rate is another.
+    """Compare the rows' timestamps (s) with `fps` and return notes. Raises BadEpisode when they deviate more than a quarter of a frame from
+    an even clock, or have another rate: then rows are missing, or `fps` is wrong.
     """
     clock = read_clock(times)
     if clock is None:
@@ -66,12 +66,12 @@ def check_timestamps(index: int, times: np.ndarray, fps: float) -> list[str]:
 
 
 def common_length(rows: int, frames: dict[str, tuple[int, Clock | None]]) -> int:
-    """How many frames all files of an episode have in common: of `rows` and of those views whose length is close to it."""
+    """The number of frames that all files of an episode have: the minimum of `rows` and the lengths of the usable views."""
     return min([rows, *(count for count, clock in frames.values() if fault_of(rows, count, clock) is None)])
 
 
 def fault_of(rows: int, count: int, clock: Clock | None) -> str | None:
-    """Why `count` frames cannot be those of `rows` rows; None when they can, all or but for a few at the end."""
+    """Why `count` frames cannot belong to `rows` rows; None when they can, apart from a few frames at the end."""
     if not -LACKING <= count - rows <= SURPLUS:
         return f"holds {count} frames for {rows} rows"
     if count != rows and clock is not None and clock.off > OFF:
@@ -80,7 +80,7 @@ def fault_of(rows: int, count: int, clock: Clock | None) -> str | None:
 
 
 def notes_of(view: str, rows: int, count: int, clock: Clock | None, fps: float) -> list[str]:
-    """What is odd in a view's video and is dealt with."""
+    """Notes on irregularities in a view's video that are handled."""
     notes = []
     if count != rows:
         notes.append(f"{view} has {abs(count - rows)} frame{'s' * (abs(count - rows) > 1)} {'more' if count > rows else 'fewer'} "

@@ -3,7 +3,8 @@
     annotation/{train,val}/{id}.json            states, instruction, success, the paths below
     videos/{train,val}/{id}/{0,1,2}.mp4         exterior 1, exterior 2, wrist
     latent_videos/{train,val}/{id}/{0,1,2}.pt   (T, 4, 24, 40) float32, scaled (optional)
-What is odd in an episode and could be dealt with is among its `notes`; what could not is a BadEpisode.
+
+An irregularity that can be handled becomes one of the episode's `notes`. One that cannot raises BadEpisode.
 """
 
 import functools
@@ -32,20 +33,20 @@ SPLITS = {"train": "train", "val": "validation"}  # folder -> our name
 
 
 class ProcessedEpisodes:
-    """The reader of the layout (EpisodeSource). An episode's index is its id where that is a number; other ids are
-    numbered, in alphabetical order, after the largest."""
+    """The reader of the layout (EpisodeSource). An episode's index is its id if that is a number. Other ids are sorted
+    alphabetically and get the indices after the largest number."""
 
     fps = FPS
 
     def __init__(self, root: str | Path) -> None:
-        """List the annotations. Raises UserError when there are none, or two of the same id."""
+        """List the annotations. Raises UserError when there are none, or when two have the same id."""
         self.root = Path(root)
         self._paths = _by_index(self.root / "annotation")
         self.views = (*VIEWS, FOURTH)[: self._number_of_views()]
         self._measured = functools.lru_cache(maxsize=4)(self._measure)
 
     def _number_of_views(self) -> int:
-        """Of the first annotation that can be read: all episodes of a data set should have the same cameras."""
+        """The number of views in the first readable annotation. All episodes of a data set should have the same cameras."""
         for index, path in self._paths.items():
             try:
                 videos = _read(index, path).get("videos") or VIEWS
@@ -59,11 +60,11 @@ class ProcessedEpisodes:
         return list(self._paths)
 
     def split(self, index: int) -> str:
-        """'train' or 'validation': the folder that the episode lies in, whatever its index. Raises BadEpisode."""
+        """'train' or 'validation', from the episode's folder; its index does not matter. Raises BadEpisode."""
         return SPLITS[self._path(index).parent.name]
 
     def episode(self, index: int) -> Episode:
-        """Read one annotation. Raises BadEpisode when it has no finite states, or another number than of frames."""
+        """Read one annotation. Raises BadEpisode when its states are missing or not finite, or their number differs from the frames'."""
         path = self._path(index)
         raw = _read(index, path)
         with odd_episode(index, path):
@@ -92,7 +93,10 @@ class ProcessedEpisodes:
         return cut(Episode(index, instruction, FPS, pose, joints, action, success, tuple(notes)), length)
 
     def _measure(self, index: int) -> tuple[int, int, dict[str, View]]:
-        """The episode's common length, its rows and its views. Raises BadEpisode when the annotation does not say how long it is."""
+        """The episode's common length, its number of rows, and its views.
+
+        Raises BadEpisode when the annotation does not state a valid length, or when two views are the same file.
+        """
         path = self._path(index)
         raw = _read(index, path)
         with odd_episode(index, path):
@@ -105,20 +109,20 @@ class ProcessedEpisodes:
         return length_of(rows, views), rows, views
 
     def frames(self, index: int, view: str) -> np.ndarray:
-        """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or of another length."""
+        """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or has another length."""
         return np.concatenate(list(self.frame_batches(index, view)))
 
     def frame_batches(self, index: int, view: str, stride: int = 1, batch: int = 64) -> Iterator[np.ndarray]:
-        """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
+        """Every `stride`-th of these frames, in batches of `batch`. Raises the same errors when it reaches the broken frame."""
         if view not in self.views:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
         length, rows, views = self._measured(index)
         return view_batches(index, rows, length, views[view], stride, batch)
 
     def latents(self, index: int, view: str) -> Tensor | None:
-        """The recorded, scaled latents of one view, (T, C, h, w) float32; None where there are none.
+        """The recorded, scaled latents of one view, (T, C, h, w) float32; None when there is no file.
 
-        Raises BadEpisode when the file holds anything but one tensor of as many frames as the annotation says.
+        Raises BadEpisode unless the file holds one tensor with as many frames as the episode (a few more are cut).
         """
         raw = _read(index, self._path(index))
         path = self._file(index, raw, "latent_video", view)
@@ -143,7 +147,7 @@ class ProcessedEpisodes:
         return self._paths[index]
 
     def _file(self, index: int, raw: dict[str, Any], kind: str, view: str) -> Path:
-        """Where the annotation says that a view's video or latents lie, or where the layout puts them."""
+        """The path of a view's video or latents (`kind`): the path in the annotation, or else the layout's default."""
         if view not in self.views:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
         number, folder = self.views.index(view), f"{kind}s"
@@ -182,7 +186,7 @@ def _read(index: int, path: Path) -> dict[str, Any]:
 
 
 def _rows(index: int, path: Path, raw: dict[str, Any]) -> int:
-    """How many rows an annotation has: its states, or one fewer where it says so. Raises BadEpisode when it says another number."""
+    """The number of rows of an annotation: its states, or `video_length` if that is one fewer. Raises BadEpisode if they differ by more."""
     states = _floats(index, raw, "states")
     if states is None or not len(states):
         raise BadEpisode(index, f"{path} has no states")
@@ -206,7 +210,7 @@ def _instruction(index: int, raw: dict[str, Any], notes: list[str]) -> str:
 
 
 def _joints(index: int, raw: dict[str, Any], length: int, notes: list[str]) -> np.ndarray | None:
-    """(T, 7): `joints` without the gripper that it ends with, or every third raw joint position."""
+    """(T, 7) rad: `joints` without its last value, the gripper; or every third raw joint position; None without either."""
     joints = _floats(index, raw, "joints")
     if joints is not None and 0 <= len(joints) - length <= SURPLUS and joints.shape[1] >= 7:
         return joints[:length, :7]
@@ -216,7 +220,7 @@ def _joints(index: int, raw: dict[str, Any], length: int, notes: list[str]) -> n
 
 
 def _thinned(index: int, raw: dict[str, Any], keys: tuple[str, ...], length: int) -> np.ndarray | None:
-    """Every third raw row of `keys` side by side, or None when that is not `length` rows (or a few more)."""
+    """Every third raw row of `keys`, concatenated along columns; None unless that gives `length` rows (or a few more, which are cut)."""
     parts = [_floats(index, raw, key) for key in keys]
     if any(part is None or not 0 <= len(part[::SKIP]) - length <= SURPLUS for part in parts):
         return None

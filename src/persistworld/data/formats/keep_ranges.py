@@ -1,9 +1,9 @@
-"""DROID without idle time: of each episode the longest stretch that a public list keeps.
+"""DROID without idle time: cuts each episode to the longest range that a public list keeps.
 
-The list, keep_ranges_1_0_1.json of KarlP/droid on the model hub (droid_sample_ranges_v1_0_1.json of openpi), maps each recording of
-DROID 1.0.1 to ranges [first, end) of its frames at 15 Hz in which the robot does not rest. Its keys hold the recording's folder
-(`.../r2d2-data-full/AUTOLab/success/.../recordings/MP4--...`), which a data set's own list of episodes must have as `episode_id`, as
-nvidia/Cosmos3-DROID's has. Only one stretch is taken of each episode: put together, they would jump.
+The list is keep_ranges_1_0_1.json of KarlP/droid on the model hub (droid_sample_ranges_v1_0_1.json of openpi). It maps each recording of
+DROID 1.0.1 to ranges [first, end) of its frames at 15 Hz in which the robot moves. Its keys contain the recording's folder
+(`.../r2d2-data-full/AUTOLab/success/.../recordings/MP4--...`). The data set's list of episodes must hold that folder as `episode_id`, as
+nvidia/Cosmos3-DROID's does. Only one range is used per episode, because a concatenation of ranges would contain jumps.
 """
 
 import dataclasses
@@ -17,23 +17,23 @@ from persistworld.data.episodes import BadEpisode, Episode, EpisodeSource
 from persistworld.data.formats.reading import odd_file, read_mapping
 from persistworld.runtime.errors import UserError
 
-RELEASE = "r2d2-data-full/"  # the folder of DROID's raw release: keys begin above it, episode_id below
+RELEASE = "r2d2-data-full/"  # the root folder of DROID's raw release: keys begin above it, episode_id below it
 ENDS = ("/recordings/MP4", "/trajectory.h5")
 NOTE = "idle time is left out"
 
 
 class Recorded(EpisodeSource, Protocol):
-    """A source that knows where its episodes lay in DROID's raw release."""
+    """A source that knows the folder of each episode in DROID's raw release."""
 
     def recording(self, index: int) -> str | None:
-        """Such as AUTOLab/success/2023-07-07/Fri_Jul__7_09:42:23_2023; None where it is not known."""
+        """The folder, such as AUTOLab/success/2023-07-07/Fri_Jul__7_09:42:23_2023; None when it is not known."""
 
 
 class KeptRanges:
-    """A source's episodes, each cut to its longest kept range; those that the list does not keep are not there (EpisodeSource)."""
+    """A source's episodes, each cut to its longest kept range (EpisodeSource). Episodes without a kept range are left out."""
 
     def __init__(self, source: EpisodeSource, path: Path) -> None:
-        """Raises UserError when the list is missing or odd, or knows none of the episodes."""
+        """Raises UserError when the list is missing or malformed, or contains none of the episodes."""
         if not hasattr(source, "recording"):
             raise UserError(f"episodes.keep_ranges = {path}: is for DROID in a LeRobot layout, not for {source.root}")
         self._source, self.keep_ranges = source, path
@@ -58,7 +58,7 @@ class KeptRanges:
         return sorted(self._ranges)
 
     def split(self, index: int) -> str | None:
-        """As the source says."""
+        """The source's split of the episode."""
         return self._source.split(index)
 
     def episode(self, index: int) -> Episode:
@@ -73,7 +73,7 @@ class KeptRanges:
         return np.concatenate(list(self.frame_batches(index, view)))
 
     def frame_batches(self, index: int, view: str, stride: int = 1, batch: int = 64) -> Iterator[np.ndarray]:
-        """Every `stride`-th of the kept frames, `batch` at a time. Raises BadEpisode."""
+        """Every `stride`-th of the kept frames, in batches of `batch`. Raises BadEpisode."""
         first, end = self._range(index)
         number, found = 0, []
         for frames in self._source.frame_batches(index, view, 1, batch):
@@ -99,7 +99,10 @@ class KeptRanges:
         return self._ranges[index]
 
     def _span(self, index: int, length: int) -> tuple[int, int]:
-        """The kept rows, of `length` that there are. Raises BadEpisode when the range ends far behind: it is another recording's."""
+        """The kept rows [first, end) of an episode with `length` rows.
+
+        Raises BadEpisode when the range ends more than one row after the episode: then it belongs to another recording.
+        """
         first, end = self._range(index)
         if end > length + 1:
             raise BadEpisode(index, f"{self.keep_ranges} keeps frames {first} to {end}, the episode has {length}")
@@ -107,7 +110,7 @@ class KeptRanges:
 
 
 def folder_of(text: str) -> str:
-    """A recording's folder below DROID's root, of a key of the list or of an `episode_id`."""
+    """The recording's folder below DROID's root, from a key of the list or from an `episode_id`."""
     folder = text.partition("--")[0].rpartition(RELEASE)[2].strip().rstrip("/")
     for end in ENDS:
         folder = folder.removesuffix(end)

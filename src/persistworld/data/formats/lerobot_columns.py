@@ -1,7 +1,8 @@
-"""What LeRobot's v2.1 and v3.0 have in common: the features of info.json, and an episode's columns as an Episode.
+"""The common part of LeRobot v2.1 and v3.0: reads the features of info.json, and turns an episode's columns into an Episode.
 
-DROID's columns come first: `observation.state.cartesian_position` (6) and `.gripper_position` make the pose, their
-`action` twins the action. A data set without them gives its `observation.state` (D numbers) as the pose, and `action`.
+DROID's columns are preferred: the pose is `observation.state.cartesian_position` (6) and `.gripper_position` (1), the action
+is `action.cartesian_position` and `.gripper_position`. Without them, the pose is `observation.state` (D numbers), and the
+action is `action`.
 """
 
 import math
@@ -19,20 +20,20 @@ from persistworld.data.formats.reading import check_template, odd_episode, read_
 from persistworld.data.formats.words import instruction
 from persistworld.runtime.errors import UserError
 
-VIDEO_KEYS = {view: f"observation.images.{view}_left" for view in VIEWS}  # as cadene/droid_1.0.1 has them, and what is written here
-# DROID's cameras in its releases: observation.images.exterior_1_left (cadene/droid_1.0.1, lerobot/droid_1.0.1),
+VIDEO_KEYS = {view: f"observation.images.{view}_left" for view in VIEWS}  # the keys of cadene/droid_1.0.1, which the writer uses, too
+# The names of DROID's cameras in its releases: observation.images.exterior_1_left (cadene/droid_1.0.1, lerobot/droid_1.0.1),
 # observation.images.exterior_image_1_left (lerobot/droid_100, cadene/droid), observation.image.exterior_image_1_left
 # (nvidia/Cosmos3-DROID).
 _DROID_CAMERA = re.compile(r"(?:exterior_(?:image_)?(?P<number>[12])|wrist(?:_image)?)_left")
 _PREFIX = re.compile(r"observation\.(?:images?\.)?")
 JOINTS = ("observation.state.joint_position", "observation.state.joint_positions")  # the plural: nvidia/Cosmos3-DROID
 INFO = "meta/info.json"
-CHUNK = 1000  # episodes to a folder (v3.0: files), where info.json does not say
+CHUNK = 1000  # default number of episodes (v3.0: files) per folder, if info.json has none
 
 
 @dataclass(frozen=True)
 class Info:
-    """Of info.json: the version, frames a second, path templates, episodes to a folder, and view -> video key (DROID's first)."""
+    """The content of info.json: version, frames per second, path templates, episodes per folder, and view -> video key (DROID's first)."""
 
     version: str
     fps: float
@@ -43,7 +44,7 @@ class Info:
 
 
 def read_info(root: Path) -> Info:
-    """Read meta/info.json. Raises UserError when a key is missing or odd, or no feature is a video."""
+    """Read meta/info.json. Raises UserError when a key is missing or invalid, or no feature is a video."""
     path = root / INFO
     raw = read_mapping(path)
     version = str(raw.get("codebase_version"))
@@ -71,16 +72,16 @@ def read_info(root: Path) -> Info:
 
 
 def check_paths(root: Path, info: Info, known: dict[str, object], needed: tuple[str, ...]) -> None:
-    """Raise UserError unless the path templates can be filled in with `known` (name -> an example) and hold what is `needed`."""
+    """Raise UserError unless the path templates use only the placeholders in `known` (name -> example) and all of those in `needed`."""
     check_template(root / INFO, "data_path", info.data_path, known, needed)
     several = ("video_key",) if len(info.video_keys) > 1 else ()
     check_template(root / INFO, "video_path", info.video_path, known | {"video_key": "camera"}, (*needed, *several))
 
 
 def video_keys(features: dict[str, Any]) -> dict[str, str]:
-    """View -> feature: DROID's three by any of their names, others by what follows `observation.images.`.
+    """View -> feature key. DROID's three views are found by any of their names; others are named by what follows `observation.images.`.
 
-    Raises UserError when two features would be one view.
+    Raises UserError when two features would be the same view.
     """
     found: dict[str, str] = {}
     for key in (key for key, feature in features.items() if feature.get("dtype") == "video"):
@@ -99,10 +100,10 @@ def _view(key: str) -> str:
 
 
 def episode_of(index: int, table: pa.Table, path: Path, fps: float, listed: dict[str, Any], tasks: dict[int, str]) -> Episode:
-    """The numbers and words of one episode from its rows, which were read from `path`. `listed` is its row in the episode list, `tasks`
-    the data set's tasks: they stand in where no column holds the instruction.
+    """The Episode from its rows `table`, which were read from `path`.
 
-    Raises BadEpisode, naming `path`, when a column is missing, has another width, the pose is not finite, or rows are missing.
+    listed: the episode's row in the episode list; tasks: the data set's tasks. Both are used when no column holds the instruction.
+    Raises BadEpisode, naming `path`, when a column is missing or has another width, the pose is not finite, or rows are missing.
     """
     try:
         with odd_episode(index, path):
@@ -137,7 +138,7 @@ def _episode_of(index: int, table: pa.Table, fps: float, words: str) -> Episode:
 
 
 def _in_order(index: int, table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """The rows in the order of their frames, and notes. Raises BadEpisode when they are not one episode's, each once."""
+    """The rows, sorted by frame, and notes. Raises BadEpisode when rows belong to another episode, are missing or are doubled."""
     names, notes = table.column_names, []
     if "episode_index" in names and (others := set(np.unique(_numbers(index, table, "episode_index"))) - {index}):
         raise BadEpisode(index, f"its rows are of episode {min(others):g} (column episode_index)")
@@ -158,7 +159,7 @@ def _in_order(index: int, table: pa.Table) -> tuple[pa.Table, list[str]]:
 
 
 def _pose(index: int, table: pa.Table, prefix: str) -> np.ndarray | None:
-    """(T, 7) of DROID's two columns, or (T, D) of the one column `prefix`, float32; None without either."""
+    """The pose or action, float32: (T, 7) from DROID's two columns, or (T, D) from the column `prefix`; None without either."""
     cartesian, gripper = f"{prefix}.cartesian_position", f"{prefix}.gripper_position"
     names = table.column_names
     if cartesian in names and gripper in names:
@@ -168,7 +169,7 @@ def _pose(index: int, table: pa.Table, prefix: str) -> np.ndarray | None:
 
 
 def _floats(index: int, table: pa.Table, name: str, width: int, kind: type = np.float32) -> np.ndarray:
-    """A column as (T, width) numbers (-1: any); DROID's exports keep a width of one as a scalar or as a list."""
+    """A column as (T, width) numbers; -1 accepts any width. DROID's exports store a width of one as a scalar or as a list."""
     try:
         return np.array(table[name].to_pylist(), dtype=kind).reshape(len(table), width)
     except (TypeError, ValueError):
@@ -177,5 +178,5 @@ def _floats(index: int, table: pa.Table, name: str, width: int, kind: type = np.
 
 
 def _numbers(index: int, table: pa.Table, name: str) -> np.ndarray:
-    """A column of one number a frame as (T,) float64: time and counts, for which float32 is too coarse."""
+    """A column with one number per frame as (T,) float64, for times and counts. float32 is not precise enough for them."""
     return _floats(index, table, name, 1, np.float64)[:, 0]

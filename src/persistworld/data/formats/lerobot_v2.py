@@ -1,9 +1,10 @@
-"""DROID's layout on disk, LeRobot v2.1: the reader.
+"""Reads DROID's layout on disk, LeRobot v2.1.
 
     meta/{info.json,episodes.jsonl,tasks.jsonl,episodes_stats.jsonl}
     data/chunk-000/episode_000000.parquet
     videos/chunk-000/observation.images.{exterior_1_left,exterior_2_left,wrist_left}/episode_000000.mp4
-    masks/chunk-000/episode_000000.npz                 (an extra that only simulated episodes have)
+    masks/chunk-000/episode_000000.npz                 (an addition to the layout; only simulated episodes have it)
+
 Episode indices may be sparse.
 """
 
@@ -29,7 +30,7 @@ from persistworld.runtime.errors import UserError
 
 
 class LeRobotEpisodes:
-    """The reader of the layout (EpisodeSource): simulated episodes and DROID itself."""
+    """The reader of the layout (EpisodeSource), for simulated episodes and for DROID itself."""
 
     def __init__(self, root: str | Path):
         """Read the meta files. Raises UserError when they are missing or broken."""
@@ -41,22 +42,22 @@ class LeRobotEpisodes:
         with odd_file(path, "not a list of episodes, one JSON object a line with an episode_index"):
             self._listed = Listing(path, (json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()))
         self._tasks = read_tasks(self.root)
-        self._measured = functools.lru_cache(maxsize=4)(self._measure)  # views of an episode are read one after the other
+        self._measured = functools.lru_cache(maxsize=4)(self._measure)  # the views of an episode are read one after another
 
     def indices(self) -> list[int]:
         """The indices of all listed episodes, ascending."""
         return self._listed.indices()
 
     def split(self, index: int) -> None:
-        """The layout records no split that matches DROID's; the index decides."""
+        """None: the layout records no split that matches DROID's, so the index decides."""
 
     def recording(self, index: int) -> str | None:
-        """Where the episode lay in DROID's raw release, if the list says it (see keep_ranges)."""
+        """The episode's folder in DROID's raw release, if the episode list has an `episode_id` (see keep_ranges); None otherwise."""
         found = self._listed[index].get("episode_id")
         return found if isinstance(found, str) else None
 
     def episode(self, index: int) -> Episode:
-        """Read one parquet. Raises BadEpisode when it is missing or has other columns, another length or NaN poses."""
+        """Read one parquet file. Raises BadEpisode when it is missing, or has other columns, another length or NaN poses."""
         path, listed = self._path(index), self._listed[index]
         with odd_episode(index, path):
             table = pq.read_table(path)
@@ -70,7 +71,8 @@ class LeRobotEpisodes:
         return place(self.root, self._info.data_path, index, self._info.chunk)
 
     def _measure(self, index: int) -> tuple[int, int, dict[str, View]]:
-        """The episode's common length, its rows and its views. Raises BadEpisode when its rows are not about as many as listed."""
+        """The episode's common length, its number of rows, and its views. Raises BadEpisode when it has more than one row more or fewer
+        than listed."""
         path, rows = self._path(index), self._listed.length(index)
         if path.is_file() or rows is None:
             with odd_episode(index, path):
@@ -80,18 +82,18 @@ class LeRobotEpisodes:
         return length_of(rows, views), rows, views
 
     def frames(self, index: int, view: str) -> np.ndarray:
-        """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or of another length."""
+        """One view, (T, H, W, 3) uint8. Raises BadEpisode when the video is missing, broken or has another length."""
         return np.concatenate(list(self.frame_batches(index, view)))
 
     def frame_batches(self, index: int, view: str, stride: int = 1, batch: int = 64) -> Iterator[np.ndarray]:
-        """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
+        """Every `stride`-th of these frames, in batches of `batch`. Raises the same errors when it reaches the broken frame."""
         if view not in self.views:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
         length, rows, views = self._measured(index)
         return view_batches(index, rows, length, views[view], stride, batch)
 
     def masks(self, index: int) -> np.ndarray | None:
-        """(T, V, H, W) uint8, or None where the data set has none. Raises BadEpisode when the file is broken."""
+        """(T, V, H, W) uint8; None when the episode has no mask file. Raises BadEpisode when the file is broken or has another length."""
         path = place(self.root, MASK_PATH, index, self._info.chunk)
         if not path.is_file():
             return None

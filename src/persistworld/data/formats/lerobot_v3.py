@@ -1,9 +1,9 @@
-"""LeRobot v3.0: many episodes to a file.
+"""Reads LeRobot v3.0, which stores many episodes per file.
 
     meta/info.json
-    meta/episodes/chunk-000/file-000.parquet    a row per episode: its files, its time span in each video, its tasks
-    data/chunk-000/file-000.parquet             the rows of many episodes, told apart by their episode_index
-    videos/{video_key}/chunk-000/file-000.mp4   many episodes after each other
+    meta/episodes/chunk-000/file-000.parquet    one row per episode: its files, its time span in each video, its tasks
+    data/chunk-000/file-000.parquet             the rows of many episodes, distinguished by the column episode_index
+    videos/{video_key}/chunk-000/file-000.mp4   many episodes one after another
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from persistworld.runtime.errors import UserError
 
 
 class LeRobotV3Episodes:
-    """The reader of the layout (EpisodeSource). It reads one episode's rows and frames, never a whole file of them."""
+    """The reader of the layout (EpisodeSource). It reads the rows and frames of one episode, never a whole file."""
 
     def __init__(self, root: str | Path) -> None:
         """Read the meta files. Raises UserError when they are missing or broken."""
@@ -46,7 +46,7 @@ class LeRobotV3Episodes:
         rows = []
         for path in paths:
             with odd_file(path, "not a list of episodes; download it again"):
-                # Half of the columns are statistics (stats/...) that nobody asks for.
+                # Half of the columns are statistics (stats/...), which are not used.
                 names = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
                 rows += pq.read_table(path, columns=names).to_pylist()
         with odd_file(folder, "not a list of episodes; download it again"):
@@ -57,16 +57,16 @@ class LeRobotV3Episodes:
         return self._listed.indices()
 
     def split(self, index: int) -> None:
-        """The layout records no split that matches DROID's; the index decides."""
+        """None: the layout records no split that matches DROID's, so the index decides."""
 
     def recording(self, index: int) -> str | None:
-        """Where the episode lay in DROID's raw release, such as AUTOLab/success/2023-07-07/Fri_Jul__7_09:42:23_2023; None where the list
-        does not say (nvidia/Cosmos3-DROID's does, as episode_id)."""
+        """The episode's folder in DROID's raw release, such as AUTOLab/success/2023-07-07/Fri_Jul__7_09:42:23_2023; None if the episode
+        list has no `episode_id` (nvidia/Cosmos3-DROID's has one)."""
         found = self._listed[index].get("episode_id")
         return found if isinstance(found, str) else None
 
     def episode(self, index: int) -> Episode:
-        """Read one episode's rows. Raises BadEpisode when they are missing, too few, or not poses."""
+        """Read one episode's rows. Raises BadEpisode when rows are missing or hold no valid pose."""
         listed = self._listed[index]
         path = self._file(index, self._info.data_path, "data")
         with odd_episode(index, path):
@@ -78,11 +78,11 @@ class LeRobotV3Episodes:
         return cut(dataclasses.replace(episode, notes=notes), length)
 
     def frames(self, index: int, view: str) -> np.ndarray:
-        """One view, (T, H, W, 3) uint8. Raises BadEpisode when its span of the video is missing or does not decode."""
+        """One view, (T, H, W, 3) uint8. Raises BadEpisode when its part of the video is missing or cannot be decoded."""
         return np.concatenate(list(self.frame_batches(index, view)))
 
     def frame_batches(self, index: int, view: str, stride: int = 1, batch: int = 64) -> Iterator[np.ndarray]:
-        """Every `stride`-th of them, `batch` at a time. Raises the same, when it comes to that frame."""
+        """Every `stride`-th of these frames, in batches of `batch`. Raises the same errors when it reaches the broken frame."""
         if view not in self.views:
             raise UserError(f"{self.root}: no view {view}; it has {', '.join(self.views)}")
         length, rows, views = self._measured(index)
@@ -92,14 +92,14 @@ class LeRobotV3Episodes:
         """The layout has no masks."""
 
     def _length(self, index: int) -> int:
-        """How many rows an episode has. Frames of later episodes are counted from it, so that the list has to say it."""
+        """The number of rows that the list gives for an episode. Raises BadEpisode without it: later episodes' frames are located by it."""
         length = self._listed.length(index)
         if length is None:
             raise BadEpisode(index, f"{self._listed.path}: no length; the frames of episodes are counted by it")
         return length
 
     def _measure(self, index: int) -> tuple[int, int, dict[str, View]]:
-        """The episode's common length, its rows and its views. Raises BadEpisode where the list says nothing of them."""
+        """The episode's common length, its number of rows, and its views. Raises BadEpisode when the list gives no length or no files."""
         rows, listed, views = self._rows(index), self._length(index), {}
         rows = listed if rows is None else rows_of(index, rows, listed, self._file(index, self._info.data_path, "data"), self._listed.path)
         for view, key in self._info.video_keys.items():
@@ -112,7 +112,7 @@ class LeRobotV3Episodes:
         return length_of(rows, views), rows, views
 
     def _rows(self, index: int) -> int | None:
-        """How many rows of an episode there are; None where its file cannot be read."""
+        """The number of rows of an episode in its data file; None when the file cannot be read."""
         try:
             return _counted(self._file(index, self._info.data_path, "data")).get(index, 0)
         except (BadEpisode, OSError, *ODD):
@@ -128,6 +128,6 @@ class LeRobotV3Episodes:
 
 @functools.lru_cache(maxsize=16)
 def _counted(path: Path) -> dict[int, int]:
-    """How many rows of each episode a data file holds."""
+    """Episode index -> number of its rows in a data file."""
     counts = pq.read_table(path, columns=["episode_index"])["episode_index"].value_counts().to_pylist()
     return {whole(each["values"]): each["counts"] for each in counts}

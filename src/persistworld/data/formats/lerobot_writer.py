@@ -1,6 +1,6 @@
 """Writes episodes and their meta files in DROID's layout, LeRobot v2.1.
 
-The column `index` is episode_index * T + frame_index, so that an episode's file does not depend on which others are listed.
+The column `index` is episode_index * T + frame_index, so that an episode's file does not depend on which other episodes are listed.
 """
 
 import json
@@ -20,7 +20,7 @@ from persistworld.runtime.files import atomic_path, write_json
 
 _AXES = {"motors": ["x", "y", "z", "roll", "pitch", "yaw"]}
 _JOINTS = {"motors": [f"joint_{k}" for k in range(7)]}
-FLOATS = {  # the float columns: width and what LeRobot calls `names`
+FLOATS = {  # the float columns: width, and LeRobot's `names`
     "observation.state.cartesian_position": (6, _AXES),
     "observation.state.joint_position": (7, _JOINTS),
     "observation.state.gripper_position": (1, {"motors": ["gripper"]}),
@@ -34,7 +34,7 @@ INTEGERS = ("frame_index", "episode_index", "index", "task_index")
 def write_episode(
     root: str | Path, episode: Episode, frames: Mapping[str, np.ndarray], masks: np.ndarray | None = None, task_index: int = 0
 ) -> None:
-    """Write one episode's videos, masks and parquet, each atomically; the parquet last, since it marks the episode as whole.
+    """Write one episode's videos, masks and parquet file, each atomically. The parquet file is last: it marks the episode as complete.
 
     frames: view -> (T, H, W, 3) uint8 RGB; masks: (T, V, H, W) uint8 as in EpisodeSource.masks; task_index: the instruction's row in
     meta/tasks.
@@ -54,7 +54,7 @@ def write_episode(
         "observation.state.gripper_position": pa.array(episode.pose[:, 6]),
         "action.cartesian_position": _rows(episode.action[:, :6]),
         "action.gripper_position": pa.array(episode.action[:, 6]),
-        "is_episode_successful": pa.array([episode.success] * length, pa.bool_()),  # empty when nobody judged it
+        "is_episode_successful": pa.array([episode.success] * length, pa.bool_()),  # null when success is not known
         "language_instruction": pa.array([episode.instruction] * length),
         "timestamp": pa.array((frame / episode.fps).astype(np.float32)),
         "frame_index": pa.array(frame),
@@ -71,9 +71,10 @@ def _rows(values: np.ndarray) -> pa.Array:
 
 
 def episode_statistics(root: str | Path, index: int) -> dict:
-    """One line of episodes_stats.jsonl: min, max, mean, std, count of every numeric column and of every view's pixels.
+    """One line of episodes_stats.jsonl: min, max, mean, std and count of every numeric column and of every view's pixels.
 
-    Read from the files, so that it is the same whether they were written now or by an earlier run. Raises BadEpisode.
+    Computed from the files on disk, so that the result is the same whether they were written now or by an earlier run. Raises
+    BadEpisode when a file cannot be read.
     """
     root = Path(root)
     try:
@@ -102,7 +103,8 @@ def _statistics(values: np.ndarray, shape: tuple[int, ...], count: int) -> dict:
 
 
 def write_meta(root: str | Path, statistics: Iterable[dict], fps: float) -> None:
-    """Write the four meta files for the episodes of `statistics` (from `episode_statistics`); info.json last."""
+    """Write the four meta files for the episodes in `statistics` (see `episode_statistics`), info.json last. Raises UserError without
+    episodes."""
     root, episodes = Path(root), sorted(statistics, key=lambda s: s["episode_index"])
     if not episodes:
         raise UserError(f"{root}: no episodes to list; ask for at least one")

@@ -1,4 +1,4 @@
-"""LeRobot's list of episodes, and an episode's length beside what the list says."""
+"""LeRobot's list of episodes, and the check of an episode's length against it."""
 
 import dataclasses
 import math
@@ -12,10 +12,11 @@ from persistworld.runtime.errors import UserError
 
 
 class Listing:
-    """What the list says of each episode: index -> its row. `path` is the list's file or folder."""
+    """The list of episodes: index -> row. `path` is the list's file or folder."""
 
     def __init__(self, path: Path, rows: Iterable[dict[str, Any]]) -> None:
-        """Raises UserError when two rows are of one episode, and what a malformed row raises: odd_file makes a line of it."""
+        """Raises UserError when two rows have the same episode. A malformed row raises other exceptions; `odd_file` turns them into a
+        one-line UserError."""
         self.path = path
         self._rows: dict[int, dict[str, Any]] = {}
         for row in rows:
@@ -39,7 +40,7 @@ class Listing:
         return self._rows[index]
 
     def length(self, index: int) -> int | None:
-        """How many rows the list says that the episode has; None where it says nothing. Raises BadEpisode when that is no number."""
+        """The episode's number of rows according to the list; None when the list has none. Raises BadEpisode when it is not a number."""
         value = self[index].get("length")
         length = whole(value)
         if value is not None and (length is None or length < 1):
@@ -48,7 +49,7 @@ class Listing:
 
 
 def whole(value: Any) -> int | None:
-    """`value` as a whole number, also where pandas made a float of it; None when it is none, such as NaN."""
+    """`value` as an int, also if pandas has made it a float, or it is in a list of one. None if it is not a whole number, such as NaN."""
     only = value[0] if isinstance(value, list | tuple) and len(value) == 1 else value
     if isinstance(only, bool) or not isinstance(only, int | float) or not math.isfinite(only) or only != int(only):
         return None
@@ -56,9 +57,9 @@ def whole(value: Any) -> int | None:
 
 
 def rows_of(index: int, found: int, listed: int | None, path: Path, listing: Path) -> int:
-    """How many rows an episode has: those in its file `path`, or one fewer where the list says so.
+    """The number of rows of an episode: `found` in its file `path`, or `listed` if that is one fewer.
 
-    Raises BadEpisode when there is none, or the list says another number by more than one.
+    Raises BadEpisode when there are no rows, or when `found` and `listed` differ by more than one.
     """
     if not found or (listed is not None and abs(found - listed) > LACKING):
         raise BadEpisode(index, f"{path} holds {found} of its frames, {listing} says {listed}")

@@ -1,4 +1,4 @@
-"""Reads a data set's own files, which others wrote: whatever is odd in them ends in one line that names the file."""
+"""Reads the files of external data sets. Malformed content ends in a one-line error that names the file."""
 
 import contextlib
 import json
@@ -13,14 +13,14 @@ from persistworld.data.episodes import BadEpisode
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import disguise
 
-# What code that expects well-formed content raises on content that is not. An error of the system's own (no space, no right) is told by
-# the command line.
+# The exceptions that malformed content causes in code that expects well-formed content. Errors of the operating system (no space, no
+# permission) are reported by the command line.
 ODD = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError, pa.ArrowException)
 
 
 @contextlib.contextmanager
 def odd_file(path: Path, expected: str) -> Iterator[None]:
-    """Turn what odd content of `path` raises within into a UserError that says what was `expected`."""
+    """Within this context, turn exceptions from malformed content of `path` into a UserError that says what was `expected`."""
     try:
         yield
     except UserError:
@@ -33,7 +33,7 @@ def odd_file(path: Path, expected: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def odd_episode(index: int, path: Path) -> Iterator[None]:
-    """Turn what odd content of `path` raises within into a BadEpisode that names the file."""
+    """Within this context, turn exceptions from malformed content of `path` into a BadEpisode that names the file."""
     try:
         yield
     except UserError:
@@ -45,13 +45,13 @@ def odd_episode(index: int, path: Path) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """An exception in a few words, on one line."""
+    """A short description of an exception on one line, at most 200 characters."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:200] if isinstance(error, KeyError | TypeError | AttributeError | IndexError) else text[:200]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The JSON object in one of the data set's files. Raises UserError, also when it has a key twice: one would be lost."""
+    """The JSON object in a file. Raises UserError when it is not valid, or has a key twice (JSON parsing would drop one of the values)."""
     with odd_file(path, "not valid JSON; is this the data set's own file?"):
         raw = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unrepeated)
         if not isinstance(raw, dict):
@@ -68,9 +68,9 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def check_template(path: Path, key: str, template: object, known: dict[str, object], needed: Sequence[str]) -> str:
-    """`template` of the key `key` in `path`. It may hold the placeholders `known` (name -> an example) and must hold those in `needed`.
+    """Return `template`, the value of `key` in the file `path`, after a check of its placeholders.
 
-    Raises UserError otherwise.
+    Raises UserError unless all placeholders are in `known` (name -> example value) and all names in `needed` occur.
     """
     names = ", ".join(f"{{{name}}}" for name in known)
     if not isinstance(template, str):

@@ -1,8 +1,8 @@
-"""Finds an episode's frames in a video of many, by counting the frames of the episodes before it.
+"""Finds an episode's frames in a video that holds many episodes, by counting the frames of the episodes before it.
 
-The clocks (the container's and the list's `from_timestamp`) are held against the count. Where they disagree by more than a quarter of
-a frame the count still holds when the file has just as many frames as its episodes; otherwise the episode is left out, for its frames
-could be another's.
+The container's timestamps and the list's `from_timestamp` are compared with the count. If they disagree by more than a quarter of a
+frame, the count is still used when the file has exactly as many frames as its episodes. Otherwise the episode is left out, because
+its frames might belong to another episode.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ from persistworld.data.video import BrokenVideo, video_index
 
 @dataclass(frozen=True)
 class Place:
-    """An episode's `count` frames from number `first` on of a file whose episodes have `total`.
+    """The position of an episode in a file: `count` frames starting at number `first`. All episodes of the file have `total` frames.
 
-    `start` (s) is where the list puts them, `lead` (frames) where it puts the file's first listed episode, `members` are the file's
-    episodes. `doubt` says why the count cannot be trusted.
+    `start` (s) is the episode's start time in the list. `lead` (frames) is the start of the file's first listed episode. `last`: the
+    episode is the file's last one. `members` are the file's episodes. `doubt` says why the count cannot be trusted.
     """
 
     first: int
@@ -41,10 +41,10 @@ class Place:
 
 
 class Spans:
-    """The places of all episodes in one view's files."""
+    """The positions of all episodes in the files of one view."""
 
     def __init__(self, listed: Listing, group: str, fps: float, rows: Callable[[int], int | None]) -> None:
-        """`rows` counts an episode's rows, None where it cannot."""
+        """group: the prefix of the view's columns in the list; rows: a function that counts an episode's rows, None if it cannot."""
         self._listed, self._fps, self._rows, self._places = listed, fps, rows, {}
         files: dict[tuple[int, int], list[int]] = defaultdict(list)
         for index in listed.indices():
@@ -55,15 +55,15 @@ class Spans:
             self._places |= _places(listed, group, members, fps)
 
     def view(self, index: int, path: Path) -> View:
-        """The episode's frames in `path`, or a View whose `fault` says why they cannot be had."""
+        """The episode's frames in `path`; if they cannot be located, a View whose `fault` gives the reason."""
         place = self._places[index]
         try:
             times = video_index(path).times
         except BrokenVideo as error:
             return View(path, fault=str(error))
-        if len(times) >= place.total + place.lead:  # what lies before the first listed episode is in the file, too
+        if len(times) >= place.total + place.lead:  # the file also holds frames before its first listed episode
             place = dataclasses.replace(place, first=place.first + place.lead, total=place.total + place.lead)
-        # At the end of the file the frames are those that are left, at most as many as rows: what lies behind belongs to nobody.
+        # The last episode gets the frames that remain, at most as many as it has rows. Frames after that belong to no episode.
         count = min(place.count, len(times) - place.first)
         if count <= 0:
             return View(path, fault=f"holds {len(times)} frames, and those of this episode begin at number {place.first}")
@@ -86,7 +86,7 @@ class Spans:
 
 
     def _miscounted(self, place: Place) -> str | None:
-        """Which of the file's episodes has not as many rows as the list says, on which the count of frames relies."""
+        """A message about the first episode of the file whose number of rows differs from the list, on which the count relies; or None."""
         for index in place.members:
             rows, length = self._rows(index), _length(self._listed, index)
             if rows != length:
@@ -95,8 +95,8 @@ class Spans:
 
 
 def _places(listed: Listing, group: str, members: list[int], fps: float) -> dict[int, Place]:
-    """Where the episodes `members` of one file lie in it. They lie in the order of their times; where those are missing or overlap, in the
-    order of their indices, which LeRobot writes."""
+    """The positions of the episodes `members` in their file. They are ordered by start time. If times are missing or overlap, they are
+    ordered by index, as LeRobot writes them."""
     lengths = {i: _length(listed, i) for i in members}
     starts = {i: _time(listed[i].get(f"{group}/from_timestamp")) for i in members}
     unknown = [i for i in members if lengths[i] is None]
@@ -117,7 +117,7 @@ def _places(listed: Listing, group: str, members: list[int], fps: float) -> dict
 
 
 def _unlisted(listed: Listing, before: int, after: int) -> int:
-    """How many frames of episodes that are not listed lie between two that are, as the list numbers all frames of the data set."""
+    """The number of frames of unlisted episodes between two listed ones, from the list's frame numbers within the whole data set."""
     last, next_one = whole(listed[before].get("dataset_to_index")), whole(listed[after].get("dataset_from_index"))
     return 0 if last is None or next_one is None else max(0, next_one - last)
 
@@ -135,7 +135,7 @@ def _time(value: object) -> float | None:
 
 
 def _off(times: np.ndarray, start: float | None, fps: float) -> float | None:
-    """How many frames the worst of an episode's frames lies off its time in the list; None where that gives none."""
+    """The largest deviation (frames) of an episode's frames from their times in the list; None when the list gives no start time."""
     if start is None:
         return None
     return float(np.abs((times - start) * fps - np.arange(len(times))).max())

@@ -1,4 +1,4 @@
-"""What the readers have in common: how long each view's video is beside the episode's rows, and its frames cut to their common length."""
+"""The common part of the readers: compares the length of each view's video with the episode's rows, and reads the common length."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from persistworld.data.video import BrokenVideo, Span, video_batches, video_inde
 
 @dataclass(frozen=True)
 class View:
-    """One view's frames: `count` of them from number `first` on in the file `path`, with their clock.
+    """The frames of one view: `count` frames of the file `path`, starting at number `first`, with their clock.
 
-    `fault` says why it cannot be used, `notes` what was odd.
+    `fault` says why the view cannot be used. `notes` lists irregularities.
     """
 
     path: Path
@@ -27,7 +27,7 @@ class View:
 
 
 def whole_file(path: Path) -> View:
-    """The view whose frames are all of those in `path`."""
+    """The view that consists of all frames of the file `path`."""
     try:
         times = video_index(path).times
         clock = read_clock(times)
@@ -39,18 +39,18 @@ def whole_file(path: Path) -> View:
 
 
 def length_of(rows: int, views: Mapping[str, View]) -> int:
-    """How many frames rows and usable views have in common."""
+    """The number of frames that the rows and all usable views have."""
     return common_length(rows, {name: (view.count, view.clock) for name, view in views.items() if view.fault is None})
 
 
 def view_notes(rows: int, views: Mapping[str, View], fps: float) -> list[str]:
-    """What is odd in the usable views and is dealt with."""
+    """Notes on irregularities in the usable views that are handled."""
     usable = {name: v for name, v in views.items() if v.fault is None and fault_of(rows, v.count, v.clock) is None}
     return [note for name, v in usable.items() for note in (*v.notes, *notes_of(name, rows, v.count, v.clock, fps))]
 
 
 def view_batches(index: int, rows: int, length: int, view: View, stride: int, batch: int) -> Iterator[np.ndarray]:
-    """Every `stride`-th of the first `length` frames, `batch` at a time. Raises BadEpisode when the view cannot be used."""
+    """Every `stride`-th of the first `length` frames, in batches of `batch`. Raises BadEpisode when the view cannot be used."""
     fault = view.fault or fault_of(rows, view.count, view.clock)
     if fault is not None:
         raise BadEpisode(index, f"video {view.path} {fault}")

@@ -1,4 +1,4 @@
-"""Finds an episode's instruction among the places where data sets keep it."""
+"""Finds an episode's instruction in the columns and lists where data sets store it."""
 
 import json
 import math
@@ -14,12 +14,12 @@ from persistworld.data.formats.reading import odd_file
 from persistworld.runtime.errors import UserError
 
 COLUMNS = ("language_instruction", "language_instruction_2", "language_instruction_3")  # DROID's: three annotators
-PARAPHRASES = re.compile(r"(?:^|\s)\|(?=\s|$)")  # joins several wordings of one instruction (nvidia/Cosmos3-DROID); the first one is taken
-INDEX_COLUMN = "__index_level_0__"  # what pandas calls the unnamed index that LeRobot v3.0 keeps a task's words in
+PARAPHRASES = re.compile(r"(?:^|\s)\|(?=\s|$)")  # separates paraphrases (nvidia/Cosmos3-DROID); the first is used
+INDEX_COLUMN = "__index_level_0__"  # pandas' name for an unnamed index; LeRobot v3.0 stores a task's text in it
 
 
 def first_words(found: Any) -> str:
-    """The first instruction that is not empty in a text, or in a list of texts; "" without one."""
+    """The first non-empty instruction in a text or in a list of texts; "" if there is none."""
     if isinstance(found, str):
         return next((part.strip() for part in PARAPHRASES.split(found) if part.strip()), "")
     if isinstance(found, list | tuple):
@@ -30,10 +30,10 @@ def first_words(found: Any) -> str:
 
 
 def instruction(table: pa.Table, listed: dict[str, Any], tasks: dict[int, str]) -> str:
-    """The instruction of one episode; "" when none of these has one.
+    """The instruction of one episode; "" if there is none. These places are searched in order:
 
-    In this order: the rows' `language_instruction` and its second and third, the episode list's `tasks`, and the rows' `task_index` (or
-    the list's) looked up in `tasks`, the data set's own list.
+    the columns `language_instruction`, `_2` and `_3`; the keys `tasks` and `task` of the episode list's row (`listed`); and the column
+    `task_index` (or the list's), looked up in the data set's `tasks`.
     """
     for name in COLUMNS:
         if name in table.column_names and (words := first_words(table[name].to_pylist())):
@@ -52,9 +52,9 @@ def _number(value: Any) -> int | None:
 
 
 def read_tasks(root: Path) -> dict[int, str]:
-    """task_index -> words, of meta/tasks.parquet (v3.0) or meta/tasks.jsonl (v2.1); empty where the data set has neither.
+    """task_index -> instruction, from meta/tasks.parquet (v3.0) or meta/tasks.jsonl (v2.1); empty without either file.
 
-    Raises UserError when a file is odd, or two tasks share a number.
+    Raises UserError when the file is malformed, or when two tasks have the same number.
     """
     parquet, lines = root / "meta/tasks.parquet", root / "meta/tasks.jsonl"
     if parquet.is_file():
