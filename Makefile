@@ -1,8 +1,8 @@
-# make run: a fresh clone to tables, figures and report. make test: the tests. Python 3.11, git and make are all they need.
+# make run: makes tables, figures and the report from a fresh clone. make test: runs the tests. Both need only Python 3.11, git and make.
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-# Where it is set, each of the workflow's jobs compiles torch and its libraries again, half a minute each time.
+# If this variable is set, every job of the workflow byte-compiles torch and its libraries again, which takes half a minute each time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-workflow dvc sync record keep lint bench lock
@@ -16,27 +16,27 @@ run: .venv/ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
-# Both engines on the real stages at a tiny size: minutes.
+# Run both engines (Snakemake and DVC) on the real stages at a tiny size. Takes minutes.
 test-workflow: .venv/ready
 	$(BIN)/pytest -m slow
 
-# DVC's stages from the rules, and the values that they compare. Other targets: make dvc TARGETS="all paper_setting"
+# Generate DVC's stages, and the values that they compare, from the rules. Other targets: make dvc TARGETS="all paper_setting"
 TARGETS ?= all
 dvc: .venv/ready
 	$(BIN)/python workflow/dvc_yaml.py $(TARGETS)
 
-# After `git checkout` and `dvc checkout`: tell Snakemake that the restored files are what this commit's parameters make.
+# After `git checkout` and `dvc checkout`: tell Snakemake that the restored files are up to date with this commit's parameters.
 sync: .venv/ready
 	@$(BIN)/dvc status --quiet || { $(BIN)/dvc status; echo "make sync: files and dvc.lock differ: dvc checkout, or dvc repro" >&2; exit 1; }
 	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
 
-# After a direct run of snakemake: tell DVC. (`make run` does it by itself.)
-# DVC makes new links to what it keeps, so Snakemake is told afterwards that nothing is newer than what was made from it.
+# After running snakemake directly: record the outputs in DVC. (`make run` does this itself.)
+# DVC replaces the outputs by links to its cache, which changes their times. Snakemake is therefore told that all files are up to date.
 record: .venv/ready
 	$(BIN)/python workflow/record.py
 	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
 
-# Put this run's metrics and film strips beside those of other presets.
+# Save this run's metrics and film strips in results/presets/, beside the other presets'.
 keep:
 	mkdir -p results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
 	cp $(addprefix results/metrics/,$(addsuffix .json,masks paired paired_details table_1 table_2)) results/figures/figure_3.png results/presets/$$(sed -n 's/^preset: *//p' params.yaml)
@@ -49,11 +49,11 @@ lint: .venv/ready
 bench: .venv/ready
 	$(BIN)/python -m benchmarks
 
-# The exact versions in requirements.txt, made from pyproject.toml.
+# Pin exact versions in requirements.txt, from pyproject.toml.
 lock: .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-annotate --upgrade -o requirements.txt
 
-# uv installs in a minute what pip takes two for; where it cannot (an index that only pip is configured for), pip does.
+# Installing takes one minute with uv and two with pip. pip is the fallback if uv fails (for example if only pip has the package index).
 .venv/ready: requirements.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or later is needed: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv .venv

@@ -1,1 +1,1 @@
-"""Timings and counts, by hand: `python -m benchmarks [name ...] [--params FILE]`. Not tests: nothing here passes or fails."""
+"""Timings and counts, run by hand: `python -m benchmarks [name ...] [--params FILE]`. They are no tests: nothing passes or fails."""

@@ -1,11 +1,10 @@
-"""`python -m benchmarks [name ...] [--params FILE] [--threads N]`: Markdown tables on standard output.
+"""`python -m benchmarks [name ...] [--params FILE] [--threads N]` prints Markdown tables. Without names it runs all benchmarks.
 
-One GPU gives the paper's scale, with random weights, in a quarter of an hour:
+At the paper's scale, with random weights, one GPU takes a quarter of an hour:
 `python -m benchmarks cost chunk phases --params presets/droid.yaml`.
 
-Without names, all of them. `cost` counts and needs no weights and no time to speak of; `extraction` times an autoencoder with random
-weights on the preset's episodes where they are there; the others time what they name, with the base checkpoint's weights where they
-are there and random ones otherwise. A machine that does other work gives other numbers.
+`cost` counts FLOPs and bytes, and needs no weights and little time. `extraction` times an autoencoder with random weights, on the preset's
+episodes if they exist. The others use the base checkpoint's weights if they exist, else random ones. Run them on an otherwise idle machine.
 """
 
 import argparse
@@ -29,7 +28,7 @@ WITHOUT_MODELS = {
 
 
 def main() -> int:
-    """Returns 0, or 2 for a mistake that the user can fix."""
+    """Run the benchmarks. Returns 0, or 2 for an error that the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings and counts; not tests.")
     known = WITHOUT_MODELS | WITH_MODELS
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(f"{n} ({t})" for n, t in known.items()))
@@ -38,7 +37,7 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.names) - known.keys():
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # before torch is imported
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # set before torch is imported
     import torch
 
     from benchmarks.materials import load_materials

@@ -1,11 +1,11 @@
-"""Batched groups against one candidate at a time: how many times faster the same chunks are sampled."""
+"""The speed-up of sampling candidates in a batch over sampling them one at a time."""
 
 from benchmarks.materials import Materials
 from benchmarks.table import Row, seconds_in_turns
 
 
 def rows(materials: Materials) -> list[Row]:
-    """All candidates of a step (at most 32) in one batch, and then one by one."""
+    """Time all candidates of a step (at most 32) in one batch, and one by one."""
     settings, model = materials.params.post_training, materials.model
     count = min(32, settings.groups * settings.candidates)
     condition, noise = materials.condition(count), materials.latents(count, model.config.future)

@@ -1,4 +1,4 @@
-"""Seconds and memory of one chunk at several batch sizes, beside its FLOPs; compiled with `compute.rollout.torch_compile`."""
+"""Seconds, memory and FLOPs of one chunk at several batch sizes. The model is compiled if `compute.rollout.torch_compile` is set."""
 
 import copy
 
@@ -11,10 +11,10 @@ from persistworld.rollouts.compilation import compile_unet
 
 
 def rows(materials: Materials) -> list[Row]:
-    """A chunk alone (what a planner waits for), in a rollout's batch, and in the batch that post-training samples at once."""
+    """Time one chunk (the latency of a planner), a rollout's batch, and the batch that post-training samples at once."""
     params, model = materials.params, materials.model
     settings, training, compute = params.rollout, params.post_training, params.compute
-    if compute.rollout.torch_compile:  # a copy, for the other benchmarks take the plain model
+    if compute.rollout.torch_compile:  # a copy, since other benchmarks use the model uncompiled
         model = copy.deepcopy(model)
         compile_unet(model, settings.precision)
     how = f"{settings.precision}, {'torch_compile' if compute.rollout.torch_compile else 'not compiled'}, {materials.weights} weights"
@@ -27,7 +27,7 @@ def rows(materials: Materials) -> list[Row]:
         def sample(condition=condition, noise=noise) -> None:
             model.sample(condition, noise, settings.sampler, settings.precision)
 
-        # The first run has the most memory in use: once a CUDA graph is recorded, what it holds counts no longer.
+        # Measured in the first run, which uses the most memory. Once a CUDA graph is recorded, its memory is no longer counted.
         peak = peak_gib(sample) if materials.device.type == "cuda" else None
         time = seconds(sample)
         parts.append(Row(f"a chunk, {batch} at once", time / batch, "s", f"{batch * flops / time / TERA:.3g} TFLOP/s; {how}"))

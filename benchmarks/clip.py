@@ -1,4 +1,4 @@
-"""A clip as DROID's LeRobot export stores them, made up: for what decoding costs, the codec and the bytes a frame count."""
+"""A synthetic video clip in the format of DROID's LeRobot export. The decoding cost depends on the codec and the bytes per frame."""
 
 import math
 from collections.abc import Iterator
@@ -15,24 +15,24 @@ from persistworld.runtime.errors import UserError
 
 ENCODER, OPTIONS = "libsvtav1", {"g": "2", "crf": "30", "svtav1-params": "lp=1"}  # LeRobot's defaults; lp: one thread
 HEIGHT, WIDTH, FPS = 180, 320, 15  # DROID's
-CONTENT = ((6, 120.0), (24, 60.0), (90, 33.0))  # rows of a random texture and its contrast: about DROID's bytes a frame
-GRAIN, MARGIN = 3.0, 20  # of the sensor, in grey levels; how far the camera moves, in pixels
+CONTENT = ((6, 120.0), (24, 60.0), (90, 33.0))  # (rows of a random texture, contrast), chosen to give about DROID's bytes per frame
+GRAIN, MARGIN = 3.0, 20  # sensor noise in grey levels; camera motion in pixels
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A source of one episode whose every view is the clip (what extraction needs of EpisodeSource)."""
+    """A source with one episode whose views all show the clip. It has the part of EpisodeSource that extraction needs."""
 
     path: Path
     fps: float = FPS
 
     def frame_batches(self, index: int, view: str, stride: int, batch: int) -> Iterator[np.ndarray]:
-        """As EpisodeSource's."""
+        """See EpisodeSource."""
         return video_batches(self.path, stride, batch)
 
 
 def write_clip(path: Path, frames: int) -> Clip:
-    """Write a slow pan over a random texture. Raises UserError where PyAV comes without the encoder."""
+    """Write a slow pan over a random texture. Raises UserError if PyAV lacks the encoder."""
     if ENCODER not in av.codecs_available:
         raise UserError(f"this PyAV has no {ENCODER}, which DROID's videos are made with; install the wheel: pip install av")
     rng, size = torch.Generator().manual_seed(0), (HEIGHT + 2 * MARGIN, WIDTH + 2 * MARGIN)

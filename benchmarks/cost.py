@@ -1,8 +1,7 @@
-"""FLOPs and peak memory at any preset, computed on the meta device: no weights, no GPU, under a minute.
+"""FLOPs and peak memory of any preset, computed on the meta device without weights or a GPU in under a minute.
 
-Counted by torch.utils.flop_counter on this package's own modules. Published
-counts of 8.87 TFLOP a forward and 444 a chunk of 50 steps are of the stock network without attention's own products, which
-the counter does not see in a fused kernel on a CPU.
+torch.utils.flop_counter counts this package's modules. The published counts (8.87 TFLOP per forward pass, 444 per chunk of 50 steps) are
+for the stock network without attention's own products, which the counter does not see in a fused kernel on a CPU.
 """
 
 import dataclasses
@@ -24,7 +23,7 @@ from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.model import Context, WorldModel
 
 TERA, GIB = 1e12, 2**30
-H200 = 989e12  # FLOP/s, dense bfloat16 matrix products, by its maker's data sheet (the same as H100's)
+H200 = 989e12  # FLOP/s for dense bfloat16 matrix products, from the data sheet (the same as H100's)
 FLOAT32, BFLOAT16 = torch.float32, torch.bfloat16
 
 
@@ -43,13 +42,13 @@ class _Models:
         )
 
     def forward(self, batch: int, dtype: torch.dtype = FLOAT32) -> Tensor:
-        """One U-Net evaluation of `batch` chunks."""
+        """One U-Net evaluation for `batch` chunks."""
         chunk = _empty(batch, self.model.config.future, *self.stacked, dtype=dtype)
         return self.model.predict_x0(chunk, _empty(batch, dtype=dtype), self.context(batch, dtype))
 
 
 def rows(params: Params) -> list[Row]:
-    """FLOPs of a forward, a chunk, a view's decoding and encoding, a post-training step; memory of both phases."""
+    """FLOPs of a forward pass, a chunk, decoding and encoding a view, and a post-training step. Memory of sampling and updating."""
     models = _models(params)
     return [*_flops(models, params), *_memory(models, params.post_training, params.compute.post_training)]
 
@@ -64,10 +63,10 @@ def chunk_flops(params: Params) -> float:
 def _models(params: Params) -> _Models:
     with torch.device("meta"):
         model, autoencoder = random_model(params), Autoencoder(params.world_model.autoencoder)
-    model.to("meta"), autoencoder.to("meta")  # diffusers makes some parameters past the device context
+    model.to("meta"), autoencoder.to("meta")  # diffusers creates some parameters outside the device context
     for name, module in model.unet.named_modules():
         if isinstance(module, Attention) and not name.endswith("attn2"):
-            module.set_processor(AttnProcessor2_0())  # what runs on a GPU
+            module.set_processor(AttnProcessor2_0())  # the processor used on a GPU
     size, factor = params.episodes, autoencoder.factor
     stacked = (autoencoder.sizes.latent_channels, len(size.views) * (size.height // factor), size.width // factor)
     return _Models(model, autoencoder, stacked)
@@ -88,7 +87,7 @@ def _flops(models: _Models, params: Params) -> list[Row]:
     candidates = settings.groups * settings.candidates * settings.branch
     prefixes = 0 if settings.streams else settings.groups * sum(settings.prefix) / 2
     sampled = (prefixes + candidates) * settings.sampler.steps * forward
-    # theta forward and backward (2, and forward again when checkpointing), old where it is not theta, and base with a KL term
+    # Forward passes: theta 1, its backward 2, 1 more with checkpointing, old 1 unless it is theta, base 1 per sample in the KL term.
     updated = kept * (4 - settings.old_is_theta + params.compute.post_training.gradient_checkpointing + compared_share(settings)) * forward
     scored = candidates * len(size.views) * decode  # every view of every candidate
     step = sampled + updated + scored
@@ -108,7 +107,7 @@ def _flops(models: _Models, params: Params) -> list[Row]:
 
 
 def _attention_flops(models: _Models) -> float:
-    """What attention's own two products cost in one forward: 4 * tokens^2 * width an attention."""
+    """FLOPs of attention's own two matrix products in one forward pass: 4 * tokens^2 * width per attention layer."""
     total = 0
 
     def count(module: Attention, inputs: tuple[Tensor, ...]) -> None:
@@ -120,7 +119,7 @@ def _attention_flops(models: _Models) -> float:
 
 
 def _single_token_savings(models: _Models) -> float:
-    """What stock cross-attention would spend on queries, keys, scores and on the output projection of every position."""
+    """FLOPs that stock cross-attention would spend on queries, keys, scores and the output projection at every position."""
     total = 0
 
     def count(module: Attention, inputs: tuple[Tensor, ...]) -> None:
@@ -145,7 +144,7 @@ def _with_hooks(models: _Models, suffix: str, hook, result) -> float:
 
 
 def _memory(models: _Models, settings: PostTrainingConfig, compute: PostTrainingCompute) -> list[Row]:
-    """Bytes that sampling and updating take on one device; the larger sum is the peak."""
+    """Memory that sampling and updating take on one device. The larger sum is the peak."""
     model = models.model
     weights, text = _count(model), 0 if model.text_encoder is None else _count(model.text_encoder)
     with torch.no_grad():
@@ -157,7 +156,7 @@ def _memory(models: _Models, settings: PostTrainingConfig, compute: PostTraining
     policy = Policy(model, settings.lora, settings.train_action_encoder, 0, compute)
     size = sum(p.numel() for p in policy.theta.values())
     momentum = sum(p.numel() * (1 if p.ndim >= 2 and settings.optimizer.name == "muon" else 2) for p in policy.theta.values())
-    # base, theta and the plain copy that adapters are merged into share what no adapter touches
+    # Base, theta and the copy with merged adapters share the weights that no adapter changes.
     kept = {id(p): p.numel() for m in (model, policy.model, policy.merged(policy.theta)) for p in m.parameters()}
     copies, states = 4 * (sum(kept.values()) - size), 4 * (4 * size + momentum)  # theta, old, average, gradient
     theta = dataclasses.replace(models, model=policy.model)
@@ -168,7 +167,7 @@ def _memory(models: _Models, settings: PostTrainingConfig, compute: PostTraining
         low_sampling = peak_bytes(lambda: theta.forward(1, BFLOAT16))
     decoder = _count(models.autoencoder)
     fixed = copies + states + 4 * decoder
-    # Under autocast a layer's weights are cast each time; for the backward pass the casts are kept, a block's when checkpointing.
+    # Autocast casts a layer's weights on each use and keeps the casts for the backward pass; with checkpointing only one block's.
     whole = settings.precision == "float32"  # nothing is cast
     cast = 0 if whole or compute.gradient_checkpointing else 2 * weights
     at_once, batch = compute.sample_batch or settings.groups * settings.candidates, compute.train_batch
@@ -190,7 +189,7 @@ def _memory(models: _Models, settings: PostTrainingConfig, compute: PostTraining
 
 
 def _peak(what: str, fixed: float, count: int, low: int, full: int, whole: bool) -> Row:
-    """`fixed` bytes and `count` times the activations; `low`, `full`: in bfloat16, in float32 (which `whole` names)."""
+    """`fixed` bytes plus `count` times the activations (`low` in bfloat16, `full` in float32). `whole`: everything is in float32."""
     if whole:
         return Row(what, (fixed + count * full) / GIB, "GiB", "in float32")
     return Row(what, (fixed + count * low) / GIB, "GiB", f"to {(fixed + count * full) / GIB:,.3g}: autocast lies between the two")

@@ -1,7 +1,7 @@
-"""Our sampler against a plain loop as one would write it with diffusers, on the same small model, in one run.
+"""Compares our sampler with a plain diffusers loop on the same small model.
 
-The plain loop encodes instruction and poses again in each step, keeps stock attention (also over the one token of the
-frame-level condition), and steps diffusers' EulerDiscreteScheduler in float32. Both must give the same chunk.
+The plain loop encodes instruction and poses in every step, uses stock attention (also over the single token of the frame-level condition)
+and steps diffusers' EulerDiscreteScheduler in float32. Both must give the same chunk.
 """
 
 import copy
@@ -18,7 +18,7 @@ from persistworld.world_model.model import FPS, MOTION_BUCKET, Condition, WorldM
 
 
 def rows(materials: Materials) -> list[Row]:
-    """Chunks per second of both, the ratio, and by how much their outputs differ."""
+    """Chunks per second of both, their ratio, and the difference of their outputs."""
     model, settings = materials.model, materials.params.rollout
     batch = materials.params.compute.rollout.batch
     condition, noise = materials.condition(batch), materials.latents(batch, model.config.future)
@@ -45,7 +45,7 @@ def rows(materials: Materials) -> list[Row]:
 
 @torch.no_grad()
 def plain_loop(model: WorldModel, condition: Condition, noise: Tensor, sampler: SamplerConfig) -> Tensor:
-    """One chunk (B, L, C, Vh, w) from unit-variance `noise`, nothing kept from step to step."""
+    """One chunk (B, L, C, Vh, w) from unit-variance `noise`. Nothing is cached between steps."""
     scheduler = EulerDiscreteScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,

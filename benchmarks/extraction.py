@@ -1,7 +1,7 @@
-"""Extraction: frames per second of decode, resize and encode, each alone, and of the pipeline; and what all of DROID takes.
+"""Latent extraction: images per second of decode, resize and encode alone, and of the whole pipeline. Also the projected time for DROID.
 
-An image is one view of one frame. Decoding and resizing are on one thread, as in the pipeline. The projection is of one job a
-GPU; where there is no GPU its encoding is computed, and marked so.
+An image is one view of one frame. Decoding and resizing use one thread, as in the pipeline. The projection assumes one job per GPU. Without
+a GPU, the encoding time is computed instead of measured, and marked as such.
 """
 
 import dataclasses
@@ -28,31 +28,31 @@ from persistworld.runtime.workspace import EPISODES
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.views import images_to_float
 
-DROID_STEPS, DROID_BYTES, VIEWS = 27e6, 370e9, 3  # steps at 15 Hz, by its authors' count
-TF32, UTILISATION = 495e12, 0.4  # H100's and H200's dense peak by their maker, FLOP/s; what of it convolutions may reach
-LARGE = 10e6  # parameters; such an autoencoder takes seconds an image on a CPU
-PATIENCE = 60.0  # s; a pipeline that would take longer is not timed
+DROID_STEPS, DROID_BYTES, VIEWS = 27e6, 370e9, 3  # steps at 15 Hz, as counted by the authors; bytes
+TF32, UTILISATION = 495e12, 0.4  # dense peak of H100 and H200 in FLOP/s (data sheet); the fraction that convolutions may reach
+LARGE = 10e6  # parameters; a larger autoencoder takes seconds per image on a CPU
+PATIENCE = 60.0  # seconds; a pipeline that would take longer is not timed
 CLIP = 150  # frames
 ORDINALS = {2: "second", 3: "third"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Held:
-    """A source whose frames are in memory already."""
+    """A source whose frames are already in memory."""
 
     batches: list[np.ndarray]
     fps: float
 
     def frame_batches(self, index: int, view: str, stride: int, batch: int) -> Iterator[np.ndarray]:
-        """Those that are held, whatever is asked for."""
+        """Yield the frames in memory. The arguments are ignored."""
         return iter(self.batches)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What one thread decodes and resizes of one view: images per second of each, and the images themselves.
+    """One thread's decoding and resizing of one view: images per second of each, and the images.
 
-    `decode` counts all frames of the video, `resize` (None: they have the size already) those that are kept, every `stride`-th.
+    `decode` counts all frames of the video. `resize` counts only the kept frames, every `stride`-th; None if they have the right size.
     """
 
     decode: float
@@ -63,11 +63,11 @@ class Reading:
 
     @property
     def rate(self) -> float:
-        """Kept images per second, decoded and resized."""
+        """Kept images per second, including decoding and resizing."""
         return 1 / (self.stride / self.decode + (1 / self.resize if self.resize else 0))
 
     def rows(self, whose: str, what: str) -> list[Row]:
-        """Both parts as rows; `what` says what was read."""
+        """Both parts as rows. `what` describes the video."""
         kept = f"; every {ORDINALS.get(self.stride, f'{self.stride}th')} frame is kept" if self.stride > 1 else ""
         height, width = self.first.shape[1:3]
         resize = [Row(f"{whose}resize", self.resize, "images/s", f"one thread, to {width}x{height}")] if self.resize else []
@@ -75,7 +75,7 @@ class Reading:
 
 
 def rows(settings: Params) -> list[Row]:
-    """The preset's own episodes (a made-up clip where there are none), then DROID."""
+    """Time the preset's episodes (or a synthetic clip if there are none), then project DROID."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
         clip = write_clip(Path(folder) / "clip.mp4", CLIP)
@@ -89,7 +89,7 @@ def rows(settings: Params) -> list[Row]:
 
 
 def _episode(settings: EpisodesConfig) -> tuple[EpisodeSource, int, str] | None:
-    """The preset's first episode, where its data set is there."""
+    """The preset's first episode, if its data set exists."""
     for folder in (EPISODES, Path(settings.path)):
         try:
             source = open_episodes(folder)
@@ -113,7 +113,7 @@ def _own(settings: Params, source: EpisodeSource, index: int, what: str, autoenc
 
 
 def _droid(reading: Reading, made_up: str, device: torch.device) -> list[Row]:
-    """All of DROID with SVD's autoencoder, from what a thread of this machine reads, and its GPU encodes where it has one."""
+    """Project all of DROID with SVD's autoencoder, from one thread's reading speed and the GPU's encoding speed, if there is a GPU."""
     if device.type == "cuda":
         encode = _encode(Autoencoder(AutoencoderConfig()).to(device).eval().requires_grad_(False), reading.first)
         how = f"measured on {torch.cuda.get_device_name()}, float32 with TF32 convolutions"
@@ -146,7 +146,7 @@ def _bound(reading: Reading, encode: float) -> str:
 
 
 def _read(episodes: EpisodesConfig, source: EpisodeSource, index: int, batch: int) -> Reading:
-    """Time the reading of one view of an episode."""
+    """Time reading one view of an episode."""
     view, stride = episodes.views[0], frame_stride(source.fps, episodes.fps)
     stored = sum(len(part) for part in source.frame_batches(index, view, 1, batch))
     decode = stored / seconds(lambda: deque(source.frame_batches(index, view, stride, batch), maxlen=0))
@@ -159,7 +159,7 @@ def _read(episodes: EpisodesConfig, source: EpisodeSource, index: int, batch: in
 
 @torch.no_grad()
 def _encode(autoencoder: Autoencoder, frames: torch.Tensor) -> float:
-    """Images per second of the encoder, to the device and back."""
+    """Images per second of the encoder, including transfers to the device and back."""
     if autoencoder.device.type == "cpu" and sum(p.numel() for p in autoencoder.parameters()) > LARGE:
         frames = frames[:1]
     return len(frames) / seconds(lambda: autoencoder.encode(images_to_float(frames)).cpu())

@@ -1,4 +1,4 @@
-"""FLOPs and peak memory of a computation that is not carried out: on the meta device tensors have shapes and no numbers."""
+"""FLOPs and peak memory of a computation without running it, on the meta device, where tensors have shapes but no data."""
 
 import contextlib
 import weakref
@@ -13,16 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def flops(run: Callable[[], object]) -> float:
-    """FLOPs of matrix products and convolutions, two for a multiplication and an addition; attention's own included."""
+    """FLOPs of matrix products and convolutions, including attention's own. A multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """The most bytes that tensors made by `run` occupy at once; those that were there before do not count.
+    """The peak size in bytes of the tensors that `run` creates. Tensors that existed before do not count.
 
-    Attention counts as a fused kernel: it keeps its inputs and output, not the table of weights.
+    Attention counts as a fused kernel: it keeps its inputs and output, but not the attention matrix.
     """
     with _fused_attention(), _Live() as live:
         run()
@@ -30,7 +30,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 class _Live(TorchDispatchMode):
-    """Adds up the storages that operations make, and takes each away when it is freed."""
+    """Tracks the total size of live storages: adds each one that an operation creates, and subtracts it when it is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class _Live(TorchDispatchMode):
 
 @contextlib.contextmanager
 def _fused_attention() -> Iterator[None]:
-    """Attention as a fused kernel, also where checkpointing computes it again in the backward pass."""
+    """Replace attention by a fused kernel, also when checkpointing recomputes it in the backward pass."""
     real, F.scaled_dot_product_attention = F.scaled_dot_product_attention, lambda q, k, v, **_: _Attention.apply(q, k, v)
     try:
         yield

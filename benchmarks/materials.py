@@ -1,7 +1,7 @@
-"""What the timed benchmarks work on: the models of a preset and data of its shapes.
+"""The inputs of the timed benchmarks: a preset's models, and data of its shapes.
 
-The base checkpoint's weights where `base_checkpoint` is a folder that is there, random ones of `world_model`'s sizes otherwise:
-no timing depends on them. Images and latents are noise, except that rewards and scores compare an image with a noisy copy of it.
+Weights are the base checkpoint's if `base_checkpoint` is an existing folder, else random ones with `world_model`'s sizes. No timing depends
+on them. Images and latents are noise. Rewards and scores compare an image with a noisy copy of it.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from persistworld.world_model.model import Condition, WorldModel
 from persistworld.world_model.poses import PoseStatistics, pose_size
 from persistworld.world_model.text import InstructionEncoder, train_tokenizer
 
-CPU_LIMIT = 200e6  # parameters; the full-size model takes minutes a chunk on a CPU and most of its memory
+CPU_LIMIT = 200e6  # parameters; on a CPU, the full-size model takes minutes per chunk and most of the memory
 EPISODES = 8
 SENTENCE = "put the cube into the bowl"
 
 
 @dataclass(frozen=True)
 class Materials:
-    """A preset's parameters and models, and the device they are on."""
+    """A preset's parameters and models, and their device."""
 
     params: Params
     device: torch.device
@@ -52,11 +52,11 @@ class Materials:
         return torch.rand(count, 3, size.height, size.width, device=self.device) * 2 - 1
 
     def latents(self, *count: int) -> Tensor:
-        """(*count, C, V * h, w), unit variance as scaled latents are."""
+        """(*count, C, V * h, w) with unit variance, like scaled latents."""
         return torch.randn(*count, *self.latent_shape, device=self.device)
 
     def condition(self, batch: int) -> Condition:
-        """The condition of one chunk of `batch` rollouts."""
+        """The condition for one chunk of `batch` rollouts."""
         config, model = self.model.config, self.model
         poses = torch.rand(batch, config.history + config.future, len(model.statistics.low), device=self.device) * 2 - 1
         text = model.encode_instructions([SENTENCE] * batch)
@@ -64,7 +64,7 @@ class Materials:
 
 
 def load_materials(params: Params) -> Materials:
-    """Build everything. Raises UserError when the preset is too large for the machine."""
+    """Build all materials. Raises UserError if the preset is too large for the machine."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(params.seed)
     shipped = Path(params.base_checkpoint.location)
@@ -84,7 +84,7 @@ def load_materials(params: Params) -> Materials:
 
 
 def random_model(params: Params) -> WorldModel:
-    """A world model of `params.world_model` with random weights."""
+    """A world model with the sizes of `params.world_model` and random weights."""
     config, text = params.world_model, None
     width = pose_size(config.rotation)
     if config.use_text:
@@ -93,7 +93,7 @@ def random_model(params: Params) -> WorldModel:
 
 
 def random_episodes(materials: Materials, folder: Path) -> tuple[LatentStore, list[Entry]]:
-    """A latent store in `folder` with episodes just long enough for the longest prefix and branch, and their entries."""
+    """A latent store in `folder` and its entries. Episodes are just long enough for the longest prefix and branch."""
     settings = materials.params.post_training
     frames = (settings.prefix[1] + settings.branch) * (materials.model.config.future - 1) + 1
     tensors = {}

@@ -1,4 +1,4 @@
-"""Seconds per phase of one post-training step at the preset's sizes (paper 3.3, S1 to S4), of a few groups where it has many."""
+"""Seconds per phase of one post-training step (paper 3.3, S1 to S4) at the preset's sizes, with at most GROUPS groups."""
 
 import csv
 import dataclasses
@@ -12,12 +12,12 @@ from persistworld.post_training.rewards import RewardModel
 from persistworld.post_training.targets import decoded_images
 from persistworld.post_training.trainer import Data, train
 
-STEPS = 4  # the first warms up and does not count
-GROUPS = 4  # at most: seconds grow with their number, which is why a process has few
+STEPS = 4  # the first is a warm-up and is not counted
+GROUPS = 4  # at most, since the time grows with the number of groups
 
 
 def rows(materials: Materials) -> list[Row]:
-    """The means of the trainer's own log over a few steps; prefixes are drawn as in a real run, so they vary."""
+    """The means of the trainer's log over a few steps. Prefix lengths vary, since they are drawn as in a real run."""
     params = materials.params
     settings = dataclasses.replace(params.post_training, steps=STEPS, groups=min(GROUPS, params.post_training.groups))
     reward_model = RewardModel(

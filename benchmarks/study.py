@@ -1,4 +1,4 @@
-"""The preference study under load and through kills: 50 raters at once, and 20 kill -9 while votes come in."""
+"""Load and crash test of the preference study: 50 raters at once, and 20 times kill -9 while votes arrive."""
 
 import contextlib
 import http.client
@@ -24,7 +24,7 @@ from persistworld.apps.study.store import Material, Store, create_study
 from persistworld.config.params import Params
 
 RATERS, ITEMS, VOTES = 50, 48, 12  # votes of each rater
-THINKING = (0.5, 1.5)  # seconds between two votes: people take ten times as long
+THINKING = (0.5, 1.5)  # seconds between two votes; people take ten times as long
 KILLS, VOTERS = 20, 8
 UNTIL_KILL = (0.2, 1.5)  # seconds of voting before each kill
 STATIC = ("static/base.css", "static/study.css", "static/base.js", "static/study.js", "static/study_api.js", "static/study_player.js")
@@ -33,7 +33,7 @@ MODELS = ("post_trained", "base")
 
 @dataclass
 class Seen:
-    """What clients saw: seconds by kind of request, answers that were errors, votes that were acknowledged (token, handle)."""
+    """What clients observed: seconds by kind of request, error responses, and acknowledged votes (token, handle)."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"page": [], "film": [], "vote": []})
     errors: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Seen:
 
 
 class Client:
-    """One rater: a connection that is kept, as a browser does."""
+    """One rater with a persistent connection, as in a browser."""
 
     def __init__(self, address: str, token: str, seen: Seen) -> None:
         self.connection, self.token, self.seen = http.client.HTTPConnection(urlsplit(address).netloc, timeout=30), token, seen
@@ -68,7 +68,7 @@ class Client:
         self.seen.acknowledged.add((self.token, handle))
 
     def rate(self) -> None:
-        """Open the page, then look at the films of one item after the other and vote."""
+        """Open the page, then for each item fetch the films and vote."""
         draw = random.Random(self.token)
         time.sleep(draw.uniform(0, THINKING[1]))
         for path in ("", *STATIC):
@@ -89,7 +89,7 @@ class Client:
 
 
 def rows(params: Params) -> list[Row]:
-    """Seconds of pages, films and votes, errors, lost votes."""
+    """Seconds for pages, films and votes, and the counts of errors and lost votes."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "studies/load.sqlite"
         create_study(path, {"kind": "preference", "seed": 0, "title": "Load", "models": MODELS}, materials(params))
@@ -99,7 +99,7 @@ def rows(params: Params) -> list[Row]:
 
 
 def materials(params: Params) -> Iterator[Material]:
-    """Films of the preset's size and a rollout's length, of smooth noise."""
+    """Films of smooth noise with the preset's frame size and a rollout's length."""
     draw = np.random.default_rng(0)
     frames, fps, (height, width) = params.rollout_frames, params.episodes.fps, (params.episodes.height, params.episodes.width)
     coarse = draw.integers(0, 255, (3, frames, 4, 4, 3), dtype=np.uint8)
@@ -127,7 +127,7 @@ def under_load(folder: Path, path: Path, tokens: list[str]) -> list[Row]:
 
 
 def through_kills(folder: Path) -> list[Row]:
-    """Kill the server while votes come in, and start it again, `KILLS` times; then look for every acknowledged vote."""
+    """Kill and restart the server `KILLS` times while votes arrive. Then check that every acknowledged vote is stored."""
     path = folder / "studies/kills.sqlite"
     film = padded([encode_film(np.zeros((2, 16, 16, 3), np.uint8), 5.0)])[0]
     about = {"episode": 0, "seed": 0, "view": "wrist", "instruction": "", "task": "none", "frames": 2, "fps": 5.0}
@@ -146,7 +146,7 @@ def through_kills(folder: Path) -> list[Row]:
 
 
 def lost(path: Path, seen: Seen) -> int:
-    """How many acknowledged votes the study does not hold."""
+    """The number of acknowledged votes that are missing from the study."""
     with contextlib.closing(Store(path)) as store:
         held = {
             (token, row["handle"])
@@ -166,7 +166,7 @@ def together(clients: list[Client], act: Callable[[Client], None]) -> None:
 
 @contextlib.contextmanager
 def served(folder: Path, name: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The address and the process of a server of the study, killed at the end."""
+    """The address and the process of a study server, which is killed at the end."""
     root = Path(__file__).parents[1]
     command = [sys.executable, "-m", "persistworld.cli", "study", "serve", name, "--port", "0", "--params", str(root / "params.yaml")]
     environment = os.environ | {"PYTHONPATH": str(root / "src")}

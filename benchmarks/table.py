@@ -1,4 +1,4 @@
-"""What a benchmark returns, how it is timed, and how it is printed."""
+"""Rows of benchmark results, timing functions and the Markdown output."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import torch
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was measured, how much it is, and what to hold it against or how it was done."""
+    """One row of the table: what was measured, the value, and a note on the method or a reference value."""
 
     what: str
     value: float
@@ -18,12 +18,12 @@ class Row:
 
 
 def seconds(run: Callable[[], object], repeats: int = 3) -> float:
-    """The shortest of `repeats` runs after one that warms up: other processes can only make a run longer."""
+    """Seconds of the fastest of `repeats` runs after a warm-up. The minimum is used because other processes can only slow a run down."""
     return seconds_in_turns([run], repeats)[0]
 
 
 def seconds_in_turns(runs: Sequence[Callable[[], object]], repeats: int = 3) -> list[float]:
-    """`seconds` of each, one after the other `repeats` times: what else the machine does concerns all that are compared."""
+    """`seconds` of each run, interleaved over `repeats` rounds, so that other load on the machine affects all of them alike."""
     for run in runs:
         run()
     best = [float("inf")] * len(runs)
@@ -38,14 +38,14 @@ def seconds_in_turns(runs: Sequence[Callable[[], object]], repeats: int = 3) -> 
 
 
 def peak_gib(run: Callable[[], object]) -> float:
-    """The most GPU memory in use during `run`, what was in use before it included."""
+    """Peak GPU memory in GiB during `run`, including what was in use before."""
     torch.cuda.reset_peak_memory_stats()
     run()
     return torch.cuda.max_memory_allocated() / 2**30
 
 
 def markdown(title: str, rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table, three significant digits (large counts whole)."""
+    """The rows as a Markdown table with three significant digits (large counts in full)."""
     lines = [f"### {title}", "", "| what | value | unit | note |", "|---|---:|---|---|"]
     lines += [f"| {r.what} | {_number(r.value)} | {r.unit} | {r.note} |" for r in rows]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Frames per second of every part that a frame passes through."""
+"""Frames per second of every step that processes frames."""
 
 import torch
 
@@ -11,7 +11,7 @@ from persistworld.world_model.model import autocast
 
 
 def rows(materials: Materials) -> list[Row]:
-    """A frame is one time step with all its views."""
+    """Time each step. A frame is one time step with all its views."""
     params, views = materials.params, len(materials.params.episodes.views)
     parts = [_simulation(materials)] if params.episodes.source == "simulate" else []
 

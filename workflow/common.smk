@@ -1,4 +1,4 @@
-"""What the rules share: checked parameters, the models and files that follow from them, a stage's code and parameters."""
+"""Definitions shared by the rules: checked parameters, the models and files that they imply, a stage's code and parameters."""
 
 import sys
 from dataclasses import asdict
@@ -21,13 +21,13 @@ from persistworld.runtime.workspace import EPISODES
 
 min_version("9.0")
 begin_workflow()
-ALIVE = share(".snakemake/alive")  # held until this process ends: `make run` takes away the lock of a Snakemake that is dead
+ALIVE = share(".snakemake/alive")  # held until this process ends, so that `make run` can tell whether Snakemake's own lock is stale
 
 
 configfile: "params.yaml"
 
 
-# Checked before anything runs.
+# Parameters are checked before anything runs.
 try:
     PARAMS = load_params("params.yaml")
     if config != yaml.safe_load(Path("params.yaml").read_text()):
@@ -37,20 +37,20 @@ try:
 except UserError as error:
     sys.exit(f"persistworld: error: {error}")
 
-# What `snakemake` makes when nothing is named. A rule that belongs to the default run adds its outputs.
+# The default targets of `snakemake`. Each rule of the default run adds its outputs.
 WANTED = []
 SHARDS = range(PARAMS.latents.shards)
 SEEDS = PARAMS.evaluation.seeds
 MODELS = PARAMS.evaluation.models
-REGISTRY = PARAMS.models  # what each model is
+REGISTRY = PARAMS.models  # the properties of each model
 ROLLED_OUT = REGISTRY.rolled_out(REGISTRY.names)
-# The evaluated models, by whether they need rollouts; and the checkpoints that these roll out.
+# The evaluated models with and without rollouts, and the checkpoints to roll out.
 EVALUATED = REGISTRY.rolled_out(MODELS)
 BASELINES = [model for model in MODELS if model not in EVALUATED]
 CHECKPOINTS = list(dict.fromkeys(REGISTRY[model].checkpoint for model in EVALUATED))
-# GPUs of each job. More for one rule: --set-resources RULE:gpu=N, or set-resources in a profile.
+# GPUs per job. To give one rule more: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = PARAMS.compute.gpus
-# Everything that can change a result or the report; `compute` changes time and memory only.
+# The sections that can change a result or the report. `compute` changes only time and memory.
 SECTIONS = [name for name in asdict(PARAMS) if name != "compute"]
 FIGURES = [3, 4, 5, 11]
 LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
@@ -58,45 +58,45 @@ ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=EVALUAT
 SHOWN = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=["base", "post_trained"], seed=SEEDS)
 SCORES = expand("results/scores/{model}.parquet", model=MODELS)
 TRAINING = expand("results/training/{model}.csv", model=[model for model in CHECKPOINTS if model != "base"])
-# The base checkpoint that the workflow itself trains, where base_checkpoint.location names it.
+# The base checkpoint that the workflow trains, if base_checkpoint.location names it.
 OWN_BASE = "runs/base_checkpoint"
-# With a default storage provider (workflow/profiles/kubernetes) the repository's own files travel in Snakemake's archive of sources. As inputs
-# they would be looked for in the bucket; flagged as local they would keep every job on the machine that started the workflow.
+# With a default storage provider (workflow/profiles/kubernetes), Snakemake's source archive carries the repository's files. They cannot be
+# inputs: Snakemake would look for them in the bucket, or, if flagged as local, run every job on the machine that started the workflow.
 IN_ARCHIVE = workflow.storage_settings.default_storage_provider is not None
-# Labels and colours of models. Elsewhere the module makes no difference to results, so only what prints them has it as an input.
+# The labels and colours of models. They do not affect results, so the module is an input only of the rules that print them.
 LABELS = [] if IN_ARCHIVE else ["src/persistworld/config/models.py"]
-# The ground truth's frames, or what they are decoded from; the recorded ones alone are enough to show them.
+# The frames of the ground truth, or the files that they are decoded from. RECORDED is enough where only recorded frames are shown.
 TRUTH = "data/truth" if PARAMS.compute.store_truth else ["data/episodes", *LATENTS]
 RECORDED = "data/truth" if PARAMS.compute.store_truth else "data/episodes"
 MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengine' else 'persistworld'}.yml"
 
 
 def all_cores(wildcards):
-    """Threads of a stage that runs alone. (Asked when a job is planned: `snakemake --unlock` has no cores.)"""
+    """Threads of a stage that runs alone. (A function, since `snakemake --unlock` has no cores; it is called when a job is planned.)"""
     return workflow.cores or 2
 
 
 def half_of_the_cores(wildcards):
-    """Threads of post-training and its control, the longest stages, side by side; a small model has no use for more than four each.
-    (A cluster has no number of cores; its profile sets threads.)"""
+    """Threads of post-training and of its control, the longest stages, which run in parallel. A small model cannot use more than four each.
+    (On a cluster the number of cores is undefined, and the profile sets the threads.)"""
     return PARAMS.compute.threads or min(4, max(1, (workflow.cores or 1) // 2))
 
 
 def code(stage):
-    """The package's files that a stage runs. As inputs: an edited module makes its stages stale (not in a bucket)."""
+    """The package's files that a stage runs. As inputs they make the stage stale when a module is edited. Empty with a bucket."""
     return [] if IN_ARCHIVE else [str(file.relative_to(ROOT)) for file in code_files(f"stages.{stage}", PACKAGE)]
 
 
 def sections(*names):
-    """The sections or "section.key"s that a stage reads, defaults filled in; a variant's own in jobs about a variant.
+    """The values of the sections or "section.key"s that a stage reads, with defaults. Jobs about a variant get the variant's values.
 
-    As `params:` of a rule, a change makes its outputs stale. `make dvc` has DVC compare the same values.
+    As a rule's `params:`, a change makes its outputs stale. `make dvc` makes DVC compare the same values.
     """
     return {name: section(name) for name in names}
 
 
 def section(name):
-    """The value of one section in a job, as Snakemake asks for it: a function of the wildcards."""
+    """The value of one section in a job. It is a function of the wildcards, as Snakemake requires."""
 
     def value(wildcards):
         return reduce(getitem, name.split("."), settings(dict(wildcards.items()).get("model")))
@@ -106,18 +106,18 @@ def section(name):
 
 @cache
 def settings(model):
-    """All parameters for jobs about a model: a variant has its own."""
+    """All parameters for jobs about a model, with a variant's changes applied."""
     return asdict(PARAMS.for_run(model) if model in PARAMS.variants else PARAMS)
 
 
 def launch(command):
-    """The shell text of a stage that can share its work; at the paper's scale it gets a process for each of the job's GPUs."""
+    """The shell command of a stage that supports several processes. With GPUs, torchrun starts one process per GPU of the job."""
     launcher = "torchrun --standalone --nproc-per-node {resources.gpu} -m -- persistworld.cli "
     return command.replace("persistworld ", launcher, 1) if GPUS else command
 
 
 def base_files(params=PARAMS):
-    """The files of a base checkpoint that ships with the repository, or the folder of one's own; none when it is downloaded."""
+    """The files of a base checkpoint that ships with the repository, or your own checkpoint's folder. Empty if it is downloaded."""
     folder = Path(params.base_checkpoint.location)
     if params.base_checkpoint.source != "file" or (IN_ARCHIVE and str(folder) != OWN_BASE):
         return []
@@ -127,24 +127,24 @@ def base_files(params=PARAMS):
 
 
 def perceptual_file():
-    """The tabletop's perceptual network, for a base that is scored with it and trains none (real frames have no labels)."""
+    """The tabletop's perceptual network, for a base that is scored with it but does not train one (real frames have no labels)."""
     needed = PARAMS.metrics.lpips == "tabletop" and not PARAMS.base_training.perceptual_steps
     return ["assets/tabletop_base/perceptual.safetensors"] if needed and not IN_ARCHIVE else []
 
 
 def rollouts_of(wildcards):
-    """The rollouts that a model's scores need, one file for each seed."""
+    """The rollouts that a model's scores need, one file per seed."""
     return expand("data/rollouts/{model}/seed-{seed}.safetensors", model=wildcards.model, seed=SEEDS)
 
 
 def checkpoints_of(wildcards):
-    """The folders that a model is loaded from: its checkpoint, and the base that its adapter was trained on."""
+    """The folders that a model is loaded from: its checkpoint and the base of its adapter."""
     model = REGISTRY[wildcards.model]
     return [f"checkpoints/{name}" for name in dict.fromkeys((model.checkpoint, model.base))]
 
 
 def one_of(names):
-    """A wildcard's constraint: one of `names`, nothing else."""
+    """A wildcard constraint that matches exactly `names`."""
     return "|".join(names) or "(?!)"
 
 

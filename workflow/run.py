@@ -1,4 +1,4 @@
-"""`make run`: Snakemake on all cores. A killed run is taken up without a word, and why a run failed is the last thing that it says."""
+"""`make run`: runs Snakemake on all cores. It resumes a killed run, and prints the errors of a failed run last."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def main(targets: list[str]) -> int:
         end_with(os.getppid())
     try:
         with hold(STATE / "run", "the workflow"):
-            # Snakemake's own lock outlives a kill. Each Snakemake shares `alive` as long as it lives, so an unshared one's is nobody's.
+            # Snakemake's own lock survives a kill. A live Snakemake shares the lock `alive`, so if `alive` is free, its own lock is stale.
             if LOCKS.exists() and any(LOCKS.iterdir()) and is_free(STATE / "alive"):
                 snakemake("--unlock", "--quiet", "all")
             began = time.time()
@@ -37,11 +37,11 @@ def snakemake(*options: str) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue  # it reached Snakemake, too, which stops its jobs and gives its lock back
+            continue  # Snakemake received the interrupt too: it stops its jobs and releases its lock
 
 
 def errors_since(began: float) -> list[str]:
-    """The stages' own lines on what went wrong, from the logs that were written since."""
+    """The stages' error lines in the logs that were written since `began`."""
     logs = sorted(path for path in LOGS.rglob("*.log") if path.stat().st_mtime >= began)
     return [line for path in logs for line in path.read_text().splitlines() if line.startswith("persistworld: error")]
 

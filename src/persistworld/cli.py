@@ -1,9 +1,9 @@
 """The console script `persistworld`: a sub-command for each module in `stages/` and `tools/`.
 
-A module's name is the command's name, the first line of its docstring is the help text. `OPTIONS`, if there is one, holds the options:
-name -> keywords of argparse, as literals (types by name); or the command's actions: name -> (help text, options). They are read from the
-source. A module is imported when its command is called, so that `persistworld --help` answers at once and the number of threads is set
-before torch is imported (OpenMP reads it then).
+The module's name is the command's name, and the first line of its docstring is the help text. `OPTIONS` (optional) holds the options as
+literals: name -> keywords of argparse (types by name). If the command has actions, it holds name -> (help text, options) instead.
+Both are read from the source, and a module is imported only when its command is called. `persistworld --help` is therefore fast, and the
+number of threads is set before torch is imported (OpenMP reads it then).
 """
 
 import argparse
@@ -32,7 +32,7 @@ TYPES = {"int": int, "float": float}
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 TERMINATED = 143  # 128 + SIGTERM
-# What the system refuses for reasons outside the program, and what to do about it.
+# Operating system errors with causes outside the program, and what to do about them.
 REFUSALS = {
     errno.ENOSPC: "free some and run the same command again",
     errno.EDQUOT: "free some and run the same command again",
@@ -43,16 +43,16 @@ REFUSALS = {
 
 @dataclass(frozen=True)
 class Command:
-    """What a module says about itself."""
+    """A command as its module describes it."""
 
     name: str
-    kind: str  # of KINDS
+    kind: str  # a key of KINDS
     about: str
     options: dict[str, Any]
 
 
 def commands() -> Iterator[Command]:
-    """All commands by kind and name, read from the modules' sources."""
+    """All commands, sorted by kind and name and read from the modules' sources."""
     for kind in KINDS:
         for path in sorted((Path(__file__).parent / kind).glob("[a-z]*.py")):
             module = ast.parse(path.read_text(encoding="utf-8"))
@@ -66,14 +66,14 @@ def _assigns_options(node: ast.stmt) -> bool:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with one line instead of the usage on a mistake."""
+    """An argparse parser that prints one line instead of the usage on an error."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"persistworld: error: {message} (see {self.prog} --help)\n")
 
 
 def parser(known: list[Command]) -> argparse.ArgumentParser:
-    """The command line, with a sub-command for each of `known`."""
+    """The command line parser with a sub-command for each of `known`."""
     top = Parser(
         prog="persistworld",
         usage="persistworld COMMAND [options]",
@@ -89,7 +89,7 @@ def parser(known: list[Command]) -> argparse.ArgumentParser:
 
 
 def _add_options(sub: argparse.ArgumentParser, options: dict[str, Any]) -> None:
-    """A command's own options and those of all commands; or a sub-command for each of its actions."""
+    """Add a command's own options and the common ones, or a sub-command for each of its actions."""
     if options and all(isinstance(value, tuple) for value in options.values()):
         actions = sub.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
         for name, (about, own) in options.items():
@@ -104,7 +104,7 @@ def _add_options(sub: argparse.ArgumentParser, options: dict[str, Any]) -> None:
 
 
 def _listing(known: list[Command]) -> str:
-    """The commands under the headings of their kinds."""
+    """The help text: the commands under the headings of their kinds."""
     lines = []
     for kind, heading in KINDS.items():
         lines += [f"{heading}:", *(f"  {command.name:18} {command.about}" for command in known if command.kind == kind), ""]
@@ -113,9 +113,9 @@ def _listing(known: list[Command]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; hyphens and underscores in its name mean the same.
+    """Run one command. Hyphens and underscores in its name are equivalent.
 
-    Returns the exit status: 0, 2 for a mistake that the user can fix, 130 or 143 when it was stopped.
+    Returns the exit status: 0, 2 for an error that the user can fix, 130 or 143 if the command was stopped.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     known = list(commands())
@@ -128,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ[variable] = str(args.threads)
     keep_freed_memory()
     end_with_launcher()
-    # A polite kill unwinds the stack, so that half-written files are removed.
+    # SIGTERM unwinds the stack, so that half-written files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         params = load_params(args.params)
@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _hold_files(command: Command, args: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
-    """The lock on what a stage writes, by its name and its options' values, such as post_training-post_trained."""
+    """The lock on a stage's outputs. It is named by the stage and its options' values, such as post_training-post_trained."""
     values = (getattr(args, option.lstrip("-").replace("-", "_")) for option in command.options)
     parts = (part for value in values for part in (value if isinstance(value, list) else [value]))
     name = "-".join([command.name, *map(str, parts)])
@@ -167,9 +167,9 @@ def _fail(message: str) -> int:
 
 
 def _refusal(error: Exception) -> int | None:
-    """Which of `REFUSALS` the system answered, if one."""
+    """The key of `REFUSALS` that `error` matches, or None."""
     code = getattr(system_error(error), "errno", None)
-    # safetensors wraps the system's error in an exception of its own, which keeps only its text.
+    # safetensors wraps the system's error in its own exception, which keeps only the text.
     return code if code in REFUSALS else next((known for known in REFUSALS if os.strerror(known) in str(error)), None)
 
 

@@ -1,5 +1,5 @@
-# A base checkpoint of one's own, made when base_checkpoint.location names it; the tabletop's ships with the repository. A killed training is
-# taken up at its last saved state.
+# Trains your own base checkpoint, if base_checkpoint.location names it. (The tabletop's ships with the repository.) A killed training
+# resumes from its last saved state.
 rule base_training:
     input:
         episodes="data/episodes",

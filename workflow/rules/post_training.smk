@@ -1,4 +1,4 @@
-# Highest priority: everything that matters waits for it.
+# Highest priority, since most other jobs wait for it.
 rule post_training:
     input:
         base="checkpoints/base",

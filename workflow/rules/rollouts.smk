@@ -1,4 +1,4 @@
-# All seeds of a model in one job. A stopped one keeps the finished seeds in runs/.
+# One job rolls out all seeds of a model. A stopped job keeps its finished seeds in runs/.
 rule rollouts:
     input:
         checkpoints=checkpoints_of,

@@ -1,4 +1,4 @@
-# What scores depend on. The headline protocol and everything in paper/ only concern what is made of them.
+# The parameters that scores depend on. The headline protocol and everything in paper/ only affect later stages.
 SCORED_BY = [
     "episodes",
     "evaluation.convention",
@@ -38,7 +38,7 @@ rule scores:
         launch("persistworld scores --model {wildcards.model} --threads {threads} 2>&1 | tee {log}")
 
 
-# The models without rollouts: one job, since they change only together.
+# The models without rollouts. They share a job, since they always change together.
 rule baseline_scores:
     input:
         truth=TRUTH,

@@ -1,4 +1,4 @@
-# One variant (params.yaml, variants) beside the base and the controls; not part of `all`.
+# The metrics of one variant (params.yaml, variants), compared with the base and the controls. Not part of `all`.
 rule variant:
     input:
         scores=expand("results/scores/{model}.parquet", model=[*REGISTRY.of_role(REGISTRY.names, "base", "control"), "{model}"]),
@@ -22,7 +22,7 @@ rule variant:
         "persistworld variant --model {wildcards.model} --threads {threads} 2>&1 | tee {log}"
 
 
-# The base checkpoint of variants that name their own.
+# The base checkpoint of variants that name another base.
 rule variant_base:
     input:
         source=lambda wildcards: base_files(PARAMS.for_run(REGISTRY.bases[wildcards.own_base])),

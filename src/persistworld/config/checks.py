@@ -1,4 +1,4 @@
-"""Range checks of parameters. Each raises a UserError that names the key, the value and what to do."""
+"""Range checks for parameters. Each raises a UserError that names the key, the value and what to do."""
 
 from typing import Any
 
@@ -18,25 +18,25 @@ def at_least(least: int, section: Any, where: str, *names: str) -> None:
 
 
 def positive(section: Any, where: str, *names: str) -> None:
-    """The same for fields that are not above 0."""
+    """Raise UserError about the first of the fields that is not above 0."""
     for name in names:
         require(getattr(section, name) > 0, f"{where}.{name}", getattr(section, name), "must be positive")
 
 
 def within_unit(section: Any, where: str, *names: str) -> None:
-    """The same for probabilities and shares."""
+    """Raise UserError about the first of the fields that is not in 0..1 (probabilities and shares)."""
     for name in names:
         require(0 <= getattr(section, name) <= 1, f"{where}.{name}", getattr(section, name), "must lie in 0..1")
 
 
 def a_decay(section: Any, where: str, name: str) -> None:
-    """The same for the decay of a moving average, which at 1 would never move."""
+    """Raise UserError if the decay of a moving average is out of range. At 1 the average would never change."""
     value = getattr(section, name)
     require(0 <= value < 1, f"{where}.{name}", value, "must be at least 0 (no average) and below 1")
 
 
 def distinct(section: Any, where: str, *names: str) -> None:
-    """The same for lists that name something twice."""
+    """Raise UserError about the first of the fields that contains a value twice."""
     for name in names:
         values = getattr(section, name)
         twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]

@@ -1,7 +1,7 @@
-"""What changes time and memory, but no result.
+"""Parameters that change time and memory but not the results.
 
-Nothing hashes this section: changing it makes nothing out of date, and a training that was stopped goes on. Where a key changes how sums
-are rounded, its description says so.
+This section is not hashed. After a change, no output is out of date, and a stopped training can be resumed. Keys that change the rounding
+of sums say so.
 """
 
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from persistworld.config.checks import at_least
 
 @dataclass(frozen=True)
 class BaseTrainingCompute:
-    train_batch: int = 0  # windows per backward pass; gradients are accumulated over a batch; 0: a process's whole share (rounding differs)
-    gradient_checkpointing: bool = False  # computes activations twice instead of keeping them
-    readers: int = 0  # processes that draw the next steps' windows while one is computed, so that a GPU does not wait
-    torch_compile: Literal["none", "default", "reduce-overhead"] = "none"  # of the U-Net; reduce-overhead: CUDA graphs (rounding differs)
+    train_batch: int = 0  # windows per backward pass; gradients are summed over the batch; 0: a process's whole share (rounding differs)
+    gradient_checkpointing: bool = False  # recomputes activations in the backward pass instead of keeping them
+    readers: int = 0  # data-loading processes that draw the windows of the next steps, so that a GPU does not wait
+    torch_compile: Literal["none", "default", "reduce-overhead"] = "none"  # U-Net; reduce-overhead: CUDA graphs (rounding differs)
     save_every: int = 500  # steps between saved states
 
     def check(self) -> None:
@@ -25,12 +25,12 @@ class BaseTrainingCompute:
 
 @dataclass(frozen=True)
 class PostTrainingCompute:
-    """Of post-training and its controls."""
+    """Compute settings of post-training and its controls."""
 
-    sample_batch: int = 0  # prefixes or candidates sampled at once; 0: all of a process's (rounding differs)
-    train_batch: int = 16  # candidates, or a control's windows, per backward pass; gradients are accumulated (rounding differs)
-    gradient_checkpointing: bool = False  # computes activations twice instead of keeping them
-    merged_adapter: bool = False  # trains through W + B A, not through layers of A and B: faster for narrow layers (rounding differs)
+    sample_batch: int = 0  # prefixes or candidates sampled at once; 0: all of a process's share (rounding differs)
+    train_batch: int = 16  # candidates (or a control's windows) per backward pass; gradients are accumulated (rounding differs)
+    gradient_checkpointing: bool = False  # recomputes activations in the backward pass instead of keeping them
+    merged_adapter: bool = False  # trains through W + B A, not separate layers A and B: faster for narrow layers (rounding differs)
     save_every: int = 100  # steps between saved states
 
     def check(self) -> None:
@@ -41,7 +41,7 @@ class PostTrainingCompute:
 @dataclass(frozen=True)
 class RolloutCompute:
     batch: int = 8  # episodes rolled out together (rounding differs)
-    torch_compile: bool = False  # U-Net channels-last and compiled, on a GPU as a CUDA graph: minutes once, then faster (rounding differs)
+    torch_compile: bool = False  # compiles the U-Net (channels-last; CUDA graph on a GPU): minutes once, then faster (rounding differs)
 
     def check(self) -> None:
         at_least(1, self, "compute.rollout", "batch")
@@ -49,13 +49,13 @@ class RolloutCompute:
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """GPUs, threads, batch sizes, checkpointing, compilation, readers and how often states are saved."""
+    """GPUs, threads, batch sizes, gradient checkpointing, compilation, readers and the interval of saved states."""
 
     gpus: int = 1  # per job; 0: CPU only
-    threads: int = 0  # of post-training and of its control, which run side by side; 0: half of the cores each, four at most
+    threads: int = 0  # of post-training and of its control, which run in parallel; 0: half of the cores each, at most four
     encode_batch: int = 64  # images per autoencoder call
     mask_batch: int = 16  # frames per RoboEngine call
-    store_truth: bool = True  # keeps the evaluation episodes' frames in data/truth (60 GB for DROID's 956); false: decoded for every model
+    store_truth: bool = True  # keeps evaluation episodes' frames in data/truth (60 GB for DROID's 956); false: decodes them per model
     rollout: RolloutCompute = field(default_factory=RolloutCompute)
     base_training: BaseTrainingCompute = field(default_factory=BaseTrainingCompute)
     post_training: PostTrainingCompute = field(default_factory=PostTrainingCompute)

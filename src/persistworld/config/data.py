@@ -1,4 +1,4 @@
-"""Where episodes, the base checkpoint, latents and masks come from."""
+"""Parameters of the data sources: episodes, base checkpoint, latents and masks."""
 
 import re
 import typing
@@ -12,7 +12,7 @@ from persistworld.runtime.workspace import EPISODES
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 View = str
-Colour = Literal["red", "green", "blue", "yellow", "magenta", "orange"]  # the simulator's, simulator/tasks.py
+Colour = Literal["red", "green", "blue", "yellow", "magenta", "orange"]  # the colours in simulator/tasks.py
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class EpisodesConfig:
     """Where episodes come from and how they are split."""
 
     source: Literal["simulate", "folder"] = "folder"  # simulate: the PyBullet tabletop; folder: LeRobot or Ctrl-World layout at `path`
-    path: str = "../droid_1.0.1"  # simulate: data/episodes; folder: any other place, since the stage `episodes` replaces data/episodes
-    keep_ranges: str | None = None  # DROID's public keep_ranges_1_0_1.json: of each episode the longest stretch without idle time
+    path: str = "../droid_1.0.1"  # simulate: data/episodes; folder: any other path, since the stage `episodes` replaces data/episodes
+    keep_ranges: str | None = None  # DROID's public keep_ranges_1_0_1.json: keeps the longest range without idle time in each episode
     count: int = 95_600  # indices 0 .. count-1 are considered
     splits: tuple[str, ...] = ("train", "validation")  # splits that are simulated or read
     modulus: int = 100  # DROID: index % 100 == 99 is validation
@@ -33,7 +33,7 @@ class EpisodesConfig:
     fps: float = 5.0  # after frame skip
     colours: tuple[Colour, ...] = typing.get_args(Colour)  # simulate: colours of the manipulated object
     views: tuple[View, ...] = ("exterior_1", "exterior_2", "wrist")
-    bad_share: float = 0.05  # largest share of unusable episodes; more fail the stage
+    bad_share: float = 0.05  # largest share of unusable episodes; the stage fails if there are more
 
     def check(self) -> None:
         own = user_path(self.path).resolve() == EPISODES.resolve()
@@ -61,8 +61,8 @@ class BaseCheckpointConfig:
 
     source: Literal["file", "https", "hf"] = "hf"
     location: str = "yjguo/Ctrl-World"  # a folder, a URL ending in .tar, or a hub repository
-    revision: str | None = None  # hf: a commit hash; branches are refused, since they move
-    sha256: dict[str, str] = field(default_factory=dict)  # file name -> digest; recorded at first download, enforced after
+    revision: str | None = None  # hf: a commit hash; branches are refused because they move
+    sha256: dict[str, str] = field(default_factory=dict)  # file name -> digest; recorded at the first download, checked later
 
     def check(self) -> None:
         if self.source == "hf":
@@ -76,11 +76,11 @@ class BaseCheckpointConfig:
 
 @dataclass(frozen=True)
 class LatentsConfig:
-    """The autoencoder encodes every view of every frame once."""
+    """Latents: the autoencoder encodes every view of every frame once."""
 
-    source: Literal["encode", "recorded"] = "encode"  # recorded: taken from the data set (Ctrl-World's processed layout)
+    source: Literal["encode", "recorded"] = "encode"  # recorded: read from the data set (Ctrl-World's processed layout)
     posterior: Literal["mean", "sample"] = "sample"
-    shards: int = 8  # number of files; one job each
+    shards: int = 8  # number of files, each written by one job
 
     def check(self) -> None:
         at_least(1, self, "latents", "shards")

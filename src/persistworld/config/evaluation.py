@@ -1,4 +1,4 @@
-"""Scores, evaluation episodes, tables and figures."""
+"""Parameters of scores, evaluation episodes, tables and figures."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 from persistworld.config.checks import at_least, distinct, require
 from persistworld.config.models import FIXED
 
-# The smallest height and width (pixels) that the networks' strides and poolings leave anything of; found by trying (test_params).
+# The smallest height and width (pixels) that the networks' strides and poolings allow, found by experiment (test_params).
 LPIPS_SMALLEST = {"alex": 31, "squeeze": 17, "vgg": 16, "tabletop": 1}
 
 
@@ -15,7 +15,7 @@ class MetricsConfig:
     """How frames are scored (paper, section 4)."""
 
     lpips: Literal["alex", "vgg", "squeeze", "tabletop"] = "alex"  # tabletop: the small network shipped with the tabletop base checkpoint
-    ssim_window: int = 7  # pixels; the uniform window of the reward's SSIM, and of the scores' in the convention ctrl_world
+    ssim_window: int = 7  # pixels; the uniform window of SSIM in the reward, and in the scores with the convention ctrl_world
     masked_lpips: Literal["multiplied", "spatial"] = "multiplied"
 
     def check(self) -> None:
@@ -25,11 +25,11 @@ class MetricsConfig:
 @dataclass(frozen=True)
 class EvaluationConfig:
     split: Literal["validation", "tuning"] = "validation"
-    episodes: int = 0  # 0: all of the split
+    episodes: int = 0  # 0: all episodes of the split
     seeds: tuple[int, ...] = (0,)
     models: tuple[str, ...] = tuple(model.name for model in FIXED)
-    protocol: Literal["decoded", "raw"] = "decoded"  # ground truth of the headline tables; both are always scored
-    # Of SSIM and PSNR in the scores (evaluation/conventions.py). ctrl_world: the paper's; torchmetrics: that library's defaults.
+    protocol: Literal["decoded", "raw"] = "decoded"  # ground truth in the headline tables; both are always scored
+    # How the scores compute SSIM and PSNR (evaluation/conventions.py). ctrl_world: as the paper; torchmetrics: that library's defaults.
     convention: Literal["ctrl_world", "torchmetrics"] = "ctrl_world"
 
     def check(self) -> None:
@@ -41,7 +41,7 @@ class EvaluationConfig:
         require(narrow, "evaluation.seeds", self.seeds, "the score table keeps 16 bits of a seed: choose from -32768 to 32767")
 
     def require_models(self, names: tuple[str, ...], purpose: str) -> None:
-        """Raise UserError unless all of `names` are in `models`; `purpose` needs them, tables do not."""
+        """Raise UserError unless all of `names` are in `models`. `purpose` says what needs them; the tables do not."""
         lacking = [name for name in names if name not in self.models]
         fix = f"{purpose} compare {' with '.join(names)}: add {', '.join(lacking)}, or ask for the tables alone"
         require(not lacking, "evaluation.models", ", ".join(self.models), fix)
@@ -49,7 +49,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class PaperConfig:
-    """Tables, figures and the report."""
+    """Parameters of tables, figures and the report."""
 
     bootstrap: int = 2_000
     confidence: float = 0.95

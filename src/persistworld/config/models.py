@@ -1,6 +1,6 @@
-"""The models that are evaluated: name, role, label, colour, and the checkpoint that each one rolls out.
+"""The evaluated models: name, role, label, colour, and the checkpoint that is rolled out.
 
-Stages, tables, figures and the report all ask here. A new model is one more entry of `FIXED`; variants come from the parameter file.
+Stages, tables, figures and the report all use this registry. A new model is a new entry in `FIXED`. Variants come from the parameter file.
 """
 
 from collections.abc import Iterable
@@ -16,15 +16,15 @@ Dashes = tuple[float, tuple[float, ...]]  # Matplotlib's line style: offset, len
 
 @dataclass(frozen=True)
 class Model:
-    """One model. `checkpoint` and `base` are folders below checkpoints/: what is rolled out, and the base that its adapter was trained on.
+    """One model. `checkpoint` (the model to roll out) and `base` (the base of its adapter) are folders below checkpoints/.
 
-    A model without a checkpoint needs no rollouts: its frames follow from the ground truth.
+    A model without a checkpoint needs no rollouts: its frames are computed from the ground truth.
     """
 
     name: str
     role: Role
     label: str
-    colour: str  # Okabe and Ito's palette, safe for colour-blind readers
+    colour: str  # from the colour-blind safe palette of Okabe and Ito
     dashes: Dashes | Literal["-"] = "-"
     checkpoint: str | None = None
     base: str = "base"
@@ -43,13 +43,13 @@ SHOWN = ("base", "post_trained")  # side by side in film strips and videos
 
 
 def variant(name: str, label: str, checkpoint: str, base: str) -> Model:
-    """A variant of the post-trained model; without a label it is printed by its name."""
+    """A variant of the post-trained model. Without a label, its name is printed."""
     return Model(name, "variant", label or f"Variant {name}", VARIANT_COLOUR, checkpoint=checkpoint, base=base)
 
 
 @dataclass(frozen=True)
 class Models:
-    """All models of one parameter file, by name: the fixed ones and the variants, in the order of the tables."""
+    """All models of one parameter file by name: the fixed models and the variants, in the order of the tables."""
 
     variants: tuple[Model, ...] = ()
     _by_name: dict[str, Model] = field(init=False, repr=False, compare=False)
@@ -74,16 +74,16 @@ class Models:
         return [name for name in self._by_name if name in wanted]
 
     def of_role(self, names: Iterable[str], *roles: Role) -> list[str]:
-        """Those of `names` that have one of `roles`, in the order of the tables."""
+        """The `names` whose role is in `roles`, in the order of the tables."""
         return [name for name in self.ordered(names) if self[name].role in roles]
 
     def rolled_out(self, names: Iterable[str]) -> list[str]:
-        """Those of `names` that need rollouts."""
+        """The `names` that need rollouts."""
         return [name for name in self.ordered(names) if self[name].checkpoint]
 
     @property
     def post_trainings(self) -> list[str]:
-        """The models that the stage post_training trains: post_trained, and each variant with a checkpoint of its own."""
+        """The models that the stage post_training trains: post_trained and each variant that has its own checkpoint."""
         return [name for name in self.of_role(self.names, "post_trained", "variant") if self[name].checkpoint == name]
 
     @property

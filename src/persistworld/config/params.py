@@ -1,8 +1,8 @@
 """Typed parameters: one frozen dataclass per section of `params.yaml`.
 
-Defaults are the paper's values (arXiv 2603.25685, section 4 and appendices B, E) or, where the paper is silent, those of
-the system that it builds on (Ctrl-World, DiffusionNFT). A key that no dataclass names is refused, with the nearest
-name; so are wrong types and impossible values.
+Defaults are the paper's values (arXiv 2603.25685, section 4 and appendices B, E). Where the paper gives none, they are the values of the
+systems it builds on (Ctrl-World, DiffusionNFT). Unknown keys, wrong types and impossible values are refused. For an unknown key, the error
+names the most similar key.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ from persistworld.config.variants import VariantConfig
 from persistworld.config.world_model import RolloutConfig, WorldModelConfig
 from persistworld.runtime.errors import UserError
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")  # a variant's name becomes part of file names
-# Files that other stages write where a variant's would lie: in results/metrics/, checkpoints/ and runs/.
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # a variant's name is used in file names
+# Names that other stages use for files in results/metrics/, checkpoints/ and runs/, so variants cannot have them.
 TAKEN_NAMES = (
     "table_1", "table_2", "paired", "paired_details", "preference", "masks", "fetched", "episodes", "latents", "base_checkpoint",
     "base_training", "rollouts",
@@ -32,7 +32,7 @@ TAKEN_NAMES = (
 
 @dataclass(frozen=True)
 class Params:
-    """The whole of `params.yaml`."""
+    """All parameters in `params.yaml`."""
 
     preset: str = "droid"
     seed: int = 0
@@ -49,10 +49,10 @@ class Params:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
-    variants: dict[str, VariantConfig | None] = field(default_factory=dict)  # name -> what differs from post_trained; one more model each
+    variants: dict[str, VariantConfig | None] = field(default_factory=dict)  # name -> changes from post_trained; each adds a model
 
     def check(self) -> None:
-        """Raise UserError at the first value that is impossible, alone or together with others, in any run."""
+        """Raise UserError at the first value that is impossible, alone or in combination, in this run or a variant's."""
         self._check_run()
         fixed = [model.name for model in FIXED]
         for name in self.variants:
@@ -88,7 +88,7 @@ class Params:
             f"takes no views below {needed} pixels, and the smaller of episodes.height and width is {smallest}: enlarge it, or name "
             "another network",
         )
-        # A run that reads training episodes only (to train a base model) evaluates nothing.
+        # A run with training episodes only (to train a base model) evaluates nothing.
         held_out = set(self.episodes.splits) - {"train"}
         require(
             not held_out or self.evaluation.split in held_out, "evaluation.split", self.evaluation.split,
@@ -104,7 +104,7 @@ class Params:
             )
 
     def _check_views(self) -> None:
-        """Weights of the reward name existing views and are not all 0."""
+        """Check that the reward's view weights name existing views and are not all 0."""
         key, weights, views = "post_training.reward.view_weights", self.post_training.reward.view_weights, self.episodes.views
         for view in weights:
             require(view in views, key, view, f"no such view; {nearest(view, views)}")
@@ -112,13 +112,13 @@ class Params:
 
     @property
     def rollout_frames(self) -> int:
-        """Number of distinct frames of an evaluation rollout, including the first."""
+        """Number of distinct frames in an evaluation rollout, including the first."""
         return self.rollout.chunks * (self.world_model.future - 1) + 1
 
     def for_run(self, run: str) -> "Params":
-        """The parameters that model `run` is trained and rolled out with: these, or with a variant's changes applied.
+        """The parameters for training and rolling out model `run`: these, with a variant's changes applied if `run` is a variant.
 
-        Raises UserError for a name that is no model, and for changes that cannot work, naming `variants.NAME.section.key`.
+        Raises UserError if `run` is not a model, and if a variant's change is impossible (naming `variants.NAME.section.key`).
         """
         if run in [model.name for model in FIXED]:
             return self
@@ -131,7 +131,7 @@ class Params:
         for section, changes in given.sections.items():
             usual = getattr(self, section)
             old = dataclasses.asdict(usual)
-            if section == "base_checkpoint" and "location" in changes:  # digests and the commit are those of the other location
+            if section == "base_checkpoint" and "location" in changes:  # the digests and the commit belong to the old location
                 old |= {"revision": None, "sha256": {}}
             own[section] = build_section(type(usual), merge(old, changes), f"{where}.{section}")
         changed = dataclasses.replace(self, variants={}, **own, **({} if given.seed is None else {"seed": given.seed}))
@@ -139,14 +139,14 @@ class Params:
         require(chunks == self.rollout.chunks, f"{where}.rollout.chunks", chunks, "all models are rolled out for as long: leave it out")
         try:
             changed._check_run()
-        except UserError as error:  # about a key that the variant changes, or one that does not go with what it changes
+        except UserError as error:  # about a key that the variant changes, or one that conflicts with the change
             named = any(str(error).startswith(f"{key}.") for key in own) or (given.seed is not None and str(error).startswith("seed"))
             raise UserError(f"{where}.{error}" if named else f"{where}: {error}") from None
         return changed
 
     @property
     def models(self) -> Models:
-        """All models. A variant that is trained as another model is rolls out that one's checkpoint; bases are shared likewise."""
+        """All models. Variants whose training is the same share a checkpoint. Bases are shared in the same way."""
         checkpoints, bases, found = {_training_digest(self): "post_trained"}, {digest(self.base_checkpoint): "base"}, []
         for name, given in self.variants.items():
             run = self.for_run(name)
@@ -157,12 +157,12 @@ class Params:
 
 
 def _training_digest(run: Params) -> tuple[object, ...]:
-    """What post-training makes a checkpoint from, of the parameters that a variant can change."""
+    """The parameters that determine post-training's checkpoint, among those that a variant can change."""
     return digest(run.post_training, run.base_checkpoint), run.rollout.history_index, run.seed
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check a parameter file. Raises UserError on anything wrong, naming the key."""
+    """Read and check a parameter file. Raises UserError, which names the key, if anything is wrong."""
     raw = read_yaml(path)
     try:
         params = build_section(Params, raw, "")

@@ -1,4 +1,4 @@
-"""Post-training (Algorithm 1): groups, objective, reward, adapter."""
+"""Parameters of post-training (Algorithm 1): groups, objective, reward, adapter."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,14 +10,14 @@ from persistworld.config.world_model import SamplerConfig
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """Paper 3.4, Eq. 3-5. `credit` is the unit that gets a reward: the clip in the paper, or a part of it (docs/objective.md)."""
+    """The reward, paper 3.4, Eq. 3-5. `credit` is the unit that gets a reward: the clip (paper) or a part of it (docs/objective.md)."""
 
     lpips: float = 1.0
     ssim: float = 1.0
     psnr: float = 1.0 / 32.0
-    view_weights: dict[str, float] = field(default_factory=dict)  # weight per view, 1 if not named (Table 8)
-    credit: Literal["clip", "view_frame", "cell", "latent"] = "clip"  # latent: from the error of latents; no image is decoded
-    target: Literal["raw", "decoded"] = "raw"  # ground-truth frames of the dataset, or their autoencoder reconstruction
+    view_weights: dict[str, float] = field(default_factory=dict)  # weight per view; views that are not named have weight 1 (Table 8)
+    credit: Literal["clip", "view_frame", "cell", "latent"] = "clip"  # latent: uses the error of the latents, no image is decoded
+    target: Literal["raw", "decoded"] = "raw"  # raw: the dataset's ground-truth frames; decoded: their autoencoder reconstruction
     epsilon: float = 1e-4  # of Eq. 6
 
     def check(self, where: str) -> None:
@@ -46,27 +46,27 @@ class AdapterConfig:
 
 @dataclass(frozen=True)
 class PostTrainingConfig:
-    """Algorithm 1. K candidates, N best and N worst kept, prefix P ~ Unif{prefix}, F chunks per candidate."""
+    """Algorithm 1: K candidates, of which the N best and N worst are kept, prefix P ~ Unif{prefix}, F chunks per candidate."""
 
     steps: int = 8_000
-    groups: int = 64  # groups per step, over all ranks
+    groups: int = 64  # groups per step over all ranks
     candidates: int = 16  # K
     keep: int = 5  # N; 0 keeps all
-    prefix: tuple[int, int] = (0, 9)  # [shortest, longest], inclusive; equal numbers fix it (Table 5)
+    prefix: tuple[int, int] = (0, 9)  # [shortest, longest], inclusive; equal values give a fixed length (Table 5)
     prefix_schedule: Literal["random", "curriculum"] = "random"
-    streams: bool = False  # a random candidate of each group continues in the next step; saves rolling out a new prefix per group
+    streams: bool = False  # each group's next step continues one of its candidates at random, which saves rolling out a new prefix
     branch: int = 1  # F
-    sampling_policy: Literal["theta", "old"] = "theta"  # Algorithm 1 samples from theta; the theory assumes old
+    sampling_policy: Literal["theta", "old"] = "theta"  # Algorithm 1 samples from theta, the theory assumes old
     beta: float = 1.0
     kl_weight: float = 1e-4
-    kl_prefix: int = -1  # longest prefix whose samples enter the KL term (one forward pass of the base each); -1: all samples
+    kl_prefix: int = -1  # longest prefix of samples in the KL term (each costs a forward pass of the base); -1: all samples
     loss_weighting: Literal["plain", "edm", "self_normalised"] = "plain"
     shared_noise: bool = False  # one draw of sigma and noise per group
     sigma_mean: float = 0.7  # ln sigma ~ N(mean, std^2)
     sigma_std: float = 1.6
     old_ema_slope: float = 0.001  # d = min(slope * step, max); old <- d old + (1 - d) theta. 0: old is theta, which saves a forward pass
     old_ema_max: float = 0.5
-    weight_ema: float = 0.0  # decay of the average of theta that is saved (Table 11); 0: save theta
+    weight_ema: float = 0.0  # decay of the moving average of theta, which is saved (Table 11); 0: saves theta
     train_action_encoder: bool = True
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)

@@ -1,6 +1,6 @@
-"""Builds frozen dataclasses from plain keys and values (YAML, JSON), strictly; each error says what to do.
+"""Builds frozen dataclasses from plain keys and values (YAML, JSON). Every error says what to do.
 
-A key that no field names is refused, with the nearest name; so are wrong types. What values mean is up to the dataclass.
+Unknown keys and wrong types are refused. For an unknown key, the error names the most similar one. The dataclass checks the values.
 """
 
 import dataclasses
@@ -28,13 +28,13 @@ def digest(*sections: Any) -> str:
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """The end of an error about an unknown `name`: the most similar known name, or all of them."""
+    """The end of an error message about an unknown `name`: the most similar known name, or all known names."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
 
 
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """A copy of `old` with the keys of `new` in place of its own; nested sections are merged the same way."""
+    """A copy of `old` updated with the keys of `new`. Nested sections are merged recursively."""
     merged = dict(old)
     for key, value in new.items():
         merged[key] = merge(old[key], value) if isinstance(value, dict) and isinstance(old.get(key), dict) else value
@@ -42,7 +42,7 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def build_section(cls: type, raw: dict[str, Any], where: str) -> Any:
-    """Build a dataclass from plain keys and values, strictly. `where` names the section in errors."""
+    """Build a dataclass from plain keys and values. Raises UserError, which names the section `where`, for unknown keys and wrong types."""
     hints = _hints(cls)
     if not isinstance(raw, dict):
         raise UserError(f"{where} = {raw!r}: expected a section with keys, such as {', '.join(list(hints)[:3])}")
@@ -88,7 +88,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             number = float(value)
         except OverflowError:
             number = math.inf
-        if not math.isfinite(number):  # for "no limit" use a large number: comparisons and JSON can handle it
+        if not math.isfinite(number):  # a large number stands for "no limit", since JSON has no infinity
             raise UserError(f"{name} = {value}: expected a finite number")
         return number
     if (isinstance(value, bool) and hint is not bool) or not isinstance(value, hint):
@@ -98,7 +98,7 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError when it cannot be read or has a key twice."""
+    """The mapping in a YAML file. Raises UserError if it cannot be read or has a repeated key."""
     try:
         raw = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
@@ -115,7 +115,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys, of which the last would win silently, and with 1e-05 as a number: `dvc exp run -S` writes it so."""
+    """A YAML loader that refuses repeated keys (the last would win silently) and reads 1e-05 (from `dvc exp run -S`) as a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]

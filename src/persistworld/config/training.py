@@ -1,4 +1,4 @@
-"""Optimisers, teacher forcing and the control."""
+"""Parameters of optimisers, teacher forcing and the control."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,12 +8,12 @@ from persistworld.config.checks import a_decay, at_least, positive, require, wit
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    name: Literal["muon", "adamw"] = "muon"  # muon: matrices by torch.optim.Muon, the rest by AdamW
+    name: Literal["muon", "adamw"] = "muon"  # muon: torch.optim.Muon for matrices, AdamW for the rest
     learning_rate: float = 1e-4
     adjust_lr: Literal["original", "match_rms_adamw"] = "match_rms_adamw"
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    decay_from: float = 1.0  # share of the steps after which the learning rate falls linearly to 0; 1: constant
+    decay_from: float = 1.0  # fraction of the steps after which the learning rate falls linearly to 0; 1: constant
 
     def check(self, where: str) -> None:
         positive(self, where, "learning_rate", "clip_norm")
@@ -26,16 +26,16 @@ class BaseTrainingConfig:
     """Teacher forcing as in Ctrl-World."""
 
     start_from: str = ""  # checkpoint folder that provides initial weights, tokenizer and autoencoder; "": random weights
-    autoencoder_steps: int = 0  # 0: use the autoencoder of start_from
-    autoencoder_episodes: int = 200  # number of training episodes (the first ones) whose frames are held in memory
+    autoencoder_steps: int = 0  # 0: uses the autoencoder of start_from
+    autoencoder_episodes: int = 200  # the first training episodes; their frames are held in memory
     autoencoder_batch: int = 48
     autoencoder_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    perceptual_steps: int = 0  # 0: use the perceptual network of start_from if it has one, else a published one (AlexNet)
+    perceptual_steps: int = 0  # 0: uses start_from's perceptual network if it has one, else a published one (AlexNet)
     steps: int = 100_000
     batch: int = 32
     optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(name="adamw", learning_rate=1e-5, weight_decay=0.01))
     warmup: int = 0  # steps over which the learning rate rises linearly
-    weight_ema: float = 0.0  # decay of the average that is saved; 0: save the last weights
+    weight_ema: float = 0.0  # decay of the moving average, which is saved; 0: saves the last weights
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     sigma_mean: float = 0.7  # ln sigma ~ N(mean, std^2)
     sigma_std: float = 1.6
@@ -43,7 +43,7 @@ class BaseTrainingConfig:
     current_noise: float = 0.2
     action_dropout: float = 0.05
     frame_skips: tuple[int, ...] = (1, 2)
-    history_rule: Literal["skip", "buffer"] = "skip"  # skip: every 4 * frame_skip frames (Ctrl-World); buffer: the rows a rollout reads
+    history_rule: Literal["skip", "buffer"] = "skip"  # skip: every 4 * frame_skip frames (Ctrl-World); buffer: as a rollout reads
     history_collapse: float = 0.15  # probability that the history repeats the current frame
 
     def check(self) -> None:
@@ -61,7 +61,7 @@ class BaseTrainingConfig:
 
 @dataclass(frozen=True)
 class ControlConfig:
-    """`teacher_forced` continues teacher forcing. Weights and budget come from `post_training`, the loss from `base_training`."""
+    """The control `teacher_forced`: more teacher forcing. Weights and budget come from `post_training`, the loss from `base_training`."""
 
     batch: int = 32
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

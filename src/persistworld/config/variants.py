@@ -1,4 +1,4 @@
-"""Variants: the post-trained model with other parameters, one more row in the tables each."""
+"""Variants: the post-trained model with other parameters. Each adds a row to the tables."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,20 +8,20 @@ from persistworld.config.checks import require
 
 @dataclass(frozen=True)
 class VariantConfig:
-    """What a variant changes in the parameter file; keys that it does not name keep their values.
+    """The changes of a variant to the parameter file. Keys that it does not name keep their values.
 
-    Only what a change concerns is computed: a variant with another sampler alone reuses the checkpoint of `post_trained`.
+    Only outputs that a change affects are computed: a variant that changes only the sampler reuses the checkpoint of `post_trained`.
     """
 
     label: str = ""  # in tables and figures; "": "Variant NAME"
     post_training: dict[str, Any] = field(default_factory=dict)
-    rollout: dict[str, Any] = field(default_factory=dict)  # the sampler of its rollouts, for example; not chunks
+    rollout: dict[str, Any] = field(default_factory=dict)  # for example the sampler of its rollouts; `chunks` cannot be changed
     base_checkpoint: dict[str, Any] = field(default_factory=dict)  # another base with the same autoencoder
-    seed: int | None = None  # of its training; episodes and latents are shared
+    seed: int | None = None  # seed of its training; episodes and latents are shared
 
     @property
     def sections(self) -> dict[str, dict[str, Any]]:
-        """The sections that it changes."""
+        """The sections that the variant changes."""
         named = {name: getattr(self, name) for name in ("post_training", "rollout", "base_checkpoint")}
         return {name: changes for name, changes in named.items() if changes}
 

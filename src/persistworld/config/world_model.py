@@ -1,4 +1,4 @@
-"""The architecture, the sampler and the rollout."""
+"""Parameters of the architecture, the sampler and the rollout."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -6,12 +6,12 @@ from typing import Literal
 from persistworld.config.checks import at_least, positive, require
 
 BUFFER_FILL = 24  # copies of the first latent that a rollout's history buffer starts with (Ctrl-World's evaluation)
-NETWORKS_GROUPS = 32  # channel groups of the normalisation layers in diffusers' U-Net and autoencoder
+NETWORKS_GROUPS = 32  # channel groups in the normalisation layers of diffusers' U-Net and autoencoder
 
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """diffusers' AutoencoderKLTemporalDecoder (SVD's class); `patch` folds pixels into channels before it (1 = SVD)."""
+    """diffusers' AutoencoderKLTemporalDecoder (SVD's class). `patch` folds pixels into channels before encoding (1 = SVD)."""
 
     patch: int = 1
     latent_channels: int = 4
@@ -21,13 +21,13 @@ class AutoencoderConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels per latent cell, along each axis."""
+        """Pixels per latent cell along each axis."""
         return self.patch * 2 ** (len(self.channels) - 1)
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """diffusers' UNetSpatioTemporalConditionModel (SVD's class), at SVD's size by default."""
+    """diffusers' UNetSpatioTemporalConditionModel (SVD's class). The default is SVD's size."""
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
     heads: tuple[int, ...] = (5, 10, 20, 20)
@@ -38,7 +38,7 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class TextEncoderConfig:
-    """transformers' CLIPTextModelWithProjection, at ViT-B/32's size by default."""
+    """transformers' CLIPTextModelWithProjection. The default is ViT-B/32's size."""
 
     hidden: int = 512
     layers: int = 12
@@ -52,8 +52,8 @@ class TextEncoderConfig:
 class WorldModelConfig:
     """Ctrl-World's architecture.
 
-    Only `base_training` and imports read sizes from here. A checkpoint folder has its own sizes, and the stage `base_checkpoint`
-    refuses parameters that contradict them; `use_text: false` drops the checkpoint's text encoder.
+    Only `base_training` and imports read sizes from here. A checkpoint folder states its own sizes, and the stage `base_checkpoint`
+    refuses parameters that contradict them. `use_text: false` drops the checkpoint's text encoder.
     """
 
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
@@ -65,9 +65,9 @@ class WorldModelConfig:
     use_text: bool = True
 
     def check_frames(self, height: int, width: int, views: int) -> None:
-        """Raise UserError unless the networks can take frames of `height` x `width` pixels, the latents of `views` on top of each other.
+        """Raise UserError unless the networks accept frames of `height` x `width` pixels with the latents of `views` stacked vertically.
 
-        The autoencoder drops what does not fill a cell; what the U-Net halves must be even each time, or its skips do not fit.
+        The autoencoder drops pixels that do not fill a latent cell. Each size that the U-Net halves must be even, or its skips do not fit.
         """
         factor, halvings = self.autoencoder.factor, 2 ** (len(self.unet.channels) - 1)
         for key, size, stacked in (("height", height, views), ("width", width, 1)):
@@ -104,13 +104,13 @@ class WorldModelConfig:
 
 @dataclass(frozen=True)
 class SamplerConfig:
-    """Euler sampler on Karras sigmas, with SVD's configuration by default. `guidance` 1 means none (paper, appendix E.1)."""
+    """Euler sampler on Karras sigmas. The defaults are SVD's. `guidance` 1 means no guidance (paper, appendix E.1)."""
 
     steps: int = 50
     sigma_max: float = 700.0
     sigma_min: float = 0.002
     rho: float = 7.0
-    guidance: float = 1.0  # ramped 1 .. guidance over the future frames, as in Ctrl-World
+    guidance: float = 1.0  # ramped from 1 to guidance over the future frames, as in Ctrl-World
     noise_aug: float = 0.02
 
     def check(self, where: str) -> None:
@@ -127,7 +127,7 @@ class RolloutConfig:
 
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     chunks: int = 14  # 14 * 4 + 1 = 57 distinct frames
-    history_index: tuple[int, ...] = (0, 0, -8, -6, -4, -2)  # places in the history buffer, which grows by one latent per chunk
+    history_index: tuple[int, ...] = (0, 0, -8, -6, -4, -2)  # indices into the history buffer, which grows by one latent per chunk
     precision: Literal["float32", "bfloat16"] = "bfloat16"
 
     def check(self) -> None:

@@ -1,1 +1,1 @@
-"""The paper's tables and figures and the report, made from the score table."""
+"""Makes the paper's tables, its figures and the report from the score table."""

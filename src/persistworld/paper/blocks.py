@@ -1,4 +1,4 @@
-"""Printable tables: cells formatted, in the order of the page, for Markdown, LaTeX and HTML alike."""
+"""Formats cells into printable tables in page order. Markdown, LaTeX and HTML all use them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,9 +19,7 @@ DIGITS = {"ssim": 4, "psnr": 2, "lpips": 4}
 
 @dataclass(frozen=True)
 class Entry:
-    """One printed number: its text, interval and change, all formatted; `better` says whether the change is for the
-    better.
-    """
+    """One printed number: formatted text, interval and change. `better` tells whether the change is an improvement."""
 
     value: str
     interval: str = ""
@@ -35,7 +33,7 @@ NOTHING = Entry("–")
 
 @dataclass(frozen=True)
 class Block:
-    """A printable table: a caption, the column headings over the metrics, and rows of (label, one entry per column)."""
+    """A printable table: a caption, the group headings above the metrics, and rows of (label, one entry per column)."""
 
     caption: str
     groups: list[str]  # one heading per three metric columns
@@ -43,7 +41,7 @@ class Block:
 
 
 def table_blocks(cells: dict[CellKey, Cell], details: dict[str, Any], table: str, settings: Settings) -> list[Block]:
-    """This run under the headline protocol, its paired wins, this run under the other protocol, and the paper's numbers."""
+    """Four tables: this run under the headline protocol, its paired wins, this run under the other protocol, the paper's numbers."""
     order = [settings.protocol, *(p for p in PROTOCOLS if p != settings.protocol)]
     headline, other = [_run_block(cells, table, p, settings, p == settings.protocol) for p in order]
     blocks = [headline, _paired_block(details, table, settings, groups_of(cells)), other, _paper_block(table)]
@@ -51,7 +49,7 @@ def table_blocks(cells: dict[CellKey, Cell], details: dict[str, Any], table: str
 
 
 def _page_wide(block: Block) -> list[Block]:
-    """The block in parts of two headings (six columns), which fit on a page; with several parts, each caption names its headings."""
+    """Split the block into parts of two headings (six columns), which fit on a page. Several parts name their headings in the captions."""
     width, parts = 2 * len(METRICS), []
     for i in range(0, len(block.groups), 2):
         groups = block.groups[i : i + 2]
@@ -64,12 +62,12 @@ def _run_block(cells: dict[CellKey, Cell], table: str, protocol: str, settings: 
     columns = _columns(table, groups_of(cells))
     known = settings.models
     models = known.ordered({key[2] for key in cells if key[0] == protocol})
-    if protocol == "decoded":  # the ceiling is the reference itself
+    if protocol == "decoded":  # here the ceiling is identical to the ground truth
         models = [model for model in models if known[model].role != "ceiling"]
     best = {}
     for group, region in columns:
         for metric in METRICS:
-            # Only world models compete: neither the copied frame nor the ceiling is ever printed bold.
+            # Only world models are ranked, so the copied frame and the ceiling are never printed bold.
             ranked = {m: cells[protocol, group, m, region, metric].value.mean for m in known.rolled_out(models)
                       if (protocol, group, m, region, metric) in cells}  # fmt: skip
             if ranked:
@@ -89,7 +87,7 @@ def _run_block(cells: dict[CellKey, Cell], table: str, protocol: str, settings: 
 
 
 def _paired_block(details: dict[str, Any], table: str, settings: Settings, groups: tuple[str, ...]) -> Block:
-    """Share of episodes in which the first model is better, and Wilcoxon's p, under the headline protocol."""
+    """Share of episodes where the first model is better, and the p value of Wilcoxon's test, under the headline protocol."""
     columns = _columns(table, groups)
     rows = []
     for pair, tree in details.items():
@@ -97,7 +95,7 @@ def _paired_block(details: dict[str, Any], table: str, settings: Settings, group
         for group, region in columns:
             metrics = tree.get(settings.protocol, {}).get(group, {}).get(region, {})
             entries += [_win_entry(metrics.get(metric)) for metric in METRICS]
-        ours, theirs = pair.rsplit("_vs_", 1)  # a variant's name may hold it, `theirs` never does
+        ours, theirs = pair.rsplit("_vs_", 1)  # `ours` may contain "_vs_" (a variant's name), `theirs` never does
         rows.append((f"{settings.models[ours].label} over {settings.models[theirs].label}", entries))
     caption = f"Paired by episode, {settings.protocol}: share of episodes in which the first model is better (two-sided Wilcoxon p)"
     return Block(caption, [_heading(table, group, region) for group, region in columns], rows)
@@ -111,7 +109,7 @@ def _win_entry(found: dict[str, Any] | None) -> Entry:
 
 
 def p_text(p: float) -> str:
-    """A p value with three decimals; below 0.001 with one digit, scientific."""
+    """Format a p value: three decimals, or one significant digit in scientific notation below 0.001."""
     return f"{p:.0e}" if p < 1e-3 else f"{p:.3f}"
 
 
@@ -141,7 +139,7 @@ def _paper_block(table: str) -> Block:
 
 
 def paper_rows(table: str) -> list[tuple[str, str, str, dict[str, float], dict[str, float] | None]]:
-    """(view, region, model, numbers, base's numbers) for every row that the paper printed."""
+    """(view, region, model, numbers, base's numbers) for every row that the paper prints."""
     rows = []
     for group, models in reported()[table].items():
         for model, numbers in models.items():

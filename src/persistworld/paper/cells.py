@@ -1,4 +1,4 @@
-"""The numbers of Tables 1 and 2 and the paired comparisons, computed from the score table."""
+"""Computes the numbers of Tables 1 and 2 and the paired comparisons from the score table."""
 
 import dataclasses
 import itertools
@@ -16,11 +16,9 @@ TABLE_REGIONS = {"table_1": ("full",), "table_2": ("object", "robot")}
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: its mean over episodes with the bootstrap interval, and its change against base (None for
-    base).
+    """One number of a table: the mean over episodes with its bootstrap interval, and the change from base (None for base).
 
-    `change` is in percent of base's mean, `difference` in the metric's unit; both only over episodes that both models
-    have.
+    `change` is in percent of base's mean, `difference` in the metric's unit. Both use only the episodes that both models have.
     """
 
     value: Interval
@@ -54,7 +52,7 @@ def compare(
     values: Cells, protocol: str, ours: str, theirs: str, group: str, region: str, metric: str,
     bootstrap: int, confidence: float, seed: int,
 ) -> Paired | None:  # fmt: skip
-    """Paired statistics of two models over the episodes that both have a value for; None when there are none."""
+    """Paired statistics of two models over the episodes where both have a value. None if there is no such episode."""
     mine, other = (cell_values(values, protocol, model, group, region, metric) for model in (ours, theirs))
     common = mine.index.intersection(other.index)
     if common.empty:
@@ -75,7 +73,7 @@ def table_json(cells: dict[CellKey, Cell], table: str, protocol: str) -> dict[st
 
 
 def paired_json(details: dict[str, Any], protocol: str, ours: str, theirs: str) -> dict[str, Any]:
-    """{view: {metric: {win_rate, p_value, episodes}}} of the full frame, from `paired_details`; p is Wilcoxon's."""
+    """{view: {metric: {win_rate, p_value, episodes}}} of the full frame, from `paired_details`. `p_value` is from Wilcoxon's test."""
     names = {"win_rate": "win_rate", "p_value": "wilcoxon_p", "episodes": "episodes"}
     views = details.get(f"{ours}_vs_{theirs}", {}).get(protocol, {})
     return {
@@ -87,7 +85,7 @@ def paired_json(details: dict[str, Any], protocol: str, ours: str, theirs: str) 
 def paired_details(
     scores: Scores, pairs: list[tuple[str, str]], bootstrap: int, confidence: float, seed: int
 ) -> dict[str, Any]:
-    """{ours_vs_theirs: {protocol: {view: {region: {metric: every paired statistic}}}}} where scored."""
+    """{ours_vs_theirs: {protocol: {view: {region: {metric: all paired statistics}}}}} for everything that was scored."""
     values = episode_cells(scores.frame)
     result: dict[str, Any] = {}
     for ours, theirs in pairs:
@@ -104,7 +102,7 @@ def paired_details(
 
 @dataclass(frozen=True)
 class Claim:
-    """In how many cells of a table one model is better than another; `worse` names the cells where it is not."""
+    """The number of cells of a table in which one model is better than another. `worse` names the cells where it is not."""
 
     table: str
     ours: str
@@ -115,7 +113,7 @@ class Claim:
 
 
 def claims(cells: dict[CellKey, Cell], protocol: str, pairs: list[tuple[str, str]]) -> list[Claim]:
-    """Count, for each pair and table, the cells whose mean is better; pairs that were not scored are left out."""
+    """For each pair and table, count the cells with a better mean. Pairs that were not scored are left out."""
     found = []
     for (ours, theirs), (table, regions) in itertools.product(pairs, TABLE_REGIONS.items()):
         better, worse = 0, []
@@ -133,7 +131,7 @@ def claims(cells: dict[CellKey, Cell], protocol: str, pairs: list[tuple[str, str
 
 
 def reported() -> dict[str, Any]:
-    """What the paper printed."""
+    """The numbers that the paper prints."""
     return yaml.safe_load(resources.files("persistworld.paper").joinpath("reported.yaml").read_text())
 
 
@@ -148,7 +146,7 @@ def _grid(groups: tuple[str, ...], models: list[str]) -> list[tuple[str, str, st
 
 
 def _rounded(value: float) -> float:
-    """Six significant digits: enough for any comparison, and JSON that does not change with the last bit."""
+    """Round to six significant digits: enough for any comparison, and the JSON does not change with the last bit."""
     return float(f"{value:.6g}")
 
 

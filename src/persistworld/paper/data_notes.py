@@ -1,13 +1,13 @@
-"""What the report says of the episodes: how many, what was odd and dealt with, what was left out and why."""
+"""The report's notes on the episodes: how many there are, what was corrected, what was left out and why."""
 
 from persistworld.config.params import Params
 from persistworld.data.manifest import Manifest
 
-LISTED = 20  # episodes that are named one by one
+LISTED = 20  # the most episodes that are listed by name
 
 
 def data_notes(manifest: Manifest, params: Params) -> list[str]:
-    """What is odd in the episodes, and what became of it, a sentence each."""
+    """One sentence for each irregularity in the episodes, with what was done about it."""
     counts = ", ".join(f"{len(manifest.split(s))} {s}" for s in ("train", "tuning", "validation") if manifest.split(s))
     found = [f"Usable episodes: {counts}."]
     found += [f"Dealt with, in {count} of them: {note}." for note, count in sorted(manifest.notes.items())]

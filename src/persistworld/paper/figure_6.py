@@ -1,4 +1,4 @@
-"""Figure 6: how often the post-trained model's rollouts are preferred to the base's, by people where they voted and by automatic judges."""
+"""Figure 6: how often people (if they voted) and automatic judges prefer the post-trained model's rollouts to the base's."""
 
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ NAMES = {"lpips": "Perceptual network (LPIPS)", "ssim": "SSIM", "psnr": "PSNR"}
 
 
 def preference_numbers(scores: Scores, votes: pd.DataFrame, settings: Settings) -> dict[str, Any]:
-    """What Figure 6 shows, as JSON values.
+    """The contents of Figure 6 as JSON values.
 
-    judges: {judge: {region: numbers}}, where numbers has {share, low, high, pairs, ties} for all views and each group of them, elo of ours
-    and theirs, same_as_judges and same_as_people; alpha of the judges; and `votes`: all statistics of the people's
-    (`evaluation.preference.analysed`), None when nobody has voted.
+    judges: {judge: {region: numbers}}. `numbers` has {share, low, high, pairs, ties} for all views and for each group of views, the Elo
+    ratings of ours and theirs, same_as_judges and same_as_people.
+    alpha: agreement of the judges.
+    votes: all statistics of the people's votes (`evaluation.preference.analysed`), None if nobody has voted.
     """
     judged = judges.judgements(scores.frame, OURS, THEIRS, settings.protocol)
     table = judges.winners(judged)
@@ -69,7 +70,7 @@ def _judge(own: pd.DataFrame, table: pd.DataFrame, people: pd.Series | None, gro
 
 
 def figure_6(numbers: dict[str, Any], scores: Scores, settings: Settings, folder: Path) -> None:
-    """A row per judge, people first; a panel of preference for all views and for each group of them, then Elo, then agreement."""
+    """One row per judge, people first. Panels: preference for all views and for each group of views, then Elo, then agreement."""
     rows = _rows(numbers)
     groups = [ALL, *scores.groups]
     widths = [1.0] * len(groups) + [0.9, 0.62]
@@ -135,7 +136,7 @@ def _elo(ax: Axes, rows: list[tuple[str, dict[str, Any]]]) -> None:
 
 
 def _agreement(ax: Axes, rows: list[tuple[str, dict[str, Any]]], with_people: bool) -> None:
-    """In words: the share of pairs on which a judge names the same winner as people do, or as the other judges do."""
+    """Print as text the share of pairs where a judge picks the same winner as people, or as the other judges."""
     ax.set_title("Agrees with\npeople" if with_people else "Agrees with\nother judges", fontsize=8.5)
     ax.set(xlim=(0, 1), xticks=[])
     ax.spines["bottom"].set_visible(False)
@@ -163,5 +164,5 @@ def _note(numbers: dict[str, Any], scores: Scores, settings: Settings) -> str:
 
 
 def _digits(value: float) -> float | None:
-    """Six significant digits, which do not change with the last bit; None for NaN."""
+    """Round to six significant digits, so that the JSON does not change with the last bit. None for NaN."""
     return float(f"{value:.6g}") if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Figure 4 (paired differences) and Figures 5 and 11 (metrics over the rollout), from the score table alone."""
+"""Draws Figure 4 (paired differences) and Figures 5 and 11 (metrics over the rollout) from the score table."""
 
 from pathlib import Path
 
@@ -13,15 +13,13 @@ from persistworld.paper.cells import compare
 from persistworld.paper.notes import Settings, short_note
 from persistworld.paper.style import ARROWS, GRID, INK, METRIC_NAMES, figure, save, title_and_note
 
-OVER_TIME = ("figure_5", "figure_11")  # of the view that sees the gripper, and of the first of the others
+OVER_TIME = ("figure_5", "figure_11")  # Figure 5: the view that sees the gripper; Figure 11: the first other view
 
 
 def figure_4(
     scores: Scores, settings: Settings, folder: Path, ours: str = "post_trained", theirs: str = "base"
 ) -> None:
-    """Every episode's gain of `ours` over `theirs`, sorted, with win rate, sign test and Wilcoxon; one panel a view and
-    metric.
-    """
+    """The sorted gains of `ours` over `theirs` per episode, with win rate, sign test and Wilcoxon's test. One panel per view and metric."""
     values = episode_cells(scores.frame)
     options = (settings.bootstrap, settings.confidence, settings.seed)
     groups, better, worse = scores.groups, settings.models[ours], settings.models[theirs]
@@ -53,7 +51,7 @@ def figure_4(
 
 
 def _waterfall(ax: Axes, gain: np.ndarray, better: str, worse: str) -> None:
-    """Sorted bars around zero, the mean as a dashed line, and room for two lines of text on top."""
+    """Draw sorted bars around zero and the mean as a dashed line. Leave room for two lines of text on top."""
     ax.bar(np.arange(len(gain)), gain, width=0.82, color=np.where(gain > 0, better, worse))
     ax.axhline(0, color=INK, linewidth=0.7)
     if len(gain):
@@ -66,7 +64,7 @@ def _waterfall(ax: Axes, gain: np.ndarray, better: str, worse: str) -> None:
 
 
 def over_time(groups: tuple[str, ...]) -> dict[str, str]:
-    """The group of views that Figures 5 and 11 show, by name: wrist and external in the paper; the same where there is but one."""
+    """Figure name -> the group of views that it shows. In the paper these are wrist and external. With one group, both show it."""
     closest = closest_group(groups)
     return dict(zip(OVER_TIME, (closest, next((g for g in groups if g != closest), closest)), strict=True))
 
@@ -74,8 +72,8 @@ def over_time(groups: tuple[str, ...]) -> dict[str, str]:
 def figure_over_time(scores: Scores, settings: Settings, folder: Path, name: str, fps: float) -> None:
     """Figure 5 or 11: each metric over the rollout (top) and its difference from base (bottom), with bootstrap bands.
 
-    Base's and the post-trained model's bands overlap because episodes differ; the differences are paired, so the lower
-    row shows what is certain.
+    In the top row, the bands of the models overlap because episodes differ. The differences below are paired, so their bands show the
+    uncertainty of the comparison.
     """
     group = over_time(scores.groups)[name]
     curves = curve_values(scores.frame[scores.frame["region"] == "full"])
@@ -122,7 +120,7 @@ def _by_frame(curves: pd.DataFrame, model: str, metric: str) -> pd.DataFrame:
 
 
 def _band(ax: Axes, table: pd.DataFrame, model: str, fps: float, settings: Settings) -> None:
-    """The mean over episodes as a line, its bootstrap interval as a band (the same resamples at every frame)."""
+    """Draw the mean over episodes as a line and its bootstrap interval as a band. Every frame uses the same resamples."""
     values = table.to_numpy()
     samples = min(settings.bootstrap, 500)  # a band needs fewer than a table
     picks = np.random.default_rng(settings.seed).integers(len(values), size=(samples, len(values)))
@@ -139,7 +137,7 @@ def _band(ax: Axes, table: pd.DataFrame, model: str, fps: float, settings: Setti
 
 
 def _limits(ax: Axes, curves: list[pd.Series]) -> None:
-    """Fit the axes to the world models' curves; baselines may leave them. Frame 0, the given one generated again, does not count."""
+    """Fit the axes to the world models' curves; baselines may leave the axes. Frame 0 (the given frame, generated again) is ignored."""
     if curves:
         late = pd.concat([curve[curve.index > 0] for curve in curves])
         low, high = late.min(), late.max()

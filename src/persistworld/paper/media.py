@@ -1,4 +1,4 @@
-"""Frames to show: which episodes, and their recorded and generated pictures."""
+"""Selects the episodes to show and reads their recorded and generated frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from persistworld.runtime.distributed import device
 from persistworld.runtime.workspace import BASE, MANIFEST
 from persistworld.world_model.autoencoder import decode_views, load_autoencoder
 
-DECODED = 32  # images that are decoded at once: 8 GB at 192 x 320
-VISIBLE = 0.8  # a region is shown only in episodes where it is in view in this share of the frames
+DECODED = 32  # images per decoder call: 8 GB at 192 x 320
+VISIBLE = 0.8  # a region is shown only from episodes where it is visible in at least this share of the frames
 
 
 @dataclass(frozen=True)
 class Media:
-    """One episode's pictures, T frames and V views: uint8 (T, V, H, W, 3) recorded and, by model, generated.
+    """One episode's frames, uint8 (T, V, H, W, 3) for T frames and V views: the recorded ones, and the generated ones by model.
 
-    `masks` is uint8 (T, V, H, W) in 0 background, 1 robot, 2 object, or None where nobody asked for them.
+    `masks` is uint8 (T, V, H, W): 0 background, 1 robot, 2 object. It is None if masks were not requested.
     """
 
     episode: int
@@ -38,9 +38,9 @@ class Media:
 
 
 def ranked_episodes(scores: Scores, protocol: str, group: str, region: str, metric: str) -> pd.Series:
-    """Every episode's gain of the post-trained model over the base in one cell, the largest first.
+    """Each episode's gain of the post-trained model over the base in one cell, largest first.
 
-    For a region, only episodes are ranked in which it is visible in four fifths of the frames, if there are any.
+    For a region, only episodes where it is visible in four fifths of the frames are ranked. If there are none, all episodes are.
     """
     values = episode_cells(scores.frame)
     mine, other = (cell_values(values, protocol, model, group, region, metric) for model in ("post_trained", "base"))
@@ -55,18 +55,18 @@ def ranked_episodes(scores: Scores, protocol: str, group: str, region: str, metr
     seen = in_view.groupby("episode").size()
     frames = whole.groupby("episode").size().reindex(seen.index)
     clear = gain[gain.index.isin(seen[seen >= VISIBLE * frames].index)]
-    # A stable order: equal gains by episode.
+    # The order is deterministic: equal gains are sorted by episode.
     return (clear if len(clear) else gain).sort_index().sort_values(ascending=False, kind="stable")
 
 
 def ranked_by_object(scores: Scores, protocol: str, group: str) -> tuple[str, pd.Series]:
-    """The region that episodes are ranked by, and their PSNR gains: the object, which rollouts tend to lose, or without masks all."""
+    """The region for ranking episodes, and their PSNR gains: the object, which rollouts tend to lose, or the full frame without masks."""
     ranked = ranked_episodes(scores, protocol, group, "object", "psnr")
     return ("object", ranked) if len(ranked) else ("full", ranked_episodes(scores, protocol, group, "full", "psnr"))
 
 
 def spread_over(ranked: pd.Series, count: int) -> list[tuple[int, int]]:
-    """(episode, rank from 1) at `count` evenly spaced ranks from the first to the last; one alone is the median."""
+    """(episode, rank from 1) at `count` evenly spaced ranks from first to last. For a count of 1, the median."""
     count = min(count, len(ranked))
     if count == 0:
         return []
@@ -75,7 +75,7 @@ def spread_over(ranked: pd.Series, count: int) -> list[tuple[int, int]]:
 
 
 class MediaReader:
-    """Reads the frames of episodes for figures and the report, and decodes their rollouts; an episode once."""
+    """Reads episodes' frames and decodes their rollouts for figures and the report. Each episode is read once."""
 
     def __init__(self, params: Params, models: Sequence[str], seed: int, masks: MaskStore | None = None) -> None:
         self.params, self.models, self.seed, self.masks = params, tuple(models), seed, masks
@@ -85,7 +85,7 @@ class MediaReader:
         self.known: dict[int, Media] = {}
 
     def read(self, episode: int) -> Media:
-        """The episode's pictures, as many frames as the rollouts have."""
+        """The episode's frames, as many as its rollouts have."""
         if episode not in self.known:
             views = self.params.episodes.views
             latents = {model: read_rollout(model, self.seed, episode) for model in self.models}

@@ -1,4 +1,4 @@
-"""What every table and figure says about how its numbers were made."""
+"""The notes on every table and figure that say how its numbers were computed."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How the numbers are computed and labelled. `protocol` is the headline, `seed` the bootstrap's."""
+    """How the numbers are computed and labelled. `protocol` is the headline protocol, `seed` is the seed of the bootstrap."""
 
     scale: str
     protocol: str
@@ -35,14 +35,14 @@ class Settings:
 
 
 def settings_of(params: Params) -> Settings:
-    """The settings that the parameters ask for."""
+    """The settings given by the parameters."""
     paper = params.paper
     evaluation = params.evaluation
     return Settings(paper.scale, evaluation.protocol, evaluation.seeds, paper.bootstrap, paper.confidence, params.seed, params.models)
 
 
 def footnotes(scores: Scores, settings: Settings) -> list[str]:
-    """What a reader must know to compare these numbers with others, a few sentences each."""
+    """The notes that a reader needs to compare these numbers with others. Each note is a few sentences."""
     return [
         f"Scale: {settings.scale}. The results of this run were measured at this scale; the paper's numbers are at full scale.",
         _protocol(settings),
@@ -56,7 +56,7 @@ def footnotes(scores: Scores, settings: Settings) -> list[str]:
 
 
 def short_note(scores: Scores, settings: Settings) -> str:
-    """One line for the foot of a figure."""
+    """One line for the bottom of a figure."""
     seeds = ", ".join(map(str, settings.seeds))
     window = f" (SSIM window {scores.meta['ssim_window']})" if scores.meta["convention"] == "ctrl_world" else ""
     return (
@@ -66,14 +66,14 @@ def short_note(scores: Scores, settings: Settings) -> str:
 
 
 def empty_masks(empty: dict[str, dict[str, int]]) -> str:
-    """How many frames have no masked score. Masks come from the ground truth, so all models have the same counts."""
+    """Text: how many frames have no masked score. Masks come from the ground truth, so the counts are the same for all models."""
     counts = next((counts for counts in empty.values() if counts), {})
     shown = ", ".join(f"{name.replace('.', ' in ')} {count}" for name, count in sorted(counts.items()) if count)
     return f"Frames without a masked score, because the mask is empty: {shown or 'none'}."
 
 
 def mask_words(meta: dict[str, Any]) -> str:
-    """Where the masks come from, and in how many episodes the instruction names no object."""
+    """Text: where the masks come from, and in how many episodes the instruction names no object."""
     masks = meta.get("masks")
     if masks is None:
         return "There are no masks, so Table 2 has no numbers of this run."

@@ -1,4 +1,4 @@
-"""Masks drawn over the recorded frames, for the report: whether they are right is for a person to see."""
+"""Draws masks over the recorded frames for the report, so that a person can check them."""
 
 import io
 
@@ -8,13 +8,13 @@ from PIL import Image, ImageDraw, ImageFont
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
 from persistworld.paper.media import Media
 
-CLASSES = {"robot": (ROBOT, "#0072B2"), "object": (MANIPULATED_OBJECT, "#E69F00")}  # name -> class of a mask, colour
-FILL = 0.45  # opacity inside the outline
-CELL_WIDTH, GAP, BAR, SIDE = 200, 4, 20, 84  # pixels: a frame, between frames, the bar of times, the column of view names
+CLASSES = {"robot": (ROBOT, "#0072B2"), "object": (MANIPULATED_OBJECT, "#E69F00")}  # name -> (label in the mask, colour)
+FILL = 0.45  # opacity of the tint inside the outline
+CELL_WIDTH, GAP, BAR, SIDE = 200, 4, 20, 84  # pixels: frame width, gap between frames, height of the time bar, width of the view names
 
 
 def overlay(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """A frame (H, W, 3) uint8 with each class of `labels` (H, W) tinted in its colour and outlined in it."""
+    """The frame (H, W, 3) uint8 with each class of `labels` (H, W) tinted and outlined in its colour."""
     result = picture.astype(np.float32)
     for label, colour in CLASSES.values():
         inside = labels == label
@@ -25,7 +25,7 @@ def overlay(picture: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def mask_sheet(media: Media, frames: int, fps: float) -> bytes:
-    """A JPEG of `media`'s recorded frames with their masks: a row per view, `frames` columns evenly spaced in time.
+    """A JPEG of `media`'s recorded frames with their masks: one row per view, `frames` columns evenly spaced in time.
 
     `media.masks` must not be None.
     """
@@ -50,7 +50,7 @@ def mask_sheet(media: Media, frames: int, fps: float) -> bytes:
 
 
 def empty_text(media: Media) -> str:
-    """In how many of the episode's frames a view shows no robot or no object: a phrase for the caption."""
+    """Text for the caption: in how many frames a view shows no robot or no object."""
     counts = []
     for name, (label, _) in CLASSES.items():
         empty = ~(media.masks == label).any(axis=(2, 3))
@@ -59,6 +59,6 @@ def empty_text(media: Media) -> str:
 
 
 def _inner(mask: np.ndarray) -> np.ndarray:
-    """The pixels of a mask whose four neighbours belong to it too; the frame's edge counts as inside."""
+    """The mask's pixels whose four neighbours are also in the mask. Pixels beyond the frame's edge count as in the mask."""
     padded = np.pad(mask, 1, mode="edge")
     return padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]

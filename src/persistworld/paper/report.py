@@ -1,4 +1,4 @@
-"""The report: one HTML page that holds its pictures and videos in itself."""
+"""Renders the report: one HTML page with embedded pictures and videos."""
 
 import base64
 import importlib.metadata
@@ -26,7 +26,7 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Video:
-    """A playable comparison: mp4 bytes and what to say under it."""
+    """A comparison video: mp4 bytes and a caption."""
 
     caption: str
     mp4: bytes
@@ -34,7 +34,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: png bytes, its title and a sentence."""
+    """A figure: png bytes, a title and a one-sentence caption."""
 
     title: str
     text: str
@@ -43,7 +43,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Frames of one episode with their masks: a JPEG and what to say above it."""
+    """Frames of one episode with their masks: a JPEG and the text above it."""
 
     caption: str
     jpeg: bytes
@@ -51,8 +51,10 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything on the page. `tables` is (title, blocks); `sheets` the masks; `odd` notes about the episodes, a
-    sentence each; `facts` name and value; `parameters` YAML; `manifests` JSON by model.
+    """The contents of the page.
+
+    `tables`: (title, blocks). `sheets`: frames with masks. `odd`: one sentence per irregularity in the episodes. `facts`: name and value.
+    `parameters`: YAML. `manifests`: JSON by model.
     """
 
     scale: str
@@ -88,9 +90,7 @@ def write_report(path: Path, page: Page) -> None:
 
 
 def read_times(folder: Path) -> pd.DataFrame:
-    """Snakemake's benchmark files: stage (the file's name), seconds and peak memory in MB, longest first; empty without
-    any.
-    """
+    """Read Snakemake's benchmark files: stage (the file's name), seconds and peak memory in MB, longest first. Empty if there are none."""
     rows = []
     for path in sorted(folder.glob("*.tsv")):
         table = pd.read_csv(path, sep="\t")
@@ -101,9 +101,7 @@ def read_times(folder: Path) -> pd.DataFrame:
 
 
 def stage_rows(times: pd.DataFrame) -> list[dict[str, str | float]]:
-    """Printable rows: stage, seconds, share of the sum (jobs run side by side, so the sum exceeds the clock), peak
-    memory.
-    """
+    """Printable rows: stage, seconds, share of the sum, peak memory. Jobs run in parallel, so the sum exceeds the wall-clock time."""
     total = times["seconds"].sum() or 1.0
     return [
         {
@@ -117,7 +115,7 @@ def stage_rows(times: pd.DataFrame) -> list[dict[str, str | float]]:
 
 
 def environment_facts() -> dict[str, str]:
-    """Versions of Python, the packages that matter and the machine, and the git commit where there is one."""
+    """The versions of Python and the main packages, the machine, and the git commit if there is one."""
     facts = {"Python": platform.python_version(), "Machine": f"{platform.system()} {platform.machine()}"}
     if (commit := git_commit()) is not None:
         facts["Commit"] = commit

@@ -1,4 +1,4 @@
-"""Figure 3: film strips of one view (the wrist's, where there is one), centred on object and robot: ground truth above base above ours."""
+"""Figure 3: film strips of one view (the wrist if there is one), centred on object or robot. Rows: ground truth, base, ours."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +10,13 @@ from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT
 from persistworld.paper.media import Media
 from persistworld.paper.style import MUTED, figure, save, title_and_note
 
-CROP_HEIGHT, CROP_WIDTH = 0.7, 0.56  # shares of the frame
+CROP_HEIGHT, CROP_WIDTH = 0.7, 0.56  # fractions of the frame
 REGION_CLASS = {"object": MANIPULATED_OBJECT, "robot": ROBOT}
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One block of the figure: an episode, what the crops are centred on (object, robot, or full: not cropped), and why
-    it.
-    """
+    """One block of the figure: an episode, what the crops are centred on (object, robot, or full: not cropped), and why it was chosen."""
 
     media: Media
     region: str
@@ -28,7 +26,7 @@ class Strip:
 def figure_3(
     strips: list[Strip], models: list[Model], frames: int, fps: float, note: str, folder: Path, view: str
 ) -> None:
-    """One block per strip: rows ground truth and `models`, `frames` columns evenly spaced over the rollout, all of `view`."""
+    """Draw one block per strip for one `view`: rows are ground truth and `models`, `frames` columns are evenly spaced over the rollout."""
     rows_each = 1 + len(models)
     crop = _crop_size(strips[0])
     cell_width = 8.3 / frames
@@ -71,10 +69,9 @@ def figure_3(
 
 
 def mask_centres(media: Media, view: int, region: str) -> np.ndarray:
-    """(T, 2) row and column that the crops are centred on: the ground-truth mask's centroid, or the nearest frame's
-    that has one.
+    """(T, 2) row and column of the crops' centres: the centroid of the ground-truth mask, from the nearest frame that has a mask.
 
-    The middle of the frame where there is no mask at all.
+    If no frame has a mask, the middle of the frame.
     """
     frames, _, height, width, _ = media.truth.shape
     centres = np.full((frames, 2), (height / 2, width / 2))
@@ -93,7 +90,7 @@ def mask_centres(media: Media, view: int, region: str) -> np.ndarray:
 
 
 def cut(picture: np.ndarray, centre: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The part of a picture (H, W, 3) of `size` around `centre`, moved into the picture where it would leave it."""
+    """A crop of the picture (H, W, 3) of `size` around `centre`, shifted to lie inside the picture."""
     starts = [
         int(np.clip(round(c - s / 2), 0, limit - s))
         for c, s, limit in zip(centre, size, picture.shape[:2], strict=True)

@@ -1,4 +1,4 @@
-"""One look for all figures: type, greys, saving as png and pdf. Models have their colours in config/models.py."""
+"""The common style of all figures: fonts, greys, saving as png and pdf. The models' colours are in config/models.py."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ RC = {
 def figure(
     rows: int, columns: int, width: float, height: float, **options
 ) -> Iterator[tuple[Figure, list[list[Axes]]]]:
-    """A figure in the common style with a grid of axes, closed afterwards. Sizes in inches."""
+    """A figure in the common style with a grid of axes. It is closed afterwards. Sizes are in inches."""
     with plt.rc_context(RC):
         fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
         try:
@@ -39,14 +39,14 @@ def figure(
 
 
 def title_and_note(fig: Figure, title: str, note: str) -> None:
-    """A title above the axes and a note below them, both outside of the layout's space."""
+    """Add a title above the axes and a note below them, both outside the layout area."""
     inch = 1 / fig.get_figheight()
     fig.suptitle(title, x=0.012, ha="left", y=1 - 0.08 * inch, va="top", fontsize=11, fontweight="bold")
     fig.text(0.012, 0.06 * inch, note, ha="left", va="bottom", fontsize=7, color=MUTED)
 
 
 def save(fig: Figure, folder: Path, name: str) -> None:
-    """Write `folder`/`name`.png and .pdf, the same bytes for the same figure."""
+    """Write `folder`/`name`.png and .pdf. The same figure gives the same bytes."""
     undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
     for suffix, metadata in undated.items():
         with atomic_path(folder / f"{name}.{suffix}") as part:

@@ -8,9 +8,9 @@ METRIC_HEADS = (r"SSIM $\uparrow$", r"PSNR $\uparrow$", r"LPIPS $\downarrow$")
 
 
 def latex_page(name: str, title: str, blocks: list[Block], notes: list[str], scale: str) -> str:
-    """A `table*` float with one tabular per block and the notes under it.
+    """A `table*` float with one tabular per block and the notes below.
 
-    A cell's interval is left to the csv and md forms, where there is room; the change against base stays.
+    Cells show the change from base but no interval, for lack of space. The csv and md files have the intervals.
     """
     parts = [r"% \usepackage{booktabs,graphicx}", r"\begin{table*}[t]", r"\centering", r"\footnotesize"]
     parts.append(rf"\caption{{{_text(title)}. Scale: {_text(scale)}.}}")

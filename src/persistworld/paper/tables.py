@@ -1,4 +1,4 @@
-"""Tables 1 and 2 as csv, md and tex, this run beside what the paper printed, and the metrics as JSON."""
+"""Writes Tables 1 and 2 as csv, md and tex, with this run beside the paper's numbers, and the metrics as JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ TITLES = {
 
 
 def write_tables(scores: Scores, settings: Settings, tables: Path, metrics: Path) -> None:
-    """Write table_{1,2}.{csv,md,tex} into `tables`; table_{1,2}, paired, paired_details (.json) into `metrics`."""
+    """Write table_{1,2}.{csv,md,tex} into `tables`, and {table_1,table_2,paired,paired_details}.json into `metrics`."""
     options = (settings.bootstrap, settings.confidence, settings.seed)
     cells = make_cells(scores, *options)
     details = paired_details(scores, comparisons(scores.models, settings.models), *options)
@@ -46,9 +46,7 @@ def write_tables(scores: Scores, settings: Settings, tables: Path, metrics: Path
 
 
 def variant_json(scores: Scores, settings: Settings, model: str) -> dict[str, Any]:
-    """A variant's numbers in one tree: table_1, table_2, paired (against base) and paired_details of the headline
-    protocol.
-    """
+    """A variant's numbers under the headline protocol in one tree: table_1, table_2, paired (against base) and paired_details."""
     options = (settings.bootstrap, settings.confidence, settings.seed)
     cells = make_cells(scores, *options)
     details = paired_details(scores, [(model, other) for other in variant_rivals(scores.models, settings.models)], *options)
@@ -67,7 +65,7 @@ def variant_json(scores: Scores, settings: Settings, model: str) -> dict[str, An
 
 
 def long_table(cells: dict[CellKey, Cell], table: str) -> pd.DataFrame:
-    """One row per number: this run (both protocols, with intervals) and, as source 'paper', what the paper printed."""
+    """One row per number: this run (both protocols, with intervals) and the paper's numbers (source 'paper')."""
     rows = []
     for (protocol, group, model, region, metric), cell in cells.items():
         if region in TABLE_REGIONS[table]:
@@ -91,7 +89,7 @@ def _markdown(entry: Entry) -> str:
 
 
 def markdown_page(title: str, blocks: list[Block], notes: list[str], settings: Settings) -> str:
-    """A Markdown page: a table per block, then the notes."""
+    """A Markdown page: one table per block, then the notes."""
     parts = [f"# {title}", f"**Scale: {settings.scale}**"]
     for block in blocks:
         head = ["Model", *(f"{group} {HEADINGS[metric]}" for group in block.groups for metric in METRICS)]
@@ -108,7 +106,7 @@ def _named(prefix: str, interval: Interval | None) -> dict[str, float | None]:
 
 
 def comparisons(names: Sequence[str], models: Models) -> list[tuple[str, str]]:
-    """Which of the scored models are compared by episode: (ours, theirs)."""
+    """The pairs (ours, theirs) of scored models that are compared episode by episode."""
     base, controls, trained, variants = (models.of_role(names, role) for role in ("base", "control", "post_trained", "variant"))
     pairs = [(trained, base), (trained, controls), (controls, base)]
     found = [(ours, theirs) for mine, others in pairs for ours in mine for theirs in others]
@@ -116,7 +114,7 @@ def comparisons(names: Sequence[str], models: Models) -> list[tuple[str, str]]:
 
 
 def variant_rivals(names: Sequence[str], models: Models) -> list[str]:
-    """The scored models that a variant alone is compared with: the base and the controls."""
+    """The scored models that each variant is compared with: the base and the controls."""
     return models.of_role(names, "base", "control")
 
 

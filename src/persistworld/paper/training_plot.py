@@ -1,4 +1,4 @@
-"""Training curves from results/training/*.csv: whatever a trainer logged per step, a panel per kind of number."""
+"""Draws training curves from results/training/*.csv: every number that a trainer logs per step, one panel per kind of number."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from persistworld.paper.style import GRID, INK, figure, save, title_and_note
 from persistworld.runtime.errors import UserError
 
-KINDS = {  # panel title -> what a column's name must contain
+KINDS = {  # panel title -> strings, one of which the column's name contains
     "Reward": "reward",
     "Loss": "loss",
     "Gradient norm": "grad",
@@ -20,7 +20,7 @@ SHADES = (INK, "#009E73", "#D55E00", "#0072B2", "#AA4499", "#E69F00", "#56B4E9",
 
 
 def read_training(path: Path) -> pd.DataFrame:
-    """A run's log, indexed by step. Raises UserError when it has no 'step' column or no rows."""
+    """Read a run's log, indexed by step. Raises UserError if it has no 'step' column or no rows."""
     try:
         log = pd.read_csv(path)
     except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
@@ -31,7 +31,7 @@ def read_training(path: Path) -> pd.DataFrame:
 
 
 def training_figure(logs: dict[str, pd.DataFrame], folder: Path, note: str) -> None:
-    """One row of panels per run: every step faint, the running mean over a twentieth of the run strong."""
+    """Draw one row of panels per run: every step as a faint line, the running mean over a twentieth of the run as a strong line."""
     panels = {name: _panels(log) for name, log in logs.items()}
     columns = max(len(found) for found in panels.values())
     with figure(len(logs), columns, 2.9 * columns, 2.5 * len(logs) + 0.7) as (fig, axes):

@@ -1,4 +1,4 @@
-"""Rollout videos for the report: ground truth, base and ours side by side, a row per view, as mp4 bytes."""
+"""Rollout videos for the report as mp4 bytes: ground truth, base and ours side by side, one row per view."""
 
 import io
 from fractions import Fraction
@@ -10,12 +10,12 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from persistworld.config.models import GROUND_TRUTH_COLOUR, Model
 from persistworld.paper.media import Media
 
-SHOWN_WIDTH = 320  # pixels a view; smaller ones are enlarged by a whole factor
-BAR, GAP = 26, 4  # pixels: the labels' bar, and between pictures
+SHOWN_WIDTH = 320  # pixels per view; smaller views are enlarged by an integer factor
+BAR, GAP = 26, 4  # pixels: height of the label bar, gap between pictures
 
 
 def comparison_video(media: Media, models: list[Model], fps: float) -> bytes:
-    """H.264 (yuv420p) mp4 of columns ground truth and `models`, rows views, with labels. Deterministic."""
+    """H.264 (yuv420p) mp4 with labelled columns (ground truth and `models`) and one row per view. Deterministic."""
     films = [media.truth, *(media.generated[model.name] for model in models)]
     columns = [("Ground truth", GROUND_TRUTH_COLOUR), *((model.label, model.colour) for model in models)]
     canvas, places = _canvas(media, columns)
@@ -38,7 +38,7 @@ def comparison_video(media: Media, models: list[Model], fps: float) -> bytes:
 def _canvas(
     media: Media, columns: list[tuple[str, str]]
 ) -> tuple[Image.Image, dict[tuple[int, int], tuple[tuple[int, int], tuple[int, int]]]]:
-    """The background with a label and a colour for each column and, by (column, view), each picture's place and size."""
+    """The background with a label and a colour for each column, and (column, view) -> position and size of the picture."""
     _, views, height, width, _ = media.truth.shape
     factor = max(1, round(SHOWN_WIDTH / width))
     size = (width * factor, height * factor)

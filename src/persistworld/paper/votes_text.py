@@ -1,4 +1,4 @@
-"""The results of a preference study as text."""
+"""Prints the results of a preference study as text."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from persistworld.paper.blocks import p_text
 
 
 def results_text(found: dict[str, Any], models: Models) -> str:
-    """What `evaluation.preference.analysed` found, for a terminal. models: those with a label; others are printed by their names."""
+    """The results of `evaluation.preference.analysed` as text for a terminal. Models that are not in `models` are printed by name."""
     ours, theirs, elo = found["ours"], found["theirs"], found["elo"]
     label = {name: models[name].label if name in models else name for name in (ours, theirs)}
     lines = [
@@ -37,7 +37,7 @@ def results_text(found: dict[str, Any], models: Models) -> str:
 
 
 def position_text(place: dict[str, Any], ours: str) -> str:
-    """Whether A was chosen more often than B, and how often ours won in either place."""
+    """Text: whether A was chosen more often than B, and how often ours won in each position."""
     return (
         f"position: A was chosen in {place['share_a']:.1%} (two-sided p {p_text(place['p'])}); {ours} won "
         f"{_share(place['ours_as_a'])} as A, {_share(place['ours_as_b'])} as B"
@@ -45,7 +45,7 @@ def position_text(place: dict[str, Any], ours: str) -> str:
 
 
 def mixed_lines(mixed: dict[str, Any]) -> list[str]:
-    """The check that no rater and no episode carries the result."""
+    """Text: the check that the result does not depend on a single rater or episode."""
     if mixed["share"] is None:
         return ["mixed model: needs two raters, two episodes and votes for both models"]
     p = "–" if mixed["p"] is None else p_text(mixed["p"])

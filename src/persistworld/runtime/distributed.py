@@ -1,8 +1,7 @@
-"""Where computation runs, and several processes as one: each takes its share of a global batch or of a step's groups, and gradients are
-added up over all of them.
+"""Devices and data parallelism: each process takes its share of a global batch or of a step's groups, and gradients are summed over all.
 
-Started by `accelerate launch` or `torchrun`, or alone. All randomness is drawn on the CPU, for the global batch or by a group's number,
-so that the losses depend neither on the device nor on the number of processes (beyond rounding).
+Processes are started by `accelerate launch` or `torchrun`; a single one needs neither. All random numbers are drawn on the CPU, for the
+global batch or by the group's number. The losses therefore do not depend on the device or the number of processes, except for rounding.
 """
 
 import dataclasses
@@ -19,12 +18,12 @@ from persistworld.runtime.errors import UserError
 
 Value = TypeVar("Value")
 
-# How long processes wait for each other: for hours where one makes what all use. A dead one is torchrun's to notice.
+# How long processes wait for each other. One process may work for hours while the others wait. torchrun detects dead processes.
 PATIENCE = timedelta(days=2)
 
 
 def processes() -> PartialState:
-    """This process's place among all; sets up communication on the first call (gloo on CPUs, nccl on GPUs)."""
+    """This process's rank and the number of processes. The first call sets up communication (gloo on CPUs, nccl on GPUs)."""
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
@@ -34,33 +33,33 @@ def device() -> torch.device:
 
 
 def on_device(value: Value, place: torch.device) -> Value:
-    """A dataclass of tensors (a batch, a condition) with each of them on `place`; itself when they are there already."""
+    """A dataclass of tensors (a batch, a condition) moved to `place`. Returns the same object if all are there already."""
     moved = {name: field.to(place) for name, field in vars(value).items() if isinstance(field, Tensor)}
     return dataclasses.replace(value, **moved)
 
 
 def own_part(count: int) -> slice:
-    """This process's part of `count` things in a row: as many as every other's, or one more or fewer; perhaps none."""
+    """This process's contiguous part of `count` items. Sizes differ by at most one between processes, and a part can be empty."""
     rank, ranks = processes().process_index, processes().num_processes
     return slice(count * rank // ranks, count * (rank + 1) // ranks)
 
 
 def own_share(count: int, key: str) -> slice:
-    """This process's rows of a global batch of `count`. Raises UserError when it cannot be split evenly."""
+    """This process's rows of a global batch of `count`. Raises UserError if the batch cannot be split evenly."""
     if count % (ranks := processes().num_processes):
         raise UserError(f"{key} = {count}: cannot be split evenly over {ranks} processes")
     return own_part(count)
 
 
 def own_groups(count: int) -> slice:
-    """This process's groups of a step's `count`. Raises UserError when there are fewer groups than processes."""
+    """This process's groups among the `count` groups of a step. Raises UserError if there are fewer groups than processes."""
     if count < (ranks := processes().num_processes):
         raise UserError(f"post_training.groups = {count}: fewer than the {ranks} processes; start at most {count}, or name more groups")
     return own_part(count)
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their sum over all processes, in one message."""
+    """Replace gradients by their sum over all processes, in one all-reduce."""
     if processes().num_processes == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -90,7 +89,7 @@ def mean_over_processes(value: Tensor) -> Tensor:
 
 
 def gathered(values: Sequence[Value]) -> list[Value]:
-    """Every process's values, one process's after the other's, in every process. Tensors among them must be on the CPU."""
+    """The values of all processes in rank order, in every process. Tensors must be on the CPU."""
     state = processes()
     if state.num_processes == 1:
         return list(values)
@@ -100,9 +99,9 @@ def gathered(values: Sequence[Value]) -> list[Value]:
 
 
 def collected(values: Sequence[Value]) -> list[Value]:
-    """Every process's values, one process's after the other's, in the first process; nothing in the others.
+    """The values of all processes in rank order, in the first process. Empty in the others. Tensors must be on the CPU.
 
-    For what is large, where `gathered` would have it in every process's memory. Tensors among them must be on the CPU.
+    Use it for large values: `gathered` would hold them in every process's memory.
     """
     state = processes()
     if state.num_processes == 1:

@@ -1,8 +1,9 @@
-"""Atomic writes: beside, fsync, rename. Whatever dies half-way leaves nothing that looks finished.
+"""Atomic writes: write a temporary file (a "part") beside the target, fsync, rename.
 
-What a kill -9 or a power cut leaves is removed when another process first writes into the same folder. A part bears its
-host and process, so that on a shared disk no part of a writer that is alive is taken: one of this host whose process is
-gone goes at once; of another host's nothing is known, so it goes when it has not changed for a day.
+An interrupted write therefore leaves no file that looks finished.
+Parts left by a kill -9 or a power cut are removed when another process first writes into the same folder. A part's name contains its
+host and process, so that a live writer's part on a shared disk is kept. A part of this host is removed if its process is gone. A part of
+another host is removed if it has not changed for a day, since its process cannot be checked.
 """
 
 import contextlib
@@ -22,19 +23,19 @@ from typing import Any
 from persistworld.runtime.errors import UserError
 
 PART = re.compile(r"\..+\.part-(?P<host>.+)-(?P<process>\d+)(\.[^.]+)?")
-ABANDONED = 24 * 3600  # seconds without a change after which another host's part counts as left behind
+ABANDONED = 24 * 3600  # seconds without a change after which another host's part counts as abandoned
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is synced and renamed over `path`, on any error removed.
+    """Yield a temporary path beside `path`. On success it is synced and renamed to `path`, on any error it is removed.
 
-    The caller may create a file or a directory at the yielded path. Raises UserError when the disk is full.
+    The caller may create a file or a directory at the yielded path. Raises UserError if the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path.parent.resolve())
-    # The suffix stays last, so that writers that choose a format by it (PyArrow, Matplotlib, PyAV) keep doing so.
+    # The suffix stays last because some writers choose the format by it (PyArrow, Matplotlib, PyAV).
     part = path.with_name(f".{path.stem}.part-{platform.node()}-{os.getpid()}{path.suffix}")
     _remove(part)
     try:
@@ -53,8 +54,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def system_error(error: BaseException | None) -> OSError | None:
-    """The system's own error: `error`, or the one in whose handling it arose. (torch fails again when it closes a file that it could not
-    write.)"""
+    """The OSError behind `error`: `error` itself or one in its chain of contexts. None if there is none.
+
+    The chain matters because torch raises a second error when it closes a file that it could not write.
+    """
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error
@@ -67,17 +70,17 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file. Raises UserError when it is missing or not JSON."""
+    """Read a JSON file. Raises UserError if it is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage that writes it first") from None
-    except ValueError as error:  # not JSON, or not even text
+    except ValueError as error:  # not JSON, or not text
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run the stage that writes it again") from None
 
 
 def user_path(text: str | Path) -> Path:
-    """A path that a user wrote, with ~ for the home. Raises UserError when there is no such home."""
+    """A path from user input, with ~ expanded. Raises UserError if that home folder does not exist."""
     try:
         return Path(text).expanduser()
     except RuntimeError:
@@ -85,7 +88,7 @@ def user_path(text: str | Path) -> Path:
 
 
 def disguise(path: Path) -> str | None:
-    """What a file really is where it stands in for another: empty, git-lfs's pointer, a web page. None when it looks like itself."""
+    """Describe a file that is not the expected content: empty, a git-lfs pointer or a web page. None if it is none of these."""
     try:
         with open(path, "rb") as file:
             head = file.read(200)
@@ -101,7 +104,7 @@ def disguise(path: Path) -> str | None:
 
 
 def sha256(path: str | Path) -> str:
-    """The hex digest of a file's bytes. Raises UserError when it is missing."""
+    """The hex SHA-256 digest of a file's bytes. Raises UserError if the file is missing."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -109,15 +112,15 @@ def sha256(path: str | Path) -> str:
         raise UserError(f"{path}: no such file; run the stage that writes it first") from None
 
 
-@functools.cache  # once a process and folder: there may be many thousand files in it
+@functools.cache  # once per process and folder, since a folder may hold thousands of files
 def _sweep(folder: Path) -> None:
-    """Remove the parts in `folder` that no process will finish."""
+    """Remove abandoned parts in `folder`."""
     with os.scandir(folder) as entries:
         found = [(Path(entry.path), match) for entry in entries if (match := PART.fullmatch(entry.name))]
     for path, match in found:
         if _is_running(int(match["process"])) if match["host"] == platform.node() else time.time() - _changed(path) < ABANDONED:
             continue
-        with contextlib.suppress(OSError):  # another process may sweep, too
+        with contextlib.suppress(OSError):  # another process may sweep at the same time
             _remove(path)
 
 
@@ -126,13 +129,13 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is another user's
+    except OSError:  # the process belongs to another user
         return True
     return True
 
 
 def _changed(path: Path) -> float:
-    """When a file, or anything in a folder, last changed; now when it is going away meanwhile."""
+    """The time of the last change of a file, or of anything in a folder. The current time if it is being removed."""
     try:
         return max(p.lstat().st_mtime for p in (path, *path.rglob("*")))
     except OSError:

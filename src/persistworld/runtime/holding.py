@@ -1,4 +1,4 @@
-"""One writer at a time: who writes files holds a lock of the operating system, which goes with its holder, however that dies."""
+"""File locks that allow one writer at a time. The operating system releases a lock when its holder dies, however it dies."""
 
 import contextlib
 import errno
@@ -16,16 +16,16 @@ import psutil
 
 from persistworld.runtime.errors import UserError
 
-PATIENCE = 10  # seconds to wait for a holder whose launcher has died to end, too
+PATIENCE = 10  # seconds to wait for a holder whose launcher has died: it ends soon after
 UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # some network file systems
 
 
 @contextlib.contextmanager
 def hold(path: str | Path, what: str) -> Iterator[None]:
-    """Hold the lock file `path` (it stays) while in the block. Raises UserError, which names `what` and the holder, when another has it.
+    """Hold the lock file `path` during the block. The file is not removed.
 
-    torchrun's processes on one node hold it together: the first one alone takes it, the others join. Those on further nodes, which may
-    have disks of their own, go without.
+    Raises UserError, which names `what` and the holder, if another process holds the lock. The processes of a torchrun launch on one node
+    hold it together: the first takes it and the others join. Processes on other nodes, which may have their own disks, take no lock.
     """
     first = os.environ.get("RANK", "0") == "0"
     if not first and os.environ.get("GROUP_RANK") != "0":
@@ -48,7 +48,7 @@ def hold(path: str | Path, what: str) -> Iterator[None]:
 
 
 def is_free(path: str | Path) -> bool:
-    """Whether nobody holds or shares the lock file `path`, for which it waits a little. False where there are no locks."""
+    """Whether no process holds or shares the lock file `path`. Waits up to PATIENCE seconds. False if locks are unsupported."""
     with open(path, "a+") as file:
         give_up = time.monotonic() + PATIENCE
         try:
@@ -62,7 +62,7 @@ def is_free(path: str | Path) -> bool:
 
 
 def share(path: str | Path) -> IO[str] | None:
-    """Share the lock file `path` with others until the returned file is closed; None where that is not possible."""
+    """Share the lock file `path` with others until the returned file is closed. None if that is not possible."""
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115
@@ -73,18 +73,18 @@ def share(path: str | Path) -> IO[str] | None:
 
 
 def _take(file: IO[str]) -> bool:
-    """Take the lock when nobody has it, write down who did, and keep it in a way that others of this launch can join."""
+    """Take the lock if it is free, record the holder in the file, and turn the lock into a shared one that this launch can join."""
     if not _lock(file, fcntl.LOCK_EX):
         return False
     file.seek(0)
     file.truncate()
     json.dump({"process": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}, file)
     file.flush()
-    return _lock(file, fcntl.LOCK_SH)  # between the two another may take it
+    return _lock(file, fcntl.LOCK_SH)  # False if another process took it in between
 
 
 def _join(file: IO[str]) -> bool:
-    """Share the lock when the first process of this launch has it."""
+    """Share the lock if the first process of this launch holds it."""
     if not _lock(file, fcntl.LOCK_SH):
         return False
     with contextlib.suppress(psutil.Error, KeyError):
@@ -112,5 +112,5 @@ def _record(file: IO[str]) -> dict:
     file.seek(0)
     try:
         return json.load(file)
-    except ValueError:  # its holder is just writing
+    except ValueError:  # the holder is writing it right now
         return {}

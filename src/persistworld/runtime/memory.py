@@ -1,20 +1,20 @@
-"""How the C library keeps the memory of tensors that are gone."""
+"""Sets how the C library keeps the memory of freed tensors."""
 
 import ctypes
 import platform
 
-# <malloc.h>
+# Constants of <malloc.h>.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-MOST = 2**31 - 1  # bytes; as much as the setting can be
-GROWTH = 2**26  # bytes; what the heap grows by at least
+MOST = 2**31 - 1  # bytes; the largest value of the setting
+GROWTH = 2**26  # bytes; the smallest growth of the heap
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what tensors free, instead of giving it back: a process holds its peak until it ends.
+    """Make glibc keep the memory that tensors free instead of returning it. The process then holds its peak memory until it ends.
 
-    A tensor of some megabytes is otherwise mapped again each time, and the system clears each of its pages: a quarter of a
-    U-Net pass on a CPU, a tenth of a training step. (The threshold for mapping, another way, cannot be above 32 MiB.)
-    Other C libraries than glibc are left as they are.
+    Otherwise a tensor of some megabytes is mapped again each time and the system clears its pages. This takes a quarter of a U-Net pass on
+    a CPU and a tenth of a training step. (Raising the mmap threshold is not enough: its maximum is 32 MiB.) Has no effect on C libraries
+    other than glibc.
     """
     if platform.libc_ver()[0] != "glibc":
         return

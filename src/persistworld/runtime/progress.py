@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a plain line now and then in a log. Of several processes, the first one speaks."""
+"""Shows progress: a bar on a terminal, occasional lines in a log. With several processes, only the first one prints."""
 
 import os
 import sys
@@ -12,8 +12,8 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], total: int, label: str, start: int = 0) -> Iterator[Item]:
-    """Yield `items`, showing how many of `total` are done. `start` counts those that an earlier run did."""
-    if os.environ.get("RANK", "0") != "0":  # as torchrun and accelerate number them
+    """Yield `items` and show how many of `total` are done. `start` is the number that an earlier run did."""
+    if os.environ.get("RANK", "0") != "0":  # set by torchrun and accelerate
         yield from items
         return
     if sys.stderr.isatty():

@@ -1,6 +1,6 @@
-"""Which code made a result: the modules that a stage imports, a hash of them, and the commit.
+"""Identifies the code that made a result: the modules that a stage imports, a hash of them, and the git commit.
 
-Snakemake's inputs, DVC's deps and the digest that guards a resumed run all ask `code_files`, so that they agree by construction.
+Snakemake's inputs, DVC's deps and the digest that guards a resumed run all use `code_files`, so they always agree.
 """
 
 import ast
@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-# Modules that change no result: messages, progress, locks, where files lie; and parameters, whose values the engines compare by themselves.
+# Modules that do not change results: messages, progress, locks, file locations. Also the parameters, whose values the engines compare.
 NO_RESULT = (
     "config",
     "tools.check",
@@ -19,10 +19,10 @@ NO_RESULT = (
 
 
 def code_files(module: str, package: Path = PACKAGE) -> list[Path]:
-    """The files that `module` (such as "stages.scores") runs: itself and all modules of the package that it imports, directly or not.
+    """The files that `module` (such as "stages.scores") runs: itself and all modules of the package that it imports, also indirectly.
 
-    Sorted paths below the package's folder, including data files that lie beside a module. Imports inside functions count.
-    Left out: the package's own `__init__`, which only forwards names, and `NO_RESULT`.
+    Returns sorted paths below the package's folder, including data files beside a module. Imports inside functions count.
+    The package's own `__init__`, which only forwards names, and `NO_RESULT` are left out.
     """
     found: set[str] = set()
     waiting = [module]
@@ -40,13 +40,13 @@ def code_files(module: str, package: Path = PACKAGE) -> list[Path]:
 
 
 def code_digest(module: str, package: Path = PACKAGE) -> str:
-    """A short hash of `code_files(module)`. Comments, docstrings and layout do not count: a run of days must not be lost to a remark."""
+    """A short hash of `code_files(module)`. It ignores comments, docstrings and layout, so that editing them discards no long run."""
     texts = [f"{file.relative_to(package)} {_content(file)}" for file in code_files(module, package)]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def git_commit() -> str | None:
-    """The commit of the working directory, or None outside a repository, or without git."""
+    """The git commit of the working directory. None outside a repository or without git."""
     try:
         return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip() or None
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def git_commit() -> str | None:
 
 
 def _path(package: Path, name: str) -> Path:
-    """The file of a module or package, named below the package (`data.formats`)."""
+    """The file of a module or package. `name` is relative to the package (`data.formats`)."""
     stem = package.joinpath(*name.split("."))
     return stem / "__init__.py" if stem.is_dir() else stem.with_suffix(".py")
 
@@ -66,7 +66,7 @@ def _imported(path: Path, package: Path) -> tuple[str, ...]:
     return tuple(sorted(name for name in below if _path(package, name).is_file()))
 
 
-@functools.cache  # by content: the workflow asks for every stage, and stages share most modules
+@functools.cache  # keyed by content: the workflow asks for every stage, and stages share most modules
 def _imported_names(source: str) -> list[str]:
     names = []
     for node in ast.walk(ast.parse(source)):

@@ -1,6 +1,6 @@
-"""One rule for all randomness: a generator is made afresh from the numbers that name the draw, such as (seed, step).
+"""Keyed randomness: every draw uses a new generator, seeded by the numbers that identify the draw, such as (seed, step).
 
-Results then do not depend on batch size, worker count or interruption, and a resumed run needs no saved generator state.
+Results therefore do not depend on batch size, worker count or interruption, and a resumed run needs no saved generator state.
 """
 
 import hashlib

@@ -1,5 +1,6 @@
-"""Files of named tensors, read by memory map or as a stream and written tensor by tensor: a checkpoint of 9 GB passes
-through a few hundred MB of memory, and a model is loaded in little more memory than it has.
+"""Files of named tensors. They are read by memory map or as a stream, and written tensor by tensor.
+
+Converting a checkpoint of 9 GB takes a few hundred MB of memory. Loading a model takes little more memory than the model itself.
 """
 
 import json
@@ -19,7 +20,7 @@ from persistworld.runtime.files import atomic_path
 
 Tensors = Mapping[str, Tensor]
 
-# safetensors' names of the types that checkpoints hold
+# The names in safetensors of the types that checkpoints contain.
 TYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -31,14 +32,13 @@ TYPES = {
     torch.bool: "BOOL",
 }
 TORCH_TYPES = {name: dtype for dtype, name in TYPES.items()}
-HEADER_LIMIT = 100_000_000  # bytes; safetensors' own limit: a damaged length must not fill the memory
+HEADER_LIMIT = 100_000_000  # bytes, the limit of safetensors; a corrupt length field must not fill the memory
 
 
 def map_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors, .pt or .bin file, by name; bytes are read when a tensor is used.
+    """The tensors of a .safetensors, .pt or .bin file, by name. Bytes are read when a tensor is used.
 
-    Raises UserError when the file is missing or damaged, holds other things than named tensors, or is a pickle that
-    would run code.
+    Raises UserError if the file is missing or damaged, contains anything but named tensors, or is a pickle that would run code.
     """
     if not path.exists():
         raise UserError(f"{path}: no such file")
@@ -66,9 +66,9 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """A safetensors file's tensors, floating ones as float32, in memory of their own: nothing else of the file stays.
+    """A copy of a safetensors file's tensors in memory, floating-point ones as float32. The file does not stay mapped.
 
-    Raises UserError when it is missing or damaged.
+    Raises UserError if it is missing or damaged.
     """
     with _open(path) as file:
         entries, start = _header(file, path)
@@ -76,9 +76,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a safetensors file into `module`, which may be on the meta device: it takes the tensors over as they are read.
+    """Load a safetensors file into `module`, which may be on the meta device: it takes over the tensors as they are read.
 
-    Anything missing, left over or of another shape is one UserError that names it, before any tensor is read.
+    Raises UserError if tensors are missing, unexpected or of another shape, before any tensor is read.
     """
     with _open(path) as file:
         entries, _ = _header(file, path)
@@ -107,7 +107,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _header(file: BinaryIO, path: Path) -> tuple[dict[str, Any], int]:
-    """Each tensor's dtype, shape and data_offsets, and where the data begin (the format: 8 bytes of length, JSON, data)."""
+    """Each tensor's dtype, shape and data_offsets, and the offset of the data. The format is 8 bytes of length, JSON, data."""
     try:
         length = int.from_bytes(file.read(8), "little")
         entries = json.loads(file.read(min(length, HEADER_LIMIT)))
@@ -130,7 +130,7 @@ def _read(file: BinaryIO, start: int, entry: dict[str, Any]) -> Tensor:
 
 
 def write_tensors(tensors: Tensors, path: Path, half: bool = False) -> None:
-    """Write a safetensors file; floating tensors as float16 when `half`: a shipped checkpoint is half the size."""
+    """Write a safetensors file. With `half`, floating-point tensors are written as float16, which halves a shipped checkpoint."""
     with atomic_path(path) as part:
         save_file({name: _stored(tensor, half) for name, tensor in tensors.items()}, part)
 
@@ -141,7 +141,7 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 
 
 def write_safetensors(tensors: Tensors, path: Path) -> None:
-    """Write `tensors` in their own types, one at a time: safetensors' own writer holds a copy of them all."""
+    """Write `tensors` in their own types, one at a time. (The writer of safetensors would hold a copy of all of them.)"""
     header, offset = {}, 0
     for name, tensor in tensors.items():
         size = tensor.numel() * tensor.element_size()
@@ -152,7 +152,7 @@ def write_safetensors(tensors: Tensors, path: Path) -> None:
         }
         offset += size
     text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the format wants tensors aligned to 8 bytes
+    text += b" " * (-len(text) % 8)  # the format requires tensors aligned to 8 bytes
     with atomic_path(path) as part, part.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
@@ -160,6 +160,6 @@ def write_safetensors(tensors: Tensors, path: Path) -> None:
 
 
 def write_pickle(tensors: Tensors, path: Path) -> None:
-    """Write `tensors` as one flat state dict with torch.save, as the reference does."""
-    with atomic_path(path) as part, part.open("wb") as file:  # Python's own: see training_state.save_state
+    """Write `tensors` as one flat state dict with torch.save, as the reference code does."""
+    with atomic_path(path) as part, part.open("wb") as file:  # opened by Python, not torch: see training_state.save_state
         torch.save({name: tensor.detach() for name, tensor in tensors.items()}, file)

@@ -1,19 +1,19 @@
-"""Where the workflow's files lie, below the folder that a stage runs in. The rules in workflow/rules/ name the same."""
+"""The paths of the workflow's files, relative to the folder that a stage runs in. The rules in workflow/rules/ use the same paths."""
 
 from pathlib import Path
 
 DATA = Path("data")
-EPISODES = DATA / "episodes"  # what the stage `episodes` makes and the other stages open
+EPISODES = DATA / "episodes"  # written by the stage `episodes`, read by the others
 LATENTS = DATA / "latents"  # shard-I.safetensors and .json
 MANIFEST = DATA / "manifest.json"
 TRUTH = DATA / "truth"  # the evaluation episodes' frames, recorded and decoded
 MASKS = DATA / "masks.safetensors"
 ROLLOUTS = DATA / "rollouts"
 
-CHECKPOINTS = Path("checkpoints")  # a folder a model
+CHECKPOINTS = Path("checkpoints")  # one folder per model
 BASE = CHECKPOINTS / "base"
 
-VOTES = Path("assets/votes.csv")  # of people in a preference study; a header alone until there are some
+VOTES = Path("assets/votes.csv")  # people's votes in a preference study; only a header until someone has voted
 
 RESULTS = Path("results")
 SCORES = RESULTS / "scores"  # MODEL.parquet
@@ -21,13 +21,13 @@ TRAINING = RESULTS / "training"  # RUN.csv
 METRICS = RESULTS / "metrics"
 TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
-BENCHMARKS = RESULTS / "benchmarks"  # Snakemake's, a job each
+BENCHMARKS = RESULTS / "benchmarks"  # written by Snakemake, one file per job
 REPORT = RESULTS / "report.html"
 
-RUNS = Path("runs")  # what is resumed after a stop
-LOCKS = RUNS / "locks"  # a file a stage: who is at work on it
+RUNS = Path("runs")  # unfinished work that a later run resumes
+LOCKS = RUNS / "locks"  # one file per stage that names the process running it
 
 
 def rollout_path(model: str, seed: int) -> Path:
-    """Where a model's rollouts of one seed lie."""
+    """The path of a model's rollouts for one seed."""
     return ROLLOUTS / model / f"seed-{seed}.safetensors"

@@ -1,4 +1,4 @@
-"""Fetch the base checkpoint; turn a flat .pt, as others publish it, into a checkpoint folder."""
+"""Fetch the base checkpoint, and convert a published flat .pt into a checkpoint folder."""
 
 import argparse
 import dataclasses
@@ -18,9 +18,9 @@ from persistworld.runtime.workspace import BASE, CHECKPOINTS
 
 OPTIONS = {"--name": {"default": "base", "help": "base, or VARIANT_base where a variant has its own (default: %(default)s)"}}
 
-CTRL_WORLD_VIEWS = 3  # what Ctrl-World and PersistWorld were trained on, stacked
-TOKENIZER_FILE, TEXT = "tokenizer.json", "text_encoder."  # what a checkpoint without text lacks: a file, and weights of this prefix
-# Sizes that params.yaml can state, section by section. The autoencoder's scaling factor is measured when it is trained.
+CTRL_WORLD_VIEWS = 3  # views that Ctrl-World and PersistWorld were trained on, stacked
+TOKENIZER_FILE, TEXT = "tokenizer.json", "text_encoder."  # the file and the prefix of the weights that a checkpoint without text lacks
+# Sizes that params.yaml can state, by section. The autoencoder's scaling factor is not among them: it is measured in training.
 SIZES = {
     "unet": ("channels", "heads", "layers", "cross_attention_dim", "addition_time_embed_dim"),
     "autoencoder": ("patch", "latent_channels", "channels", "layers"),
@@ -33,9 +33,9 @@ IMPORT = (
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write checkpoints/base/, or the base of a variant that has one of its own.
+    """Write checkpoints/base/, or with --name a variant's own base checkpoint.
 
-    Digests of downloads are recorded in checkpoints/fetched/ and enforced from then on.
+    Digests of downloads are recorded in checkpoints/fetched/ and checked on every later download.
     """
     target, variants = CHECKPOINTS / args.name, params.models.bases
     if target != BASE:
@@ -66,8 +66,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def _check_autoencoder(variant: str, target: Path) -> None:
-    """A variant's base works on the latents of all models, so both bases must have the same autoencoder; removes `target` otherwise."""
-    # Imported here for the reason below.
+    """Require that a variant's base has the same autoencoder as the base, since all models share the latents. Else `target` is removed."""
+    # Imported here to keep the stage light, see _import.
     from persistworld.world_model import autoencoder
 
     for name in (autoencoder.WEIGHTS, autoencoder.CONFIG):
@@ -80,16 +80,16 @@ def _check_autoencoder(variant: str, target: Path) -> None:
 
 
 def _known(source: BaseCheckpointConfig) -> HubModel | None:
-    """Which of the published models `source` is, also when `persistworld fetch` made the folder that it names."""
+    """The published model that `source` names, also as a folder made by `persistworld fetch`. None for any other."""
     return fetched_model(user_path(source.location)) if source.source == "file" else known_model(source.location)
 
 
 def _check_config(params: Params, fetched: Path) -> WorldModelConfig:
-    """What the config.json that was fetched says of the world model. It is one's (diffusers and transformers write files of
-    that name, too), and neither `world_model` nor `episodes.views` say otherwise.
+    """The world model's configuration in the fetched config.json.
 
-    As many views are wanted. How these are called is not held against it, a robot's cameras have names of their own; but
-    the same names in another order are other cameras where the network expects the ones that it was trained on.
+    Raises UserError if the file describes no world model (diffusers and transformers also write files of that name), or if it
+    contradicts `world_model` or `episodes.views`. The number of views must match. Their names may differ, since each robot names its
+    cameras; but the same names in another order are refused, because the network would see the views in the wrong places.
     """
     location, config = params.base_checkpoint.location, read_json(fetched / CONFIG)
     if not isinstance(config, dict) or "world_model" not in config:
@@ -111,10 +111,10 @@ def _check_config(params: Params, fetched: Path) -> WorldModelConfig:
 
 
 def _check_world_model(wanted: WorldModelConfig, given: WorldModelConfig, location: str) -> None:
-    """The checkpoint's numbers hold everywhere but in `base_training`, so parameters that say otherwise would do so in vain.
+    """Raise UserError if parameters contradict the checkpoint. Outside `base_training` only the checkpoint's values have an effect.
 
-    Of sizes only those that are not the defaults: most parameter files leave them to the checkpoint. `use_text: false` is
-    no contradiction, it leaves the text out.
+    Sizes are compared only if they differ from the defaults, since most parameter files leave them to the checkpoint.
+    `use_text: false` is no contradiction: it drops the text encoder.
     """
     advice = f"that of the checkpoint {location} is {{}}: write that, or name another base_checkpoint"
     for key in ("history", "future", "rotation"):
@@ -130,8 +130,8 @@ def _check_world_model(wanted: WorldModelConfig, given: WorldModelConfig, locati
 
 
 def _leave_out_text(given: WorldModelConfig, fetched: Path, target: Path) -> None:
-    """Write `target`: what was fetched without its text encoder: its action encoder then adds no text to the poses."""
-    # Imported here for the reason below.
+    """Write the fetched checkpoint to `target` without its text encoder. Its action encoder then adds no text to the poses."""
+    # Imported here to keep the stage light, see _import.
     from persistworld.checkpoints.folders import write_manifest
     from persistworld.runtime.tensor_files import map_tensors, write_safetensors
 
@@ -154,7 +154,7 @@ def _check_views(params: Params, trained: int) -> None:
 
 
 def _import(params: Params, model: HubModel | None, fetched: Path, tokenizer_folder: Path, target: Path) -> None:
-    # Imported here: a checkpoint folder is only put in place, without the libraries that models are made of.
+    # Imported here: a checkpoint folder that is only moved into place does not need torch and the model libraries.
     from persistworld.checkpoints.ctrl_world import CTRL_WORLD_STATISTICS, import_checkpoint, read_statistics
     from persistworld.runtime.tensor_files import map_tensors
 
@@ -183,7 +183,7 @@ def _import(params: Params, model: HubModel | None, fetched: Path, tokenizer_fol
 
 
 def _tokenizer(flat: str, folder: Path) -> Path:
-    """A folder with CLIP's tokenizer.json, which does not come with a flat checkpoint."""
+    """A folder with CLIP's tokenizer.json, which a flat checkpoint does not contain."""
     try:
         fetch_model(TOKENIZER, folder)
     except UserError as error:

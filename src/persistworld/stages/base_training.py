@@ -1,8 +1,8 @@
-"""Train a base checkpoint from nothing, or from another one (hours).
+"""Train a base checkpoint from random weights or from another checkpoint (hours).
 
-The checkpoint holds the autoencoder, the world model and the perceptual network. A part is skipped when its output is already in the run
-folder, which belongs to one set of parameters; the world model continues from its last saved step. With several processes, the first one
-trains the small networks, each one encodes its shards of the latents, and all of them train the world model.
+The checkpoint holds the autoencoder, the world model and the perceptual network. Each set of parameters has its own run folder. A part is
+skipped if its output is already there, and the world model continues from its last saved step. With several processes, the first one
+trains the small networks, each process encodes its shards of the latents, and all of them train the world model.
 """
 
 import argparse
@@ -48,13 +48,13 @@ OPTIONS = {"--output": {"default": "assets/tabletop_base", "metavar": "FOLDER", 
 def main(params: Params, args: argparse.Namespace) -> None:
     output, source = Path(args.output), open_episodes(params.episodes.path, params.episodes.keep_ranges)
     run_folder = RUNS / "base_training" / run_name(params, identity(source))
-    with hold(run_folder / "lock", str(run_folder)):  # which another --output may have, too
+    with hold(run_folder / "lock", str(run_folder)):  # runs with different --output can share a run folder
         _make(params, source, output, run_folder)
 
 
 def _make(params: Params, source: EpisodeSource, output: Path, run_folder: Path) -> None:
     training = wanted_indices(params.episodes, source)
-    with processes().main_process_first():  # the others find what it made
+    with processes().main_process_first():  # the others then find its outputs
         autoencoder = make_autoencoder(params, source, training, run_folder)
         _perceptual(params, source, training, run_folder)
     manifest, store = _latents(params, source, training, autoencoder, run_folder / "latents")
@@ -81,9 +81,7 @@ def _make(params: Params, source: EpisodeSource, output: Path, run_folder: Path)
 
 
 def run_name(params: Params, data: str) -> str:
-    """A name for what the training is made from: parameters, code, the data set's fingerprint and, where it goes on from another
-    checkpoint, that one's networks.
-    """
+    """The run folder's name: a hash of the parameters, the code, the data set's fingerprint and the networks of `start_from`, if set."""
     sections = (params.base_training, params.episodes, params.latents, params.world_model)
     start_from = params.base_training.start_from
     networks = [Path(start_from) / name for name in (WEIGHTS, ae.WEIGHTS, TABLETOP_FILE)] if start_from else []
@@ -94,9 +92,9 @@ def run_name(params: Params, data: str) -> str:
 
 
 def training_frames(params: Params, source: EpisodeSource, indices: list[int], folder: Path) -> tuple[torch.Tensor, list[int]]:
-    """All views' frames (N, H, W, 3) uint8, a view after the other of an episode after the other, and whose they are.
+    """All frames (N, H, W, 3) uint8, ordered by episode and then by view, and the indices of the episodes used.
 
-    Episodes that cannot be used are left out and listed with the reason in frames.json, as in a shard's index; UserError when too many.
+    Unusable episodes are left out and listed with the reason in frames.json, as in a shard's index. Raises UserError if there are too many.
     """
     found, bad = {}, {}
     for index in indices:
@@ -110,7 +108,7 @@ def training_frames(params: Params, source: EpisodeSource, indices: list[int], f
 
 
 def make_autoencoder(params: Params, source: EpisodeSource, training: list[int], folder: Path) -> ae.Autoencoder:
-    """The one that was trained in `folder`, or is now, or start_from's."""
+    """The autoencoder: loaded from `folder`, or trained now, or that of start_from."""
     settings = params.base_training
     if settings.autoencoder_steps == 0:
         if not settings.start_from:
@@ -133,7 +131,7 @@ def _latents(
             indices, parts, settings = training[number::shards], folder / str(number), (params.episodes, params.latents)
             bad = encode_episodes(source, indices, *settings, params.compute.encode_batch, autoencoder, params.seed, parts, shard.stem)
             join_shard(indices, bad, parts, shard)
-            shutil.rmtree(parts, ignore_errors=True)  # not there when no episode could be used
+            shutil.rmtree(parts, ignore_errors=True)  # missing if no episode was usable
     processes().wait_for_everyone()
     store, (frames, bad) = LatentStore(folder), read_shard_indices(folder, shards)
     return build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation, params.world_model.future), store
@@ -149,7 +147,7 @@ def _perceptual(params: Params, source: EpisodeSource, training: list[int], fold
 
 
 def training_labels(params: Params, source: EpisodeSource, indices: list[int]) -> torch.Tensor:
-    """The labels (N, H, W) uint8 of `training_frames`. Raises UserError where an episode has none."""
+    """The labels (N, H, W) uint8 of `training_frames`. Raises UserError if an episode has no labels."""
     masks, labels = SimulatorMasks(source, params.episodes), []
     for index in indices:
         for view in params.episodes.views:
@@ -162,8 +160,10 @@ def training_labels(params: Params, source: EpisodeSource, indices: list[int]) -
 
 
 def continued_model(params: Params, manifest: Manifest, folder: Path, autoencoder: ae.Autoencoder) -> WorldModel:
-    """The model in `folder`, to be trained on: its sizes and words, this run's autoencoder and views. Where poses are of another width or
-    another rotation, they get an action encoder of their own and statistics of this run's episodes; else both are the checkpoint's.
+    """The model in `folder` for further training, with its sizes and tokenizer, and this run's autoencoder and views.
+
+    If the poses have another width or rotation format, the model gets a new action encoder and the pose statistics of this run's episodes.
+    Otherwise it keeps the checkpoint's.
     """
     model = load_base_model(folder)
     for name in ("history", "future"):

@@ -1,4 +1,4 @@
-"""Simulate the tabletop's episodes, or record where the real ones are."""
+"""Simulate the tabletop episodes, or record where the real ones are."""
 
 import argparse
 import shutil
@@ -18,7 +18,7 @@ UNFINISHED = RUNS / "episodes"
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write data/episodes/: LeRobot v2.1, or one small file that names and fingerprints the data set elsewhere."""
+    """Write data/episodes/: simulated episodes as LeRobot v2.1, or one small file with the path and fingerprint of another data set."""
     settings, page = params.episodes, preflight(params, args.threads)
     if settings.source == "folder":
         source = open_episodes(settings.path, settings.keep_ranges)
@@ -27,13 +27,14 @@ def main(params: Params, args: argparse.Namespace) -> None:
         return
     folder = Path(settings.path)
     if folder == EPISODES:
-        (folder / RECORD).unlink(missing_ok=True)  # of a run on a data set elsewhere
+        (folder / RECORD).unlink(missing_ok=True)  # left by a run on another data set
     refuse_foreign(folder)
-    # Snakemake removes what a killed job left of its output; what was simulated so far stays here, and is taken up.
+    # Snakemake removes the partial output of a killed job. Episodes are therefore simulated into a folder that it does not know, and a
+    # later run continues there.
     unfinished = UNFINISHED if folder == EPISODES else folder
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and not unfinished.exists():
-        shutil.move(folder, unfinished)  # whole episodes in it are kept; runs/ may be on another disk
+        shutil.move(folder, unfinished)  # keeps its complete episodes; a move, since runs/ may be on another disk
     wanted = wanted_indices(settings)
     if not wanted:
         raise UserError(f"episodes.count = {settings.count}: none of them is in episodes.splits, {', '.join(settings.splits)}; raise it")

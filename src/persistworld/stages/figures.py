@@ -32,8 +32,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def strips(scores: Scores, settings: Settings, reader: MediaReader, group: str) -> list[Strip]:
-    """The episodes with the largest, the median and the smallest PSNR gain on the object (the smallest may be a loss), and the one with
-    the median gain on the robot. Without masks, the gain is that of the full frame.
+    """The episodes with the largest, median and smallest PSNR gain on the object (the smallest may be a loss), and the episode with the
+    median gain on the robot. Without masks, the gain is measured on the full frame.
     """
     first, by_object = ranked_by_object(scores, settings.protocol, group)
     shown = [(first, by_object, 3)]

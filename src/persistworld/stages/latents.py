@@ -1,7 +1,7 @@
 """Encode one shard of the episodes with the autoencoder.
 
-Shard i holds every `shards`-th wanted episode, starting with i. With several processes, each one encodes a part of the shard's episodes and
-the first one joins them. The bytes do not depend on the number of processes.
+Shard i holds every `shards`-th wanted episode, starting at i. With several processes, each one encodes part of the shard's episodes and the
+first one joins the parts. The bytes do not depend on the number of processes.
 """
 
 import argparse
@@ -27,7 +27,7 @@ OPTIONS = {"--shard": {"type": "int", "required": True, "help": "0 .. latents.sh
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write data/latents/shard-I.safetensors and .json; a killed shard takes up in runs/latents/ where it stopped."""
+    """Write data/latents/shard-I.safetensors and .json. After a kill, the shard resumes from runs/latents/."""
     last = params.latents.shards - 1
     require(0 <= args.shard <= last, "--shard", args.shard, f"with latents.shards = {last + 1} choose from 0 to {last}")
     source = open_episodes(EPISODES)
@@ -40,15 +40,15 @@ def main(params: Params, args: argparse.Namespace) -> None:
     if not processes().is_main_process:
         return
     join_shard(indices, bad, resume, path)
-    for file in LATENTS.iterdir():  # of a run in more shards: they would be read
+    for file in LATENTS.iterdir():  # remove files of an earlier run with more shards, which would be read too
         number = re.fullmatch(r"shard-(\d+)\.(safetensors|json)", file.name)
         if number and int(number[1]) >= params.latents.shards:
-            file.unlink(missing_ok=True)  # another shard's job may have been faster
-    shutil.rmtree(resume, ignore_errors=True)  # not there when no episode could be used
+            file.unlink(missing_ok=True)  # another shard's job may have removed it
+    shutil.rmtree(resume, ignore_errors=True)  # missing if no episode was usable
 
 
 def _identity(params: Params, source: EpisodeSource) -> str:
-    """A hash of all that an episode's latents depend on: parameters, code, the data set's index, the autoencoder's weights."""
+    """A hash of everything that determines an episode's latents: parameters, code, the data set's index, the autoencoder's weights."""
     sections, files = (params.episodes, params.latents), (identity(source), sha256(BASE / WEIGHTS))
     parts = (*map(digest, sections), params.seed, code_digest("stages.latents"), *files)
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """List episodes, splits, windows and pose statistics.
 
-Episodes that cannot be used are listed with the reason. The statistics are those of the training split.
+Unusable episodes are listed with the reason. The statistics are computed on the training split.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def check_poses(store: LatentStore, indices: Sequence[int], path: str) -> None:
-    """Print what share of each number of the poses lies outside the base checkpoint's range. Raises UserError when it is most of them."""
+    """Print, for each pose component, the share of values outside the base checkpoint's range. Raises UserError if most values are."""
     statistics = checkpoint_statistics(BASE)
     poses = [store.poses(index).numpy() for index in indices]
     ranges = pose_ranges(statistics, np.concatenate(poses))

@@ -1,6 +1,6 @@
 """Mask the robot and the manipulated object in the frames that are scored.
 
-Counts the masks that are empty. With several processes, each one masks a part of the episodes and the first one writes the file.
+Also counts the empty masks. With several processes, each one masks part of the episodes and the first one writes the file.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from persistworld.runtime.workspace import EPISODES, MANIFEST, MASKS, METRICS
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write data/masks.safetensors and results/metrics/masks.json (flat counts, for Table 2's footnote)."""
+    """Write data/masks.safetensors and results/metrics/masks.json (a flat mapping of counts for Table 2's footnote)."""
     views = params.episodes.views
     episodes = open_episodes(EPISODES)
     count = params.rollout_frames

@@ -1,4 +1,4 @@
-"""Draw Figure 6: preference by people, where they have voted, and by automatic judges."""
+"""Draw Figure 6: the preferences of people (if they voted) and of automatic judges."""
 
 import argparse
 

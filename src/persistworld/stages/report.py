@@ -1,4 +1,4 @@
-"""Write one page with everything in it, results/report.html."""
+"""Write the report, one self-contained page: results/report.html."""
 
 import argparse
 import dataclasses
@@ -28,7 +28,7 @@ from persistworld.paper.videos import comparison_video
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.workspace import BENCHMARKS, CHECKPOINTS, FIGURES, MANIFEST, MASKS, REPORT, SCORES, TRAINING
 
-MASK_FRAMES = 6  # columns of a sheet of masks, at most
+MASK_FRAMES = 6  # the most columns in a sheet of masks
 CAPTIONS = {
     3: "Film strips of one view: recorded, base and post-trained; the episodes with the largest, median and smallest gain on the object.",
     4: "Gain of the post-trained model over the base; each bar is one episode.",
@@ -75,7 +75,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def pictures(scores: Scores) -> list[Picture]:
-    """The figures of the paper, each with a sentence."""
+    """The figures of the paper, each with a one-sentence caption."""
     views = over_time(scores.groups)
     return [_picture(number, text.format(views.get(f"figure_{number}"))) for number, text in CAPTIONS.items()]
 
@@ -101,7 +101,7 @@ def _name(media: Media) -> str:
 
 
 def training(models: list[str], settings: Settings) -> Picture | None:
-    """The training curves of every run that left a log."""
+    """The training curves of every run that has a log. None if there is no log."""
     logs = {model: TRAINING / f"{model}.csv" for model in models}
     found = {model: read_training(path) for model, path in logs.items() if path.is_file()}
     if not found:

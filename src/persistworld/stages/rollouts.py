@@ -1,7 +1,7 @@
-"""Roll one model out from every evaluation episode, for all seeds, replaying the recorded poses.
+"""Roll out one model on every evaluation episode, for all seeds, replaying the recorded poses.
 
-With several processes, each one rolls out a part of the episodes and the first one writes the files. A finished seed waits in runs/ for
-the others, so a stopped run continues with the seed that it was at.
+With several processes, each one rolls out part of the episodes and the first one writes the files. Finished seeds are kept in runs/ until
+all are done, so a stopped run continues with the first unfinished seed.
 """
 
 import argparse
@@ -39,7 +39,7 @@ OPTIONS = {
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write data/rollouts/MODEL/seed-N.safetensors for every N of evaluation.seeds, or of --seed."""
+    """Write data/rollouts/MODEL/seed-N.safetensors for every N in evaluation.seeds, or in --seed."""
     known = params.models
     named = known.rolled_out(known.names)
     require(args.model in named, "--model", args.model, f"no model with a checkpoint; {nearest(args.model, named)}")
@@ -61,13 +61,13 @@ def main(params: Params, args: argparse.Namespace) -> None:
             shutil.copyfile(path, part)
     for path in paths.values():
         path.unlink()
-    with contextlib.suppress(OSError):  # another job may be at other seeds of the model
+    with contextlib.suppress(OSError):  # not empty if another job works on other seeds of the model
         finished.rmdir()
         finished.parent.rmdir()
 
 
 def _roll_out(params: Params, name: str, model: WorldModel, paths: dict[int, Path]) -> None:
-    """Write the rollouts of each seed to its path, as soon as they are there."""
+    """Write the rollouts of each seed to its path as soon as they are finished."""
     model = model.to(device())
     if params.compute.rollout.torch_compile:
         compile_unet(model, params.rollout.precision)
@@ -76,7 +76,7 @@ def _roll_out(params: Params, name: str, model: WorldModel, paths: dict[int, Pat
         latents = _latents(params, model, store, episodes, seed, f"rollouts of {name}, seed {seed}")
         if not processes().is_main_process:
             continue
-        if not latents.isfinite().all():  # they would be scored as black frames
+        if not latents.isfinite().all():  # otherwise they would be scored as black frames
             raise UserError(f"{CHECKPOINTS / name}: its rollouts are not finite numbers; train it again, at a lower rate or in float32")
         with atomic_path(path) as part:
             tensors = {"latents": latents, "episodes": torch.tensor([entry.index for entry in episodes])}
@@ -84,7 +84,7 @@ def _roll_out(params: Params, name: str, model: WorldModel, paths: dict[int, Pat
 
 
 def _latents(params: Params, model: WorldModel, store: LatentStore, episodes: Sequence[Entry], seed: int, label: str) -> Tensor:
-    """The rollouts of all episodes, (E, T, C, V * h, w) on the CPU, in the first process; nothing in the others."""
+    """The rollouts of all episodes, (E, T, C, V * h, w) on the CPU, in the first process. Empty in the others."""
     batch, fixed_size = params.compute.rollout.batch, params.compute.rollout.torch_compile
     parts = [episodes[i : i + batch] for i in range(0, len(episodes), batch)]
     own, latents = parts[own_part(len(parts))], []
@@ -97,7 +97,7 @@ def _latents(params: Params, model: WorldModel, store: LatentStore, episodes: Se
 
 
 def _made_from(params: Params, *checkpoints: Path) -> str:
-    """A hash of everything that the rollouts of a seed follow from: a file of another run is never taken for this one's."""
+    """A hash of everything that determines the rollouts of a seed, so that a file of another run is never reused."""
     files = [MANIFEST, *sorted(file for folder in set(checkpoints) for file in folder.glob("*.safetensors"))]
     evaluation = params.evaluation
     parts = [digest(params.rollout, params.episodes, params.latents), evaluation.split, evaluation.episodes, params.seed]

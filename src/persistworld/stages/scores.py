@@ -1,6 +1,6 @@
-"""Score models' rollouts, or baselines, frame by frame: a tidy table for each model.
+"""Score models' rollouts or baselines frame by frame, into a tidy table for each model.
 
-With several processes, each one scores a part of the episodes and the first one writes the tables.
+With several processes, each one scores part of the episodes and the first one writes the tables.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from persistworld.world_model.autoencoder import Autoencoder, decode_views, load
 
 OPTIONS = {"--model": {"required": True, "nargs": "+", "metavar": "NAME", "help": "of evaluation.models, or in variants"}}
 
-NO_SEED = -1  # of models without rollouts
-# Models without a checkpoint: their frames, from the ground truth as the autoencoder decodes it.
+NO_SEED = -1  # the seed of models without rollouts
+# Models without a checkpoint: how their frames are made from the ground truth decoded by the autoencoder.
 WITHOUT_ROLLOUTS = {
     "copy_frame": lambda decoded: decoded[:1].expand_as(decoded),
     "autoencoder": lambda decoded: decoded,
@@ -35,7 +35,7 @@ WITHOUT_ROLLOUTS = {
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write results/scores/MODEL.parquet for each of --model."""
+    """Write results/scores/MODEL.parquet for each model in --model."""
     models, known = args.model, params.models
     for model in models:
         require(model in known, "--model", model, f"no such model or variant; {nearest(model, known.names)}")
@@ -58,7 +58,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         parts.append(scorer.score(rollouts, truth))
     parts, empty = collected(parts), Counter()
     for counts in collected([scorer.empty_masks]):
-        empty.update(counts)  # keeps zeros, which a sum of counters drops
+        empty.update(counts)  # keeps zeros, which `+` drops
     if not processes().is_main_process:
         return
     table = pd.concat(parts, ignore_index=True)
@@ -78,7 +78,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
 def _generated(
     model: str, truth: Truth, seeds: tuple[int, ...], autoencoder: Autoencoder, views: int
 ) -> dict[tuple[str, int], Tensor]:
-    """The model's uint8 frames (T, V, H, W, 3) of the episode, by model and seed."""
+    """(model, seed) -> the model's uint8 frames (T, V, H, W, 3) of the episode."""
     if model in WITHOUT_ROLLOUTS:
         return {(model, NO_SEED): WITHOUT_ROLLOUTS[model](truth.decoded)}
     return {(model, seed): decode_views(autoencoder, read_rollout(model, seed, truth.episode), views) for seed in seeds}

@@ -1,4 +1,4 @@
-"""Train the control: post-training's compute spent on more teacher forcing."""
+"""Train the control: more teacher forcing with the compute of post-training."""
 
 import argparse
 

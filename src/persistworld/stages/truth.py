@@ -1,6 +1,6 @@
-"""Decode the evaluation episodes' frames, once for all models.
+"""Decode the frames of the evaluation episodes once for all models.
 
-With several processes, each one decodes a part of the episodes into the same files.
+With several processes, each one decodes part of the episodes into the same files.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def _fill(folder: Path, episodes: list[int], truth: LiveTruth) -> None:
-    """Write this process's part, and wait for the others'."""
+    """Write this process's part and wait for the other processes."""
     own = range(len(episodes))[own_part(len(episodes))]
     write_frames(folder, track(own, len(own), "ground truth"), episodes, truth)
     processes().wait_for_everyone()

@@ -15,7 +15,7 @@ OPTIONS = {"--model": {"required": True, "help": "a name in variants"}}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Write results/metrics/MODEL.json from the scores of the base, the controls and the variant."""
+    """Write results/metrics/MODEL.json from the scores of the variant, the base and the controls."""
     require(args.model in params.variants, "--model", args.model, f"no such variant; {nearest(args.model, params.variants)}")
     models = (*variant_rivals(params.models.names, params.models), args.model)
     scores = load_scores([SCORES / f"{model}.parquet" for model in models], models)

@@ -1,7 +1,7 @@
-"""Print which weights' gradients agree across episodes; lora.exclude is for the others.
+"""Print which weights' gradients agree across episodes, to choose lora.exclude.
 
-The output is a Markdown table. Needs the inputs of the stage post_training. It is not a stage of the workflow: people look at it before
-they choose `post_training.lora.exclude`.
+The output is a Markdown table. Weights whose gradients disagree are candidates for `post_training.lora.exclude`. The tool needs the inputs
+of the stage post_training. It is not a stage of the workflow, since a person reads its output.
 """
 
 import argparse

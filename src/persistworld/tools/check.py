@@ -1,6 +1,6 @@
 """Print what a run will use, leave out and convert, and how much disk and time it takes.
 
-The stage `episodes` prints the same page. What would stop a later stage stops here, with one line that names it.
+The stage `episodes` prints the same page. Problems that would stop a later stage are reported here, in one line.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from persistworld.runtime.room import cache, free_bytes, used_bytes, writable
 from persistworld.runtime.workspace import BASE, CHECKPOINTS, DATA, LATENTS, RESULTS, ROLLOUTS, RUNS, TRUTH
 from persistworld.world_model.poses import CTRL_WORLD_STATISTICS, PoseStatistics
 
-LISTED = 5  # notes and left-out episodes that are printed one by one
+LISTED = 5  # the most notes and left-out episodes that are printed
 FLOAT32 = 4  # bytes
 LPIPS_FILES = {"alex": "alexnet-*.pth", "vgg": "vgg16-*.pth", "squeeze": "squeezenet1_1-*.pth"}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Print the page. Raises UserError at the first thing that would stop a run later."""
+    """Print the page. Raises UserError at the first problem that would stop a run later."""
     print(preflight(params, args.threads))
 
 
 def preflight(params: Params, threads: int) -> str:
-    """The page. Raises UserError at the first thing that would stop a run later."""
+    """The page as text. Raises UserError at the first problem that would stop a run later."""
     _check_folders(params)
     model = _model(params)
     if model is not None:
@@ -51,7 +51,7 @@ def preflight(params: Params, threads: int) -> str:
 
 
 def data_lines(found: Survey, params: Params, threads: int) -> list[str]:
-    """What is used of the data set, left out of it and converted."""
+    """Lines on what is used of the data set, what is left out and what is converted."""
     settings, wanted = params.episodes, found.wanted
     splits = ", ".join(f"{len(indices)} {name}" for name, indices in found.splits.items())
     lines = [
@@ -87,7 +87,7 @@ def _nth(stride: int) -> str:
 
 
 def _check_folders(params: Params) -> None:
-    """Raise UserError when a folder cannot be written that a later stage will need."""
+    """Raise UserError if a folder that a later stage needs is not writable."""
     for folder in (DATA, RUNS, CHECKPOINTS, RESULTS):
         if not writable(folder):
             raise UserError(f"{folder.absolute()}: cannot be written; work in a folder of your own")
@@ -106,7 +106,7 @@ def _check_folders(params: Params) -> None:
 
 
 def _config(params: Params) -> Path | None:
-    """The folder with the base checkpoint's config.json, if that can be looked at before it is fetched."""
+    """The folder with the base checkpoint's config.json, if it can be read before the checkpoint is fetched."""
     if params.base_checkpoint.source != "file":
         return None
     folder = user_path(params.base_checkpoint.location)
@@ -115,7 +115,7 @@ def _config(params: Params) -> Path | None:
 
 
 def _model(params: Params) -> WorldModelConfig | None:
-    """The base checkpoint's sizes, where they are known: a published model's are the defaults."""
+    """The base checkpoint's sizes, if they are known. A published model has the default sizes."""
     folder = _config(params)
     if folder is not None:
         return build_section(WorldModelConfig, read_json(folder / CONFIG)["world_model"], "world_model")
@@ -124,7 +124,7 @@ def _model(params: Params) -> WorldModelConfig | None:
 
 
 def _statistics(params: Params) -> PoseStatistics | None:
-    """The pose statistics of the base checkpoint, where they are known already."""
+    """The pose statistics of the base checkpoint, if they are already known."""
     folder = _config(params)
     if folder is not None:
         return checkpoint_statistics(folder)
@@ -133,7 +133,7 @@ def _statistics(params: Params) -> PoseStatistics | None:
 
 
 def _disk_lines(params: Params, model: WorldModelConfig, episodes: int, frames: float) -> list[str]:
-    """How much latents and rollouts take. Raises UserError when the disk does not have it."""
+    """Lines on the disk space of latents and rollouts. Raises UserError if the disk has too little."""
     settings, factor = params.episodes, model.autoencoder.factor
     cells = (settings.height // factor) * (settings.width // factor) * len(settings.views)
     frame = model.autoencoder.latent_channels * cells * FLOAT32
@@ -141,7 +141,7 @@ def _disk_lines(params: Params, model: WorldModelConfig, episodes: int, frames: 
     evaluated = min(episodes, params.evaluation.episodes or episodes)
     latents = int(episodes * frames * frame)
     rollouts = len(models) * len(params.evaluation.seeds) * evaluated * params.rollout_frames * frame
-    pixels = 2 * 3 * settings.height * settings.width * len(settings.views)  # recorded and decoded frames, a byte per colour
+    pixels = 2 * 3 * settings.height * settings.width * len(settings.views)  # bytes per frame: recorded and decoded, uint8 RGB
     truth = evaluated * params.rollout_frames * pixels if params.compute.store_truth else 0
     needed = {LATENTS: latents - used_bytes(LATENTS), TRUTH: truth - used_bytes(TRUTH), ROLLOUTS: rollouts - used_bytes(ROLLOUTS)}
     free = free_bytes(DATA)

@@ -10,6 +10,6 @@ from persistworld.config.params import Params
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """Print the defaults; neither `params` nor `args` matters."""
+    """Print the defaults. `params` and `args` are ignored."""
     plain = json.loads(json.dumps(asdict(Params())))  # tuples to lists
     print(yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120), end="")

@@ -1,9 +1,9 @@
-"""Drive the robot in the world model: on a page in the browser, or with --keyboard without one.
+"""Drive the robot in the world model, on a page in the browser or with a list of keys (--keyboard).
 
     persistworld drive
     persistworld drive --keyboard lllrrr --output drive.mp4
 
-Each key is a chunk of frames. `--keyboard` writes a film of all models side by side.
+Each key makes one chunk of frames. `--keyboard` needs no browser and writes a film of all models side by side.
 """
 
 import argparse
@@ -43,7 +43,7 @@ OPTIONS = {
         "help": "host name under which browsers may reach the page, such as a proxy's (default: this machine's loopback names)",
     },
 }
-HAND = Follower(gripper_step=0.65)  # the arm is where the driver puts it; the fingers need their time
+HAND = Follower(gripper_step=0.65)  # the arm follows its target at once, the fingers at a limited speed
 
 
 def main(params: Params, args: argparse.Namespace) -> None:

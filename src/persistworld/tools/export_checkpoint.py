@@ -1,6 +1,6 @@
-"""Write a checkpoint folder in a format that others read.
+"""Export a checkpoint folder to a format that other libraries read.
 
-`flat` is the reference's .pt (the adapter of a post-trained model is merged), `folders` is diffusers' and transformers' layout,
+`flat` is the .pt of the reference code (a post-trained model's adapter is merged). `folders` is the layout of diffusers and transformers.
 `adapter` is peft's format with a model card.
 """
 

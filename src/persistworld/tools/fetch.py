@@ -1,7 +1,7 @@
 """Download SVD, CLIP, Ctrl-World or PersistWorld at a pinned commit.
 
-`import_checkpoint` makes an untrained world model from SVD and CLIP. The folders of Ctrl-World and PersistWorld are base checkpoints
-(`base_checkpoint: {source: file, location: FOLDER}`), for example for a machine that is offline.
+`import_checkpoint` makes an untrained world model from SVD and CLIP. The folders of Ctrl-World and PersistWorld can be used as base
+checkpoints (`base_checkpoint: {source: file, location: FOLDER}`), for example on a machine that is offline.
 """
 
 import argparse
@@ -20,8 +20,9 @@ OPTIONS = {
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """args: name (of KNOWN), output, revision (None: the pinned one). Digests are recorded and enforced as the stage
-    base_checkpoint does, in checkpoints/fetched/.
+    """args: name (in KNOWN), output, revision (None: the pinned one).
+
+    Digests are recorded in checkpoints/fetched/ and checked, as in the stage base_checkpoint.
     """
     output, model = Path(args.output), KNOWN[args.name]
     if output.is_file() or (output.is_dir() and any(output.iterdir()) and not (output / RECORD).is_file()):

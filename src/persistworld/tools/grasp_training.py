@@ -1,7 +1,7 @@
-"""Train the grasp reader, which tells from the frames whether closing fingers meet something, and measure it.
+"""Train the grasp reader and test it. It tells from the frames whether closing fingers meet an object.
 
-Needs the episodes of `episodes.path` (commanded and reached grippers must be recorded) and the base checkpoint's autoencoder, through which
-half of them are also shown. The last fifth of the episodes is kept out of training and measured on.
+Needs the episodes of `episodes.path`, with commanded and reached gripper values, and the base checkpoint's autoencoder. Training also uses
+the autoencoder's reconstruction of half of the episodes. The last fifth of the episodes is held out for testing.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def _decoded(autoencoder: Autoencoder, frames: np.ndarray) -> np.ndarray:
-    """The frames as the autoencoder gives them back: the most that a world model can show."""
+    """The frames encoded and decoded by the autoencoder: the best quality that a world model can reach."""
     images = images_to_float(torch.from_numpy(frames))
     latents = stack_views(autoencoder.encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]))
     return decode_views(autoencoder, latents, frames.shape[1]).numpy()

@@ -1,8 +1,9 @@
 """Make a checkpoint folder from a published model.
 
-`source` is a flat state dict as Ctrl-World and PersistWorld publish it (.pt, or the same names in .safetensors; sizes from `world_model` in
-params.yaml), or SVD's folder (`--clip` then names CLIP's; sizes from the folders). Neither brings the tokenizer or the pose statistics.
-`persistworld fetch` downloads all of them.
+`source` is one of two things. Neither contains the tokenizer or the pose statistics. `persistworld fetch` downloads all of them.
+- A flat state dict as Ctrl-World and PersistWorld publish it: .pt, or the same names in .safetensors. Sizes come from `world_model` in
+  params.yaml.
+- SVD's folder. `--clip` then names CLIP's folder. Sizes come from the folders.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Run a policy in the world model, and beside it in the simulator: of the package, of your own, or on a server (openpi, GR00T).
+"""Run a policy (built-in, your own, or on an openpi or GR00T server) in the world model and, with --simulator, in the simulator.
 
     persistworld policy wander
     persistworld policy my_policy:Mine --simulator
@@ -84,7 +84,7 @@ def _client(args: argparse.Namespace, params: Params) -> Policy:
     raw = {} if args.config is None else read_yaml(args.config)
     config = build_section(RemoteConfig, {"fps": params.episodes.fps, "frames": params.world_model.future - 1} | raw, "config")
     if args.policy == "openpi":
-        from persistworld.policies.openpi import OpenPi  # only here: its packages are an extra
+        from persistworld.policies.openpi import OpenPi  # imported here: its packages are an optional extra
 
         return OpenPi(args.address, config)
     from persistworld.policies.groot import Groot
@@ -93,7 +93,7 @@ def _client(args: argparse.Namespace, params: Params) -> Policy:
 
 
 def _run(env: gymnasium.Env, name: str, policy: Policy, args: argparse.Namespace, episode: int) -> Recording:
-    """One run, as it is kept."""
+    """Run the policy once and return the recording."""
     options = {"episode": episode} | ({} if name == "simulator" else {"noise": args.noise})
     kept = Recording({name: []}, {name: []}, {name: []})
     for observation, info in run_policy(env, policy, args.chunks, args.noise, options):

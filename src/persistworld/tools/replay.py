@@ -1,8 +1,8 @@
-"""Replay recorded poses in the world models: a film per episode with the ground truth beside them, and scores per frame.
+"""Replay recorded poses in the world models: a film per episode beside the ground truth, and scores per frame.
 
     persistworld replay 3 7 11
 
-Beside each film lies a CSV file: a row per model, frame, view, metric and protocol, as in results/scores/.
+Each film comes with a CSV file that has one row per model, frame, view, metric and protocol, as in results/scores/.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
             world = inhabited(parts, params, robot)
             world.reset([start], [(args.noise, "rollout", episode)])
             films[name] = _replayed(world, poses)
-        # The first model's autoencoder: they share the base's.
+        # Any model's autoencoder would do: all share the base's.
         truth = _truth(source, episode, params, next(iter(models.values()))[1], 1 + poses.shape[0] * poses.shape[1])
         scores = scorer.score({(name, args.noise): torch.from_numpy(film) for name, film in films.items()}, truth)
         columns, captions = {TRUTH: truth.raw.numpy(), **films}, _captions(scores, params.evaluation.protocol)
@@ -73,7 +73,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
 
 def _poses(source: EpisodeSource, episode: int, params: Params, chunks: int) -> np.ndarray:
-    """(chunks, n, P): the recorded poses after the first, as many whole chunks as the episode has, `chunks` at most."""
+    """(chunks, n, P): the recorded poses after the first, in as many whole chunks as the episode has, at most `chunks`."""
     poses = source.episode(episode).pose[:: frame_stride(source.fps, params.episodes.fps)]
     n = params.world_model.future - 1
     chunks = min(chunks, (len(poses) - 1) // n)
@@ -83,7 +83,7 @@ def _poses(source: EpisodeSource, episode: int, params: Params, chunks: int) -> 
 
 
 def _replayed(world: Inhabited, poses: np.ndarray) -> np.ndarray:
-    """(T, V, H, W, 3) uint8: the first frame and all that follow."""
+    """(T, V, H, W, 3) uint8: the first frame and all generated ones."""
     frames = [world.frames.copy()]
     frames += [world.go([Reached(part, part, None)])[0] for part in poses]
     return np.concatenate(frames)
@@ -91,14 +91,14 @@ def _replayed(world: Inhabited, poses: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def _truth(source: EpisodeSource, episode: int, params: Params, autoencoder: Autoencoder, count: int) -> Truth:
-    """The recorded frames, and what the autoencoder makes of them."""
+    """The recorded frames, raw and reconstructed by the autoencoder."""
     raw = torch.stack([resized_frames(source, episode, params.episodes, view)[:count] for view in params.episodes.views], dim=1)
     latents = [stack_views(autoencoder.encode(images_to_float(views))) for views in raw]
     return Truth(episode, raw, decode_views(autoencoder, torch.stack(latents), raw.shape[1]), None)
 
 
 def _captions(scores: pd.DataFrame, protocol: str) -> dict[str, list[str]]:
-    """By model, a line a frame: PSNR and SSIM of the outside views and of the wrist's."""
+    """Model -> one line per frame: PSNR and SSIM of each group of views (external, wrist)."""
     shown = scores[(scores["protocol"] == protocol) & (scores["region"] == "full")].copy()
     shown["group"] = shown["view"].map(view_group)
     means = shown.pivot_table(index=["model", "frame"], columns=["group", "metric"], values="value")
@@ -111,7 +111,7 @@ def _captions(scores: pd.DataFrame, protocol: str) -> dict[str, list[str]]:
 
 
 def _print(episode: int, scores: pd.DataFrame, protocol: str) -> None:
-    """Each model's means, frame 0 left out as in the tables."""
+    """Print each model's means without frame 0, as in the tables."""
     shown = scores[(scores["protocol"] == protocol) & (scores["region"] == "full") & (scores["frame"] > 0)]
     means = shown.groupby(["model", "metric"], sort=False)["value"].mean().unstack()
     for model, row in means.iterrows():

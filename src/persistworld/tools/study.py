@@ -1,4 +1,4 @@
-"""Ask people which model's rollouts they prefer, or how far policies come (docs/study.md)."""
+"""Ask people which model's rollouts they prefer, or how far policies get in their tasks (docs/study.md)."""
 
 import argparse
 import contextlib
@@ -74,13 +74,13 @@ OPTIONS = {
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    """args.action is one of the functions below; the others are its options."""
+    """args.action names one of the functions below. The other arguments are its options."""
     {"create": create, "invite": invite, "serve": serve, "export": export, "backup": backup, "results": results}[args.action](params, args)
 
 
 def create(params: Params, args: argparse.Namespace) -> None:
-    """args: name, models, views, items, seed, title, rollouts (a CSV: label the progress of policies instead)."""
-    from persistworld.apps.study import making  # with torch, which a server does without
+    """args: name, models, views, items, seed, title, rollouts (a CSV file; raters then label the progress of policies instead)."""
+    from persistworld.apps.study import making  # imported here because it imports torch, which a server does not need
 
     path = store.study_path(args.name)
     if path.exists():
@@ -107,14 +107,14 @@ def create(params: Params, args: argparse.Namespace) -> None:
 
 
 def invite(params: Params, args: argparse.Namespace) -> None:
-    """args: name, raters (names, may be empty), count (of raters without a name), url."""
+    """args: name, raters (names, may be empty), count (number of raters without a name), url."""
     with _open(args.name) as opened:
         for name in [*args.raters, *[""] * args.count]:
             print(f"{name or 'rater'}: {args.url.rstrip('/')}/#{opened.invite(name)}")
 
 
 def serve(params: Params, args: argparse.Namespace) -> None:
-    """args: name, and the options of a server."""
+    """args: name, and the server's options."""
     with _open(args.name) as opened:
         serve_app(study_app(opened, allowed_hosts(args.host, args.allow_host)), args.host, args.port, args.prefix)
 
