@@ -5,14 +5,14 @@
 
     env = persistworld.make_env("checkpoints/post_trained")
 
-The names are loaded on first use, so that importing the package (and `persistworld --help`) does not import torch. Importing it registers
-the environments with gymnasium.
+The names are loaded on first use, so that importing the package (and `persistworld --help`) does not import torch. Imported after
+gymnasium, it registers the environments there.
 """
 
-import contextlib
+import sys
 from typing import Any
 
-with contextlib.suppress(ModuleNotFoundError):  # RoboEngine's own environment has no gymnasium
+if "gymnasium" in sys.modules:  # imported before this package; `persistworld --help` must not import it
     from persistworld.rollouts.registration import register
 
     register()

@@ -1,4 +1,4 @@
-"""Registers the environments with gymnasium. `import persistworld` calls it, so nothing heavy is imported here."""
+"""Registers the environments with gymnasium. `import persistworld` after `import gymnasium` calls it."""
 
 import gymnasium
 
