@@ -222,6 +222,8 @@ def test_gymnasium_finds_it():
     code = "import gymnasium, persistworld; print(*gymnasium.registry)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {registration.WORLD_MODEL, registration.TABLETOP} <= set(done.stdout.split())
+    registration.register()
+    registration.register()  # once is enough, twice is no error
     env = gymnasium.make(registration.TABLETOP, settings=SMALL, render_mode="rgb_array")
     assert env.reset(seed=0)[0]["pose"].shape == (7,)
     with pytest.raises(UserError, match="nowhere"):
