@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 from snakemake.api import SnakemakeApi
+from snakemake.exceptions import RuleException, WorkflowError
 from snakemake.jobs import Job
 from snakemake.settings.types import DAGSettings, OutputSettings, Quietness, ResourceSettings
 
@@ -77,8 +78,11 @@ def find_stages(targets: list[str]) -> list[Stage]:
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         workflow = api.workflow(ResourceSettings(cores=1), snakefile=Path("workflow/Snakefile"))
         dag = workflow.dag(DAGSettings(targets=set(targets)))
-        with contextlib.redirect_stdout(io.StringIO()):
-            dag.printrulegraph()  # builds the DAG; the API has no other way to look at its jobs
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                dag.printrulegraph()  # builds the DAG; the API has no other way to look at its jobs
+        except (WorkflowError, RuleException) as error:
+            sys.exit(f"persistworld: error: {' '.join(str(error).split())}")
         jobs = [job for job in workflow._workflow.dag.jobs if job.output]
         stages: dict[str, Stage] = {}
         for job in sorted(jobs, key=lambda job: (job.rule.name, sorted(job.output))):
