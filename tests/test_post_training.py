@@ -83,9 +83,9 @@ def reward_model(autoencoder, perceptual):
 def run(base, store, entries, reward_model):
     """run(folder, store, settings, digest) -> trained weights."""
 
-    def start(folder, store=store, settings=SETTINGS, digest="digest"):
+    def start(folder, store=store, settings=SETTINGS, digest="digest", compute=COMPUTE):
         data = Data(store, entries, decoded_images(store, reward_model.decode))
-        return train(base, reward_model, data, settings, ROLLOUT, 0, folder, digest, COMPUTE)
+        return train(base, reward_model, data, settings, ROLLOUT, 0, folder, digest, compute)
 
     return start
 
@@ -130,6 +130,19 @@ def test_a_killed_run_ends_with_the_same_bytes(base, run, latent_folder, tmp_pat
     states = [load_state(tmp_path / name, "digest") for name in ("whole", "killed")]
     for part in ("weights", "old", "average"):
         assert all(torch.equal(tensor, states[1][part][name]) for name, tensor in states[0][part].items())
+
+
+def test_other_batches_go_on_with_a_half_done_run(base, run, latent_folder, tmp_path):
+    """What `compute` says changes rounding at most: two steps of 3 candidates a pass, and one of 2, sampled 4 at a time."""
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", DyingStore(latent_folder, 9))
+    other = PostTrainingCompute(train_batch=2, sample_batch=4, save_every=5, gradient_checkpointing=True)
+    resumed = run(tmp_path / "killed", compute=other)
+    log = log_without_seconds(tmp_path / "killed/log.csv")
+    assert log["step"].tolist() == [0, 1, 2]
+    for name, weight in whole.items():
+        torch.testing.assert_close(resumed[name], weight, rtol=1e-3, atol=1e-5)
 
 
 def test_what_a_run_leaves(base, run, tmp_path):
