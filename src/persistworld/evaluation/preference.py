@@ -4,6 +4,7 @@ A vote is one rater's choice on one item (episode, seed, view). Votes of one rat
 episode. The binomial test, which the paper uses, assumes independent votes. The mixed model does not.
 """
 
+import contextlib
 import math
 import warnings
 from typing import Any
@@ -13,7 +14,7 @@ import pandas as pd
 import scipy.stats
 from statsmodels.formula.api import mixedlm
 from statsmodels.stats.multitest import multipletests
-from statsmodels.tools.sm_exceptions import ConvergenceWarning
+from statsmodels.tools.sm_exceptions import ModelWarning
 
 from persistworld.evaluation.agreement import fleiss_kappa, krippendorff_alpha
 from persistworld.evaluation.score_table import view_group
@@ -121,16 +122,29 @@ def mixed(frame: pd.DataFrame, confidence: float) -> dict[str, Any]:
     found: dict[str, Any] = {"without_one_rater": _lowest(frame, "rater"), "without_one_episode": _lowest(frame, "episode")}
     if min(frame["rater"].nunique(), frame["episode"].nunique()) < 2 or frame["won"].nunique() < 2:
         return found | {"share": None, "low": None, "high": None, "p": None}
-    data = frame.assign(one=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # an effect with zero variance lies on the boundary; this is valid
-        model = mixedlm("won ~ 1", data, groups="one", vc_formula={"rater": "0 + C(rater)", "episode": "0 + C(episode)"})
-        fit = model.fit(reml=True, method="powell")  # derivative-free: the default stops before it reaches that boundary
+    fit = _fitted(frame.assign(one=1))
+    if fit is None:
+        return found | {"share": None, "low": None, "high": None, "p": None}
     mean, error = float(fit.fe_params.iloc[0]), float(fit.bse_fe.iloc[0])
     half = scipy.stats.norm.ppf((1 + confidence) / 2) * error
     spread = {f"sd_{name}": math.sqrt(max(value, 0)) for name, value in zip(fit.model.exog_vc.names, fit.vcomp, strict=True)}
-    p = float(2 * scipy.stats.norm.sf(abs(mean - 0.5) / error)) if error else None
+    p = float(2 * scipy.stats.norm.sf(abs(mean - 0.5) / error))
     return found | spread | {"share": mean, "low": mean - half, "high": mean + half, "p": p}
+
+
+def _fitted(data: pd.DataFrame) -> Any:
+    """The mixed model's fit, or None where there are too few votes to determine it."""
+    model = mixedlm("won ~ 1", data, groups="one", vc_formula={"rater": "0 + C(rater)", "episode": "0 + C(episode)"})
+    # Powell's method first: an effect with zero variance lies on the boundary, and gradient methods stop before they reach it. With few
+    # votes it can end in a singular matrix.
+    for method in ("powell", "lbfgs"):
+        with warnings.catch_warnings(), contextlib.suppress(np.linalg.LinAlgError):
+            warnings.simplefilter("ignore", ModelWarning)
+            warnings.simplefilter("ignore", RuntimeWarning)
+            fit = model.fit(reml=True, method=method)
+            if np.isfinite([fit.fe_params.iloc[0], fit.bse_fe.iloc[0], *fit.vcomp]).all() and fit.bse_fe.iloc[0] > 0:
+                return fit
+    return None
 
 
 def _lowest(frame: pd.DataFrame, column: str) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ def position_text(place: dict[str, Any], ours: str) -> str:
 def mixed_lines(mixed: dict[str, Any]) -> list[str]:
     """Text: the check that the result does not depend on a single rater or episode."""
     if mixed["share"] is None:
-        return ["mixed model: needs two raters, two episodes and votes for both models"]
+        return ["mixed model: these votes do not determine it (it needs several raters and episodes, and votes for both models)"]
     p = "–" if mixed["p"] is None else p_text(mixed["p"])
     lines = [
         f"with random raters and episodes: {mixed['share']:.1%} [{mixed['low']:.1%}, {mixed['high']:.1%}], two-sided p {p} "
