@@ -25,7 +25,8 @@ ENDED = 143  # exit status, as after a SIGTERM
 def end_with_launcher() -> None:
     """For a stage: end when the Snakemake that called it ends. If it was called by hand under torchrun, end with torchrun."""
     if launcher := os.environ.get(LAUNCHER):
-        end_with(int(launcher))
+        if int(launcher) != os.getpid():  # a stage may run in the process that read the Snakefile
+            end_with(int(launcher))
     elif "TORCHELASTIC_RUN_ID" in os.environ:
         # If torchrun has died already, the parent is init or a shell.
         end_with(parent if _is_python(parent := os.getppid()) else -1)
