@@ -48,7 +48,7 @@ ROLLED_OUT = REGISTRY.rolled_out(REGISTRY.names)
 EVALUATED = REGISTRY.rolled_out(MODELS)
 BASELINES = [model for model in MODELS if model not in EVALUATED]
 CHECKPOINTS = list(dict.fromkeys(REGISTRY[model].checkpoint for model in EVALUATED))
-# GPUs per job. To give one rule more: --set-resources RULE:gpu=N, or set-resources in a profile.
+# GPUs per job. More for some: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = PARAMS.compute.gpus
 # The sections that can change a result or the report. `compute` changes only time and memory.
 SECTIONS = [name for name in asdict(PARAMS) if name != "compute"]
