@@ -6,6 +6,7 @@ import math
 import pandas as pd
 import pytest
 import torch
+from dying import DyingStore, Killed
 from tiny import HISTORY_INDEX, ROLLOUT, SAMPLER, VIEWS
 
 from persistworld.checkpoints.adapters import save_adapter
@@ -15,7 +16,6 @@ from persistworld.config.data import EpisodesConfig, LatentsConfig
 from persistworld.config.params import Params
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig, RewardConfig
 from persistworld.config.training import BaseTrainingConfig, ControlConfig, OptimizerConfig
-from persistworld.data.latents import LatentStore
 from persistworld.data.windows import WindowSource
 from persistworld.post_training.cost import control_steps, post_training_cost
 from persistworld.post_training.groups import Samples, branch_candidates, compared_share, empty_rollouts, plan_groups, roll_prefixes
@@ -54,24 +54,6 @@ TRAINING = BaseTrainingConfig(
     history_rule="buffer",
     precision="float32",
 )
-
-
-class Killed(BaseException):
-    """What a kill is to the run: nothing in it catches this."""
-
-
-class DyingStore(LatentStore):
-    """Reads latents as ever, `left` times; then the run is killed."""
-
-    def __init__(self, folder, left: int) -> None:
-        super().__init__(folder)
-        self.left = left
-
-    def latents(self, episode, rows=slice(None)):
-        self.left -= 1
-        if self.left < 0:
-            raise Killed
-        return super().latents(episode, rows)
 
 
 @pytest.fixture

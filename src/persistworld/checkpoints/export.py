@@ -7,7 +7,7 @@ from persistworld.checkpoints.adapters import ACTION_ENCODER, ADAPTER_CONFIG, AD
 from persistworld.checkpoints.ctrl_world import flat_tensors
 from persistworld.checkpoints.hub import known_model
 from persistworld.checkpoints.layout import MANIFEST
-from persistworld.config.params import Params, control_sections
+from persistworld.config.params import Params, control_sections, own_history_sections
 from persistworld.config.reading import digest
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, read_json
@@ -60,7 +60,9 @@ recording of a robot.
 """
 
 
-CONTROL = "It was trained by teacher forcing, on recorded windows: the control that post-training is held against."
+TEACHER_FORCED = "It was trained by teacher forcing on recorded windows. It is a control for post-training."
+OWN_HISTORY = "It was trained on the model's own rollouts with the recorded frames as target and without a reward. It is a control."
+CONTROLS = {"teacher_forced": (TEACHER_FORCED, control_sections), "own_history": (OWN_HISTORY, own_history_sections)}
 POST_TRAINED = "It was post-trained on the model's own rollouts (PersistWorld, arXiv 2603.25685, Algorithm 1)."
 OTHER_PARAMETERS = "not stated: it was exported beside other parameters than those that it was trained with"
 
@@ -101,13 +103,16 @@ def export_adapter(folder: Path, output: Path, params: Params) -> None:
 
 def _card(folder: Path, name: str, params: Params) -> str:
     manifest, config = read_json(folder / MANIFEST), read_json(folder / ADAPTER_CONFIG)
-    control = folder.name == "teacher_forced"
-    runs = {digest(params.for_run(run).post_training) for run in ("post_trained", *params.variants)}
-    current = manifest["params"] in ({digest(*control_sections(params))} if control else runs)
+    if folder.name in CONTROLS:
+        method, sections = CONTROLS[folder.name]
+        runs = {digest(*sections(params))}
+    else:
+        method, runs = POST_TRAINED, {digest(params.for_run(run).post_training) for run in ("post_trained", *params.variants)}
+    current = manifest["params"] in runs
     repository = _base_repository(params) if current else None
     return CARD.format(
         name=name,
-        method=CONTROL if control else POST_TRAINED,
+        method=method,
         base_model=f"base_model: {repository}\nbase_model_relation: adapter\n" if repository else "",
         base=f"`{repository}` at `{params.base_checkpoint.revision}`" if repository else "a checkpoint that is not on the hub",
         data=_data(params) if current else OTHER_PARAMETERS,

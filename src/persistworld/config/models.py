@@ -36,6 +36,7 @@ FIXED = (
     Model("copy_frame", "baseline", "Copy first frame", "#8A8A8A", (0, (1, 1.5))),
     Model("base", "base", "Base", "#D55E00", checkpoint="base"),
     Model("teacher_forced", "control", "Teacher-forced (control)", "#AA4499", (0, (5, 2)), "teacher_forced"),
+    Model("own_history", "control", "Own history, supervised (control)", "#CC79A7", (0, (5, 1, 1, 1)), "own_history"),
     Model("post_trained", "post_trained", "Post-trained", "#009E73", checkpoint="post_trained"),
     Model("autoencoder", "ceiling", "Autoencoder (ceiling)", "#56B4E9", (0, (3, 1, 1, 1))),
 )

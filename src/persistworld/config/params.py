@@ -17,7 +17,7 @@ from persistworld.config.evaluation import LPIPS_SMALLEST, EvaluationConfig, Met
 from persistworld.config.models import FIXED, Models, variant
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.config.reading import build_section, digest, merge, nearest, read_yaml
-from persistworld.config.training import BaseTrainingConfig, ControlConfig
+from persistworld.config.training import BaseTrainingConfig, ControlConfig, OwnHistoryConfig
 from persistworld.config.variants import VariantConfig
 from persistworld.config.world_model import RolloutConfig, WorldModelConfig
 from persistworld.runtime.errors import UserError
@@ -44,6 +44,7 @@ class Params:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     post_training: PostTrainingConfig = field(default_factory=PostTrainingConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
+    own_history: OwnHistoryConfig = field(default_factory=OwnHistoryConfig)
     masks: MasksConfig = field(default_factory=MasksConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
@@ -175,3 +176,8 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 def control_sections(whole: Params) -> tuple[PostTrainingConfig, BaseTrainingConfig, ControlConfig]:
     """The sections that determine the control `teacher_forced`."""
     return whole.post_training, whole.base_training, whole.control
+
+
+def own_history_sections(whole: Params) -> tuple[PostTrainingConfig, OwnHistoryConfig]:
+    """The sections that determine the control `own_history`."""
+    return whole.post_training, whole.own_history

@@ -26,6 +26,7 @@ class BaseTrainingConfig:
     """Teacher forcing as in Ctrl-World."""
 
     start_from: str = ""  # checkpoint folder that provides initial weights, tokenizer and autoencoder; "": random weights
+    keep: Literal["all", "autoencoder"] = "all"  # what is used of start_from; autoencoder: the world model starts from random weights
     autoencoder_steps: int = 0  # 0: uses the autoencoder of start_from
     autoencoder_episodes: int = 200  # the first training episodes; their frames are held in memory
     autoencoder_batch: int = 48
@@ -69,3 +70,15 @@ class ControlConfig:
     def check(self) -> None:
         at_least(1, self, "control", "batch")
         self.optimizer.check("control.optimizer")
+
+
+@dataclass(frozen=True)
+class OwnHistoryConfig:
+    """The control `own_history`: supervision on the model's own rollouts. All other settings and the budget come from `post_training`."""
+
+    kl_weight: float = 1e-4  # of the KL-to-base term; supervised gradients are longer than RL's, so this anchor is tuned on its own
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def check(self) -> None:
+        at_least(0, self, "own_history", "kl_weight")
+        self.optimizer.check("own_history.optimizer")

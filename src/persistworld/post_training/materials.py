@@ -4,6 +4,7 @@ from pathlib import Path
 
 from persistworld.checkpoints.folders import load_base_model
 from persistworld.config.params import Params
+from persistworld.config.post_training import PostTrainingConfig
 from persistworld.data.formats import open_episodes
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import load_manifest
@@ -33,5 +34,9 @@ def load_materials(params: Params, base_folder: Path = BASE) -> tuple[WorldModel
         images = raw_images(open_episodes(EPISODES), params.episodes)
     else:
         images = decoded_images(store, reward_model.decode)
-    longest = (settings.prefix[1] + settings.branch) * (base.config.future - 1) + 1
-    return base, reward_model, Data(store, load_manifest(MANIFEST).long_enough("train", longest), images)
+    return base, reward_model, Data(store, load_manifest(MANIFEST).long_enough("train", frames_needed(settings, base)), images)
+
+
+def frames_needed(settings: PostTrainingConfig, base: WorldModel) -> int:
+    """Frames of the shortest episode in which every prefix, with its branch, fits."""
+    return (settings.prefix[1] + settings.branch) * (base.config.future - 1) + 1

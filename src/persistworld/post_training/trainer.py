@@ -215,10 +215,8 @@ def update(
         loss = nft_loss(x0_theta, x0_old, x0, kept.r[rows], settings.beta, settings.loss_weighting, sigma).sum() / count
         totals["drift_old"] += squared_distance(x0_theta, x0_old).sum().item() / count
         if near.any():
-            with torch.no_grad(), autocast(x0.device, settings.precision):
-                context = policy.base.context(condition.take(near))
-                x0_base = policy.base.predict_x0(x_sigma[near], sigma[near], context)
-            from_base = squared_distance(x0_theta[near], x0_base).sum() / compared.sum()
+            distance = distance_from_base(policy, x0_theta, x_sigma, sigma, condition, near, settings.precision)
+            from_base = distance / compared.sum()
             loss = loss + kl_weight * from_base
             totals["drift_base"] += from_base.item()
         loss.backward()
@@ -236,6 +234,15 @@ def anchor(prefixes: Sequence[int], per_group: int, settings: PostTrainingConfig
     if settings.kl_weight == 0 or not near.any():
         return torch.arange(len(prefixes) * per_group) == 0, 0.0
     return near.repeat_interleave(per_group), settings.kl_weight
+
+
+def distance_from_base(
+    policy: Policy, x0_theta: Tensor, x_sigma: Tensor, sigma: Tensor, condition: Condition, near: Tensor, precision: str
+) -> Tensor:
+    """Sum of the squared distances between theta's predictions and the base's, over the samples that `near` (N,) selects."""
+    with torch.no_grad(), autocast(x_sigma.device, precision):
+        x0_base = policy.base.predict_x0(x_sigma[near], sigma[near], policy.base.context(condition.take(near)))
+    return squared_distance(x0_theta[near], x0_base).sum()
 
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:

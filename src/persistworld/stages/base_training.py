@@ -59,8 +59,9 @@ def _make(params: Params, source: EpisodeSource, output: Path, run_folder: Path)
         _perceptual(params, source, training, run_folder)
     manifest, store = _latents(params, source, training, autoencoder, run_folder / "latents")
     start_from = params.base_training.start_from
+    continued = start_from and params.base_training.keep == "all"
     model = train_world_model(
-        continued_model(params, manifest, Path(start_from), autoencoder) if start_from else _new_model(params, autoencoder, manifest),
+        continued_model(params, manifest, Path(start_from), autoencoder) if continued else _new_model(params, autoencoder, manifest),
         WindowSource(store, manifest.long_enough("train", params.world_model.future), params.rollout.history_index),
         params.base_training,
         params.seed,
