@@ -126,16 +126,16 @@ def test_what_was_not_made_is_not_recorded_and_said(finished, capsys):
 
 
 def test_other_models_and_variants_reach_dvc(changeable):
-    change(changeable / "params.yaml", "evaluation:\n", "evaluation:\n  models: [base, post_trained, paper_setting]\n")
+    change(changeable / "params.yaml", "evaluation:\n", "evaluation:\n  models: [base, post_trained, latent_credit]\n")
     with contextlib.chdir(changeable):
-        found = {stage.name: stage for stage in dvc_yaml.find_stages(["results/scores/paper_setting.parquet", "tables"])}
+        found = {stage.name: stage for stage in dvc_yaml.find_stages(["results/scores/latent_credit.parquet", "tables"])}
         # The stage `parameters` refuses stages that are out of date.
         with pytest.raises(SystemExit):
             dvc_yaml.check(["all"])
-    assert {"post_training-paper_setting", "rollouts-paper_setting", "scores-paper_setting", "tables"} <= found.keys()
+    assert {"post_training-latent_credit", "rollouts-latent_credit", "scores-latent_credit", "tables"} <= found.keys()
     assert not {"teacher_forcing", "scores-copy_frame"} & found.keys()
-    assert found["post_training-paper_setting"].parameters["post_training"]["steps"] == 80
-    assert found["tables"].inputs[:3] == [f"results/scores/{model}.parquet" for model in ("base", "paper_setting", "post_trained")]
+    assert found["post_training-latent_credit"].parameters["post_training"]["reward"]["credit"] == "latent"
+    assert found["tables"].inputs[:3] == [f"results/scores/{model}.parquet" for model in ("base", "latent_credit", "post_trained")]
 
 
 def test_a_rule_names_the_parameters_that_its_stage_reads(finished):
