@@ -201,10 +201,10 @@ def test_another_base_of_a_variant_does_not_inherit_the_digests(tmp_path: Path) 
 
 def test_models_are_in_the_order_of_the_tables(tmp_path: Path) -> None:
     models = load_params(changed(tmp_path, {"variants": {"b": {}, "a": {}}})).models
-    assert models.names == ("copy_frame", "base", "teacher_forced", "post_trained", "b", "a", "autoencoder")
+    assert models.names == ("copy_frame", "base", "teacher_forced", "own_history", "post_trained", "b", "a", "autoencoder")
     assert models.ordered(["autoencoder", "b", "base"]) == ["base", "b", "autoencoder"]
-    assert models.of_role(models.names, "control", "base") == ["base", "teacher_forced"]
-    assert models.rolled_out(models.names) == ["base", "teacher_forced", "post_trained", "b", "a"]
+    assert models.of_role(models.names, "control", "base") == ["base", "teacher_forced", "own_history"]
+    assert models.rolled_out(models.names) == ["base", "teacher_forced", "own_history", "post_trained", "b", "a"]
 
 
 @pytest.mark.parametrize(
