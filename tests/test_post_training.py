@@ -178,7 +178,7 @@ def test_a_finished_run_goes_on_with_more_steps(base, run, tmp_path, streams):
 
 
 def test_a_run_that_cannot_go_on_has_a_folder_of_its_own(tmp_path, capsys):
-    """With a schedule that depends on the number of steps, and with fewer steps than are done. One line says so, if there is an earlier run."""
+    """With a schedule that depends on the number of steps, and with fewer steps than are done. One line tells of an earlier run."""
     first = state_folder(tmp_path / "tied", 100, "decay_from = 0.5")
     save_state(first, 100, "digest", {})
     drop_states(first)  # as when the checkpoint is written
