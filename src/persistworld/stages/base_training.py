@@ -143,8 +143,8 @@ def _latents(
             join_shard(indices, bad, parts, shard)
             shutil.rmtree(parts, ignore_errors=True)  # missing if no episode was usable
     processes().wait_for_everyone()
-    store, (frames, bad) = LatentStore(folder), read_shard_indices(folder, shards)
-    return build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation, params.world_model.future), store
+    store, (encoded, bad) = LatentStore(folder), read_shard_indices(folder, shards)
+    return build_manifest(source, store, encoded, bad, params.episodes, params.world_model.rotation, params.world_model.future), store
 
 
 def _perceptual(params: Params, source: EpisodeSource, training: list[int], folder: Path) -> None:
