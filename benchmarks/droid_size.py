@@ -3,8 +3,8 @@
     python -m benchmarks droid_size --share 0.01 [--folder FOLDER]
 
 DROID has 95,600 episodes and 27 M rows, 1,000 episodes to a folder. The data set made here has a share of them; its frames are of a few
-pixels, and files of equal content are hard links. Latents, rollouts and scores are made up in the stages' formats. Stages, and Snakemake's plan of
-all jobs, run as processes of their own. `manifest` is also killed twice, and must then give the same bytes.
+pixels, and files of equal content are hard links. Latents, rollouts and scores are made up in the stages' formats. Stages, and Snakemake's
+plan of all jobs, run as processes of their own. `manifest` is also killed twice, and must then give the same bytes.
 """
 
 import dataclasses
