@@ -12,6 +12,7 @@ import importlib
 import os
 import platform
 import sys
+from pathlib import Path
 
 WITH_MODELS = {
     "throughput": "frames per second of each part",
@@ -27,6 +28,7 @@ WITHOUT_MODELS = {
 }
 ALONE = {  # run only if they are named
     "droid_size": "seconds and memory of the stages at a --share of DROID's size (0.01, 0.1 or 1)",
+    "gpu": "the paper's scale on one GPU, in twelve minutes",
 }
 
 
@@ -39,6 +41,9 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
     parser.add_argument("--share", type=float, default=0.01, help="droid_size: of DROID's episodes (default: %(default)s)")
     parser.add_argument("--folder", metavar="FOLDER", help="droid_size: where to make the data (default: the system's temporary folder)")
+    parser.add_argument("--size", choices=["full", "small"], default="full", help="gpu: small runs on a CPU (default: %(default)s)")
+    parser.add_argument("--budget", type=float, default=700, metavar="S", help="gpu: seconds (default: %(default)s)")
+    parser.add_argument("--out", default="docs", metavar="FOLDER", help="gpu: where to write gpu.json and gpu.md (default: %(default)s)")
     args = parser.parse_args()
     if unknown := set(args.names) - known.keys():
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
@@ -61,6 +66,9 @@ def main() -> int:
         materials = load_materials(params) if set(names) & WITH_MODELS.keys() else None
         for name in names:
             module = importlib.import_module(f"benchmarks.{name}")
+            if name == "gpu":
+                module.main(args.size, args.budget, Path(args.out))
+                continue
             rows = module.rows(args.share, args.folder) if name in ALONE else module.rows(params if name in WITHOUT_MODELS else materials)
             print(markdown(known[name], rows), flush=True)
     except UserError as error:
