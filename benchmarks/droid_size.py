@@ -7,6 +7,7 @@ pixels, and files of equal content are hard links. Latents, rollouts and scores 
 plan of all jobs, run as processes of their own. `manifest` is also killed twice, and must then give the same bytes.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -43,7 +44,7 @@ from persistworld.world_model.poses import CTRL_WORLD_STATISTICS
 
 ROOT = Path(__file__).parents[1]
 EPISODES, CHUNK = 95_600, 1_000
-LENGTHS = (90, 150, 180, 210, 240, 270, 300, 330, 360, 390, 420, 450)  # rows; their mean, 282, is DROID's
+LENGTHS = (174, 195, 216, 237, 258, 279, 285, 306, 327, 348, 369, 390)  # rows; their mean, 282, is DROID's
 STRIDE, SIZE, SHARDS = 3, 16, 64  # 15 Hz -> 5 Hz; pixels of a view; shards of the latents
 SENTENCES = [f"put object {number} into the container" for number in range(500)]
 AUTOENCODER = AutoencoderConfig(patch=8, channels=(32,), layers=1)  # a cell of 8 pixels, as SVD's
@@ -65,7 +66,11 @@ class _Run:
     def rows(self) -> list[Row]:
         self.made("data set", self.make_data_set)
         self.make_workspace()
-        os.chdir(self.work)
+        with contextlib.chdir(self.work):
+            return self.stages()
+
+    def stages(self) -> list[Row]:
+        """Run everything in the working folder."""
         params = load_params("params.yaml")
         self.stage("episodes", "index, five episodes read, record")
         self.made("latents, made up", lambda: make_latents(params, self.count))
@@ -109,12 +114,12 @@ class _Run:
 
     def kill_manifest(self) -> None:
         """Kill the stage in its course, at a third and two thirds of its time, and run it again: the same bytes."""
-        before = sha256(MANIFEST)
+        before, whole = sha256(MANIFEST), self.found[-1].value
         MANIFEST.unlink()
         command = [sys.executable, "-m", "persistworld.cli", "manifest", "--threads", "1"]
-        for _ in range(2):
+        for share in (1 / 3, 2 / 3):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=self.environment())
-            while _cpu(process.pid) < 0.5 * self.found[-1].value and process.poll() is None:
+            while _cpu(process.pid) < share * whole and process.poll() is None:
                 time.sleep(0.1)
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -24,6 +24,7 @@ SECONDS = {
     "post_training": 436, "preference": 10, "report_page": 20, "rollouts": 101, "scores": 74, "tables": 8, "teacher_forcing": 403,
     "truth": 15,
 }  # fmt: skip
+NO_WORK = ("total", "all", "paper_setting", "study")  # Snakemake's sum, and rules that only name targets
 UNKNOWN = 30  # of rules that are not in the table
 BENCHMARKS = Path("results/benchmarks")
 BUSY = 0.8  # share of the cores that jobs use
@@ -91,7 +92,7 @@ def logged(logs: list[str], since: float) -> float | None:
     """The part of a job's steps that its logs, written after `since`, say is done. None if they count nothing or several things."""
     found = {}
     for path in map(Path, logs):
-        if path.is_file() and path.stat().st_mtime >= since:
+        if path.is_file() and path.stat().st_mtime >= since - 1:  # clocks of files are coarser
             found |= {label: int(done) / int(total) for label, done, total in STEP.findall(path.read_text(errors="replace"))}
     return next(iter(found.values())) if len(found) == 1 else None
 
@@ -120,26 +121,29 @@ class LogHandler(LogHandlerBase):
 
     def __post_init__(self) -> None:
         self.work: Work | None = None
-        self.live, self.lock, self.printed = sys.stderr.isatty(), threading.Lock(), 0.0
+        self.live, self.printed = sys.stderr.isatty(), -EVERY
 
     def emit(self, record: LogRecord) -> None:
+        """Note what has begun and ended. `logging` holds the handler's lock meanwhile."""
         event, now = getattr(record, "event", None), time.monotonic()
-        with self.lock:
-            if event == LogEvent.RUN_INFO and self.work is None:
-                counts = {rule: count for rule, count in record.stats.items() if rule not in ("total", "all")}
-                self.work = Work(counts, job_seconds(), os.cpu_count() or 1, now)
-                threading.Thread(target=self._watch, name="progress", daemon=True).start()
-            elif self.work is None:
-                return
-            elif event == LogEvent.JOB_INFO:
-                self.work.begin(record.jobid, record.rule_name, [str(path) for path in record.log], now)
-            elif event in (LogEvent.JOB_FINISHED, LogEvent.JOB_ERROR):
-                self.work.end(getattr(record, "job_id", getattr(record, "jobid", None)), event == LogEvent.JOB_ERROR)
+        if event == LogEvent.RUN_INFO and self.work is None:
+            counts = {rule: count for rule, count in record.stats.items() if rule not in NO_WORK}
+            self.work = Work(counts, job_seconds(), os.cpu_count() or 1, now)
+            threading.Thread(target=self._watch, name="progress", daemon=True).start()
+        elif self.work is None:
+            return
+        elif event == LogEvent.JOB_INFO and record.rule_name not in NO_WORK:
+            self.work.begin(record.jobid, record.rule_name, [str(path) for path in record.log], now)
+        elif event == LogEvent.JOB_FINISHED:
+            self.work.end(record.job_id)
+        elif event == LogEvent.JOB_ERROR:
+            self.work.end(record.jobid, failed=True)
 
     def _watch(self) -> None:
         while True:
+            now = time.monotonic()
             with self.lock:
-                line, now = self.work.line(time.monotonic()), time.monotonic()
+                line = self.work.line(now)
             if self.live:
                 width = os.get_terminal_size(sys.stderr.fileno()).columns
                 print(f"\r{line[: width - 1]}\x1b[K\r", end="", file=sys.stderr, flush=True)
