@@ -12,6 +12,7 @@ import importlib
 import os
 import platform
 import sys
+from pathlib import Path
 
 WITH_MODELS = {
     "throughput": "frames per second of each part",
@@ -25,15 +26,24 @@ WITHOUT_MODELS = {
     "extraction": "images per second from video to latents, and all of DROID",
     "study": "the preference study under 50 raters at once, and through 20 kills",
 }
+ALONE = {  # run only if they are named
+    "droid_size": "seconds and memory of the stages at a --share of DROID's size (0.01, 0.1 or 1)",
+    "gpu": "the paper's scale on one GPU, in twelve minutes",
+}
 
 
 def main() -> int:
     """Run the benchmarks. Returns 0, or 2 for an error that the user can fix."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Timings and counts; not tests.")
-    known = WITHOUT_MODELS | WITH_MODELS
+    known = WITHOUT_MODELS | WITH_MODELS | ALONE
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(f"{n} ({t})" for n, t in known.items()))
     parser.add_argument("--params", default="params.yaml", metavar="FILE", help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), metavar="N", help="(default: all cores)")
+    parser.add_argument("--share", type=float, default=0.01, help="droid_size: of DROID's episodes (default: %(default)s)")
+    parser.add_argument("--folder", metavar="FOLDER", help="droid_size: where to make the data (default: the system's temporary folder)")
+    parser.add_argument("--size", choices=["full", "small"], default="full", help="gpu: small runs on a CPU (default: %(default)s)")
+    parser.add_argument("--budget", type=float, default=700, metavar="S", help="gpu: seconds (default: %(default)s)")
+    parser.add_argument("--out", default="docs", metavar="FOLDER", help="gpu: where to write gpu.json and gpu.md (default: %(default)s)")
     args = parser.parse_args()
     if unknown := set(args.names) - known.keys():
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
@@ -52,10 +62,14 @@ def main() -> int:
         params = load_params(args.params)
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{args.threads} threads of {os.cpu_count()} cores"
         print(f"preset {params.preset}; {device}; {platform.machine()}; torch {torch.__version__}\n", flush=True)
-        names = [name for name in known if name in args.names or not args.names]
+        names = [name for name in known if name in args.names or (not args.names and name not in ALONE)]
         materials = load_materials(params) if set(names) & WITH_MODELS.keys() else None
         for name in names:
-            rows = importlib.import_module(f"benchmarks.{name}").rows(params if name in WITHOUT_MODELS else materials)
+            module = importlib.import_module(f"benchmarks.{name}")
+            if name == "gpu":
+                module.main(args.size, args.budget, Path(args.out))
+                continue
+            rows = module.rows(args.share, args.folder) if name in ALONE else module.rows(params if name in WITHOUT_MODELS else materials)
             print(markdown(known[name], rows), flush=True)
     except UserError as error:
         print(f"benchmarks: error: {error}", file=sys.stderr)

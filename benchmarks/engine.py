@@ -44,8 +44,11 @@ def rows(materials: Materials) -> list[Row]:
 
 
 @torch.no_grad()
-def plain_loop(model: WorldModel, condition: Condition, noise: Tensor, sampler: SamplerConfig) -> Tensor:
-    """One chunk (B, L, C, Vh, w) from unit-variance `noise`. Nothing is cached between steps."""
+def plain_loop(model: WorldModel, condition: Condition, noise: Tensor, sampler: SamplerConfig, passes: int = 1) -> Tensor:
+    """One chunk (B, L, C, Vh, w) from unit-variance `noise`. Nothing is cached between steps.
+
+    passes: forward passes per step. With 2, as for guidance, the result of the second one is used.
+    """
     scheduler = EulerDiscreteScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -68,6 +71,7 @@ def plain_loop(model: WorldModel, condition: Condition, noise: Tensor, sampler: 
         frames = torch.cat([condition.history, scheduler.scale_model_input(x, t)], dim=1)
         current = (condition.current / model.scaling_factor)[:, None].expand(-1, frames.shape[1], -1, -1, -1)
         ids = torch.tensor([[FPS, MOTION_BUCKET, sampler.noise_aug]], device=x.device).expand(batch, -1)
-        output = model.unet(torch.cat([frames, current], dim=2), t.expand(batch), tokens, ids)
+        for _ in range(passes):
+            output = model.unet(torch.cat([frames, current], dim=2), t.expand(batch), tokens, ids)
         x = scheduler.step(output[:, past:], t, x).prev_sample
     return x

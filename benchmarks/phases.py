@@ -16,10 +16,10 @@ STEPS = 4  # the first is a warm-up and is not counted
 GROUPS = 4  # at most, since the time grows with the number of groups
 
 
-def rows(materials: Materials) -> list[Row]:
-    """The means of the trainer's log over a few steps. Prefix lengths vary, since they are drawn as in a real run."""
+def rows(materials: Materials, steps: int = STEPS) -> list[Row]:
+    """The means of the trainer's log over `steps` steps but the first. Prefix lengths vary, since they are drawn as in a real run."""
     params = materials.params
-    settings = dataclasses.replace(params.post_training, steps=STEPS, groups=min(GROUPS, params.post_training.groups))
+    settings = dataclasses.replace(params.post_training, steps=steps, groups=min(GROUPS, params.post_training.groups))
     reward_model = RewardModel(
         materials.autoencoder,
         materials.perceptual,

@@ -71,7 +71,7 @@ def test_an_episode_that_no_shard_holds_is_named(shards: Path) -> None:
             read(77)
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"frames": {"a": 1}, "bad": {}}', '{"frames": '])
+@pytest.mark.parametrize("content", ["{}", "[]", '{"episodes": {"1": {"frames": 1}}, "bad": {}}', '{"episodes": '])
 def test_a_damaged_index_of_a_shard_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "shard-0.json").write_text(content)
     with pytest.raises(UserError, match=r"shard-0\.json: .*again"):

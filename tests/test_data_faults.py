@@ -26,9 +26,9 @@ from persistworld.data.formats.lerobot_columns import video_keys
 from persistworld.data.formats.words import first_words
 from persistworld.data.ranges import check_ranges, closed_at_first, pose_ranges
 from persistworld.evaluation.perceptual import PackageBackbone, PerceptualDistance, package_heads
+from persistworld.preflight.page import preflight
 from persistworld.runtime.errors import UserError
 from persistworld.stages.episodes import main as episodes_stage
-from persistworld.tools import check
 from persistworld.world_model.poses import CTRL_WORLD_STATISTICS as DROID
 from persistworld.world_model.poses import PoseStatistics
 
@@ -347,10 +347,9 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     )
 
 
-def test_the_page_says_what_is_used_left_out_and_converted(small: Params, capsys: pytest.CaptureFixture) -> None:
+def test_the_page_says_what_is_used_left_out_and_converted(small: Params) -> None:
     (Path(small.episodes.path) / f"videos/chunk-000/{KEYS['wrist']}/episode_000001.mp4").write_bytes(POINTER)
-    check.main(small, argparse.Namespace(threads=2))
-    page = capsys.readouterr().out
+    page = preflight(small, 2)
     for part in (
         "3 episodes, 3 asked for (3 train)", "not used: exterior_1", "16 x 24 -> 32 x 32, every third frame -> 5 Hz", "2 can be used",
         "left out    episode 1: video", "git-lfs pointer", "disk", "reading",
@@ -374,7 +373,7 @@ def test_what_the_data_set_lacks_stops_the_first_stage(small: Params, change: di
 
 
 def test_a_disk_that_does_not_suffice_and_folders_that_cannot_be_written(small: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "free_bytes", lambda path: 10)
+    monkeypatch.setattr("persistworld.preflight.page.free_bytes", lambda path: 10)
     with pytest.raises(UserError, match=r"do not fit into the 10 bytes that are free"):
         episodes_stage(small, argparse.Namespace(threads=1))
     monkeypatch.undo()
@@ -384,13 +383,13 @@ def test_a_disk_that_does_not_suffice_and_folders_that_cannot_be_written(small: 
         monkeypatch.setenv(variable, str(Path("home").absolute()))
     large = dataclasses.replace(small, metrics=MetricsConfig(lpips="alex"))
     with pytest.raises(UserError, match=r"metrics\.lpips = alex: its weights would be downloaded to .*home.*set TORCH_HOME"):
-        check.preflight(large, 1)
+        preflight(large, 1)
     hub = dataclasses.replace(small, base_checkpoint=BaseCheckpointConfig())
     with pytest.raises(UserError, match="set HF_HOME"):
-        check.preflight(hub, 1)
+        preflight(hub, 1)
     Path("data").write_text("")
     with pytest.raises(UserError, match=r"data: cannot be written"):
-        check.preflight(small, 1)
+        preflight(small, 1)
 
 
 def test_other_units_stop_the_first_stage(small: Params) -> None:

@@ -61,7 +61,7 @@ class Recorded:
 
 @pytest.fixture(scope="module")
 def made(autoencoder, tmp_path_factory):
-    """The source, its encoded shards' store, frame counts and bad episodes."""
+    """The encoded shards' store, the encoded episodes and the bad ones."""
     folder = tmp_path_factory.mktemp("latents")
     wanted = wanted_indices(SETTINGS, Recorded())
     for shard in (0, 1):
@@ -92,6 +92,16 @@ def test_entries(manifest):
     assert manifest.notes == {"no instruction": 2} and [e.index for e in manifest.episodes if e.notes] == [1, 4]
 
 
+def test_the_recordings_are_not_read_again(made, manifest):
+    """DROID's 95,600 files would take twenty minutes: what the manifest says of an episode lies beside its latents."""
+
+    class Closed(Recorded):
+        def episode(self, index):
+            raise AssertionError
+
+    assert build_manifest(Closed(), *made, SETTINGS, "euler", 5) == manifest
+
+
 def test_statistics_are_of_the_training_split(manifest):
     """Poses of episode i run from i to i + 1 in every dimension; 0, 1, 4 and 9 are for training."""
     low, high = np.asarray(manifest.statistics.low), np.asarray(manifest.statistics.high)
@@ -110,11 +120,11 @@ def test_json_round_trip(manifest, tmp_path):
 
 
 def test_an_episode_without_a_whole_chunk_is_bad(made):
-    store, frames, bad = made
-    manifest = build_manifest(Recorded(), store, frames, bad, dataclasses.replace(SETTINGS, bad_share=0.5), "euler", 8)
+    store, encoded, bad = made
+    manifest = build_manifest(Recorded(), store, encoded, bad, dataclasses.replace(SETTINGS, bad_share=0.5), "euler", 8)
     assert manifest.bad[0] == "7 frames are fewer than a chunk's 8" and [e.index for e in manifest.split("train")] == [4, 9]
     with pytest.raises(UserError, match=rf"3 of 9 episodes cannot be used.*fix them, delete {re.escape(str(store.folder))} and run again"):
-        build_manifest(Recorded(), store, frames, bad, SETTINGS, "euler", 8)
+        build_manifest(Recorded(), store, encoded, bad, SETTINGS, "euler", 8)
 
 
 def test_a_damaged_manifest_is_one_line(tmp_path):
@@ -134,12 +144,12 @@ def test_short_episodes_are_left_out(manifest):
 
 
 def test_too_many_bad_episodes_fail(made):
-    store, frames, bad = made
+    store, encoded, bad = made
     with pytest.raises(UserError, match=r"1 of 9 episodes .* than episodes.bad_share = 0\.1 allows \(episode 5: views"):
-        build_manifest(Recorded(), store, frames, bad, dataclasses.replace(SETTINGS, bad_share=0.1), "euler", 5)
+        build_manifest(Recorded(), store, encoded, bad, dataclasses.replace(SETTINGS, bad_share=0.1), "euler", 5)
     with pytest.raises(UserError, match="0 of 0 episodes"):
         build_manifest(Recorded(), store, {}, {}, SETTINGS, "euler", 5)
-    validation_only = {i: n for i, n in frames.items() if i % 4 == 3}
+    validation_only = {i: e for i, e in encoded.items() if i % 4 == 3}
     evaluated = build_manifest(Recorded(), store, validation_only, {}, SETTINGS, "euler", 5)
     assert [e.index for e in evaluated.split("validation")] == [3, 7, 11]
     with pytest.raises(UserError, match="no training episodes, so no pose statistics"):
@@ -233,8 +243,8 @@ class WithLatents(Recorded):
 def test_recorded_latents_are_taken_thinned_and_stacked(autoencoder, made, tmp_path):
     path, latents = tmp_path / "shard-0.safetensors", LatentsConfig(source="recorded")
     encode_shard(WithLatents(autoencoder), [0, 1, 3], SETTINGS, latents, 8, autoencoder, 0, path)
-    frames, bad = read_shard_indices(tmp_path, 1)
-    assert frames == {0: 7, 3: 8} and bad.keys() == {1}
+    encoded, bad = read_shard_indices(tmp_path, 1)
+    assert {index: each.frames for index, each in encoded.items()} == {0: 7, 3: 8} and bad.keys() == {1}
     assert bad[1].startswith("no recorded latents of exterior_1, wrist (") and "set latents.source to encode for all" in bad[1]
     for index in (0, 3):
         torch.testing.assert_close(LatentStore(tmp_path).latents(index), made[0].latents(index), rtol=1e-4, atol=1e-5)

@@ -27,8 +27,8 @@ from persistworld.runtime.errors import UserError
 from persistworld.training.control import train_control
 from persistworld.training.optimizers import MatrixOptimizer
 from persistworld.training.policy import Policy
-from persistworld.training.run import provenance
-from persistworld.training.state import load_state, save_state
+from persistworld.training.run import provenance, state_folder, tied_by
+from persistworld.training.state import drop_states, last_step, load_state, save_state
 from persistworld.world_model.model import WorldModel
 
 SETTINGS = PostTrainingConfig(
@@ -145,6 +145,37 @@ def test_what_a_run_leaves(base, run, tmp_path):
     assert log["drift_base"][1] > 0 and (log["gradient_norm"] > 0).all()
     assert (log["reward_worst"] < log["reward_mean"]).all() and (log["reward_mean"] < log["reward_best"]).all()
     assert [p.name for p in tmp_path.glob("state-*")] == ["state-00000002.pt"]
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_finished_run_goes_on_with_more_steps(base, run, tmp_path, streams):
+    """One step, then two more: the bytes of three at once, since the learning rate is constant."""
+    constant = dataclasses.replace(SETTINGS, streams=streams, optimizer=OptimizerConfig(learning_rate=1e-3))
+    whole = checkpoint_bytes(run(tmp_path / "whole", settings=constant), base, tmp_path, "a")
+    folders = [state_folder(tmp_path / "run", steps, None) for steps in (1, 3)]
+    assert folders[0] == folders[1]
+    run(folders[0], settings=dataclasses.replace(constant, steps=1))
+    assert state_folder(tmp_path / "run", 3, None) == folders[0]
+    assert checkpoint_bytes(run(folders[0], settings=constant), base, tmp_path, "b") == whole
+
+
+def test_a_run_that_cannot_go_on_has_a_folder_of_its_own(tmp_path, capsys):
+    """With a schedule that depends on the number of steps, and with fewer steps than are done. One line tells of an earlier run."""
+    first = state_folder(tmp_path / "tied", 100, "decay_from = 0.5")
+    save_state(first, 100, "digest", {})
+    drop_states(first)  # as when the checkpoint is written
+    assert state_folder(tmp_path / "tied", 100, "decay_from = 0.5") == first
+    assert capsys.readouterr().err == ""
+    assert state_folder(tmp_path / "tied", 200, "decay_from = 0.5") != first
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "decay_from = 0.5" in line and "100" in line
+    save_state(tmp_path / "constant", 100, "digest", {})
+    assert state_folder(tmp_path / "constant", 50, None) != tmp_path / "constant" and last_step(tmp_path / "constant") == 100
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_the_trainings_schedules_depend_on():
+    assert tied_by({"a": False, "b": True}) == "b" and tied_by({"a": False}) is None
 
 
 def test_without_an_average_theta_itself_is_the_result(run, tmp_path):

@@ -1,4 +1,4 @@
-"""`make run`: runs Snakemake on all cores. It resumes a killed run, and prints the errors of a failed run last."""
+"""`make run`: runs Snakemake on all cores. It resumes a killed run, shows its progress, and prints the errors of a failed run last."""
 
 import os
 import subprocess
@@ -10,6 +10,7 @@ from persistworld.runtime.errors import UserError
 from persistworld.runtime.holding import hold, is_free
 from persistworld.runtime.lifeline import RUN, end_with
 
+PLUGINS = Path(__file__).parent / "progress"  # Snakemake finds its plugins on Python's path
 STATE, LOCKS, LOGS = Path(".snakemake"), Path(".snakemake/locks"), Path("logs")
 
 
@@ -22,7 +23,7 @@ def main(targets: list[str]) -> int:
             if LOCKS.exists() and any(LOCKS.iterdir()) and is_free(STATE / "alive"):
                 snakemake("--unlock", "--quiet", "all")
             began = time.time()
-            status = snakemake("--cores", "all", "--quiet", "host", "rules", "--", *targets)
+            status = snakemake("--cores", "all", "--logger", "progress", "--quiet", "host", "progress", "rules", "--", *targets)
     except UserError as error:
         print(f"make run: {error}", file=sys.stderr)
         return 2
@@ -32,7 +33,8 @@ def main(targets: list[str]) -> int:
 
 
 def snakemake(*options: str) -> int:
-    process = subprocess.Popen([sys.executable, "-m", "snakemake", *options], env=os.environ | {RUN: str(os.getpid())})
+    path = os.pathsep.join(filter(None, (str(PLUGINS), os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen([sys.executable, "-m", "snakemake", *options], env=os.environ | {RUN: str(os.getpid()), "PYTHONPATH": path})
     while True:
         try:
             return process.wait()

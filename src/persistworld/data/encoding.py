@@ -1,17 +1,21 @@
 """Encodes episodes into latent shards, one episode at a time. Encoding is resumable, and several processes can share the work."""
 
+import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from persistworld.config.checks import require
 from persistworld.config.data import EpisodesConfig, LatentsConfig
 from persistworld.data.episodes import BadEpisode, EpisodeSource, frame_stride
 from persistworld.data.frames import resized_batches
+from persistworld.data.latents import Encoded
 from persistworld.data.prefetch import prefetched
 from persistworld.data.recorded_latents import RecordedLatents
 from persistworld.runtime.errors import UserError
@@ -21,6 +25,7 @@ from persistworld.runtime.randomness import generator
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.views import images_to_float, stack_views
 
+ABOUT = "episode"  # key of a file's metadata that holds the episode's Encoded
 AHEAD = 2  # batches of frames that are decoded ahead of the encoder
 
 
@@ -89,27 +94,29 @@ def encode_episodes(
         if (path := _episode_file(folder, index)).is_file():
             continue
         try:
-            found = _with_poses(source, index, settings, read(index))
+            tensors, about = _with_poses(source, index, settings, read(index))
         except BadEpisode as error:
             bad[index] = error.reason
             continue
         with atomic_path(path) as part:
-            save_file(found, part)
+            save_file(tensors, part, {ABOUT: json.dumps(dataclasses.asdict(about))})
     return bad
 
 
 def join_shard(indices: Sequence[int], bad: dict[int, str], folder: Path, path: Path) -> None:
     """Join the files that `encode_episodes` wrote to `folder` for the episodes `indices` into one shard at `path`.
 
-    A .json beside the shard lists the frame counts and the episodes that are left out (`bad`: index -> reason). Raises
+    A .json beside the shard lists what is known of its episodes (`Encoded`) and those that are left out (`bad`: index -> reason). Raises
     UserError when an episode has no file and is not in `bad`: another process encoded it on a disk that is not shared.
     """
-    tensors = {}
+    tensors, episodes = {}, {}
     for index in indices:
         if index in bad:
             continue
         try:
-            tensors |= load_file(_episode_file(folder, index))
+            with safe_open(_episode_file(folder, index), "pt") as file:
+                tensors |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dictionary)
+                episodes[str(index)] = json.loads(file.metadata()[ABOUT])
         except FileNotFoundError:
             raise UserError(
                 f"{_episode_file(folder, index)}: another process encoded it, but it is not here; put runs/ on a disk that all nodes "
@@ -117,8 +124,7 @@ def join_shard(indices: Sequence[int], bad: dict[int, str], folder: Path, path: 
             ) from None
     with atomic_path(path) as part:
         save_file(tensors, part)
-    frames = {name: len(tensor) for name, tensor in tensors.items() if not name.endswith(".poses")}
-    write_json(path.with_suffix(".json"), {"frames": frames, "bad": {str(index): reason for index, reason in bad.items()}})
+    write_json(path.with_suffix(".json"), {"episodes": episodes, "bad": {str(index): reason for index, reason in bad.items()}})
 
 
 def _episode_file(folder: Path, index: int) -> Path:
@@ -138,9 +144,12 @@ def _check_size(settings: EpisodesConfig, autoencoder: Autoencoder) -> None:
         require(size % factor == 0, f"episodes.{key}", size, advice)
 
 
-def _with_poses(source: EpisodeSource, index: int, settings: EpisodesConfig, encoded: Tensor) -> dict[str, Tensor]:
-    """The two tensors of one episode in a shard: latents and poses. Raises BadEpisode when they differ in length."""
-    poses = torch.from_numpy(source.episode(index).pose[:: frame_stride(source.fps, settings.fps)].copy())
+def _with_poses(source: EpisodeSource, index: int, settings: EpisodesConfig, encoded: Tensor) -> tuple[dict[str, Tensor], Encoded]:
+    """The two tensors of one episode in a shard, latents and poses, and what else the recording says. Raises BadEpisode when they differ
+    in length."""
+    episode = source.episode(index)
+    poses = torch.from_numpy(episode.pose[:: frame_stride(source.fps, settings.fps)].copy())
     if len(poses) != len(encoded):
         raise BadEpisode(index, f"{len(poses)} poses but {len(encoded)} frames")
-    return {str(index): encoded, f"{index}.poses": poses}
+    about = Encoded(len(encoded), episode.instruction, episode.success, episode.notes)
+    return {str(index): encoded, f"{index}.poses": poses}, about

@@ -1,9 +1,11 @@
 """Stores latents and poses of all frames in a few safetensors shards. They are uncompressed, so that reading a window needs only a seek.
 
 For each episode i, a shard holds two float32 tensors: "i" (T, C, V * h, w), the scaled and stacked latents, and "i.poses" (T, 7).
+A .json beside it says what else was read with them, so that no later stage reads the recordings for it.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +16,16 @@ from persistworld.config.checks import require
 from persistworld.config.data import EpisodesConfig
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import read_json
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a shard's .json says of an episode. `frames` is counted at the world model's frame rate; the rest is as in `Episode`."""
+
+    frames: int
+    instruction: str
+    success: bool | None
+    notes: tuple[str, ...] = ()
 
 
 class LatentStore:
@@ -71,18 +83,17 @@ class LatentStore:
         return view[low : max(rows) + 1][torch.as_tensor(rows) - low]
 
 
-def read_shard_indices(folder: Path, shards: int) -> tuple[dict[int, int], dict[int, str]]:
-    """Frame counts (index -> frames) and bad episodes (index -> reason) of all `shards` in a folder, from the .json beside each shard.
+def read_shard_indices(folder: Path, shards: int) -> tuple[dict[int, Encoded], dict[int, str]]:
+    """The encoded episodes (index -> Encoded) and bad ones (index -> reason) of all `shards` in a folder, from the .json beside each shard.
 
     Raises UserError when a .json is damaged.
     """
-    frames, bad = {}, {}
+    encoded, bad = {}, {}
     for number in range(shards):
         raw = read_json(path := folder / f"shard-{number}.json")
         try:
-            frames |= {int(k): v for k, v in raw["frames"].items()}
+            encoded |= {int(k): Encoded(**v | {"notes": tuple(v["notes"])}) for k, v in raw["episodes"].items()}
             bad |= {int(k): v for k, v in raw["bad"].items()}
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{path}: not a shard's index ({error!r}); delete it and run the stage 'latents' again") from None
-    return frames, bad
-
+    return encoded, bad

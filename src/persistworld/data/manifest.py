@@ -17,7 +17,7 @@ from persistworld.runtime.files import read_json, write_json
 from persistworld.world_model.poses import PoseStatistics, pose_statistics
 
 if TYPE_CHECKING:  # the stage `episodes` does not need torch
-    from persistworld.data.latents import LatentStore
+    from persistworld.data.latents import Encoded, LatentStore
 
 
 @dataclass(frozen=True)
@@ -104,26 +104,22 @@ def _split(index: int, settings: EpisodesConfig, source: EpisodeSource | None) -
 def build_manifest(
     source: EpisodeSource,
     store: "LatentStore",
-    frames: dict[int, int],
+    encoded: "dict[int, Encoded]",
     bad: dict[int, str],
     settings: EpisodesConfig,
     rotation: str,
     future: int,
 ) -> Manifest:
-    """Build the manifest from the frame counts and the bad episodes of all shards.
+    """Build the manifest from the encoded and the bad episodes of all shards. The recordings are not read again.
 
     An episode with fewer frames than one chunk of `future` (L) frames is bad, too. Raises UserError when too many episodes
     cannot be used.
     """
-    bad = bad | {i: f"{count} frames are fewer than a chunk's {future}" for i, count in frames.items() if count < future}
-    frames = {i: count for i, count in frames.items() if i not in bad}
-    check_bad_share(len(frames), bad, settings, store.folder)
-    entries, notes = [], Counter()
-    for index in sorted(frames):
-        episode = source.episode(index)
-        split = _split(index, settings, source)
-        notes.update(episode.notes)
-        entries.append(Entry(index, split, episode.instruction, episode.success, frames[index], episode.notes))
+    bad = bad | {i: f"{e.frames} frames are fewer than a chunk's {future}" for i, e in encoded.items() if e.frames < future}
+    usable = {i: e for i, e in sorted(encoded.items()) if i not in bad}
+    check_bad_share(len(usable), bad, settings, store.folder)
+    entries = [Entry(i, _split(i, settings, source), e.instruction, e.success, e.frames, e.notes) for i, e in usable.items()]
+    notes = Counter(note for entry in entries for note in entry.notes)
     training = [store.poses(e.index).numpy() for e in entries if e.split == "train"]
     # Only training a base model needs these statistics. A checkpoint has its own, so evaluation works without the split 'train'.
     statistics = pose_statistics(np.concatenate(training), rotation) if training else None

@@ -1,5 +1,6 @@
 """The score table, the only input of tables and figures: one row per model, seed, episode, frame, view, region, metric and protocol."""
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ COLUMNS = {
 NAMES = [name for name, kind in COLUMNS.items() if kind == "string"]
 KEY = [name for name in COLUMNS if name != "value"]
 SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+# In memory, names are kept once: DROID's table has 15 M rows.
+ENCODED = pa.schema([(f.name, pa.dictionary(pa.int32(), f.type) if pa.types.is_string(f.type) else f.type) for f in SCHEMA])
 Cells = dict[tuple[str, ...], pd.Series]
 META_KEY = b"persistworld"
 SHARED_META = ("lpips_backbone", "convention", "ssim_window", "masked_lpips")  # must be equal in all files
@@ -45,6 +48,11 @@ class Scores:
     def models(self) -> list[str]:
         """The models' names, in the order of the files."""
         return list(self.frame["model"].unique())
+
+    @functools.cached_property
+    def cells(self) -> Cells:
+        """`episode_cells` of the scores, computed once."""
+        return episode_cells(self.frame)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -87,13 +95,13 @@ def load_scores(paths: Iterable[str | Path], models: Sequence[str] = ()) -> Scor
     missing = [model for model in models if model not in empty]
     if missing:
         raise UserError(f"no scores of model '{missing[0]}': run the stage scores --model {missing[0]}")
-    together = pa.concat_tables(tables).to_pandas(categories=NAMES)
+    together = pa.concat_tables(tables).unify_dictionaries().to_pandas()
     return Scores(together, {**shared, "empty_masks": empty})
 
 
 def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(path, read_dictionary=NAMES)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run the stage scores --model {path.stem}") from None
     except (pa.ArrowInvalid, OSError) as error:
@@ -104,10 +112,10 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     if missing:
         raise UserError(f"{path}: column '{missing[0]}' is missing; expected {', '.join(COLUMNS)}")
     try:
-        chosen = table.select(list(COLUMNS)).cast(SCHEMA)
+        chosen = table.select(list(COLUMNS)).cast(ENCODED).unify_dictionaries()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(f"{path}: a column has the wrong type ({' '.join(str(error).split())})") from None
-    frame = chosen.to_pandas(categories=NAMES)
+    frame = chosen.to_pandas()
     for column, known in (("region", REGIONS), ("metric", METRICS), ("protocol", PROTOCOLS)):
         unknown = set(frame[column].cat.categories) - set(known)
         if unknown:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from persistworld.evaluation.score_table import METRICS, PROTOCOLS, Cells, Scores, cell_values, episode_cells, view_groups
+from persistworld.evaluation.score_table import METRICS, PROTOCOLS, Cells, Scores, cell_values, view_groups
 from persistworld.evaluation.statistics import LOWER_IS_BETTER, Interval, Paired, bootstrap_mean, bootstrap_ratio, paired
 
 TABLE_REGIONS = {"table_1": ("full",), "table_2": ("object", "robot")}
@@ -32,7 +32,7 @@ CellKey = tuple[str, str, str, str, str]  # protocol, group, model, region, metr
 
 def make_cells(scores: Scores, bootstrap: int, confidence: float, seed: int) -> dict[CellKey, Cell]:
     """Every cell that has a value, for both protocols."""
-    values = episode_cells(scores.frame)
+    values = scores.cells
     cells = {}
     for protocol, group, region, metric, model in _grid(scores.groups, scores.models):
         own = cell_values(values, protocol, model, group, region, metric)
@@ -86,7 +86,7 @@ def paired_details(
     scores: Scores, pairs: list[tuple[str, str]], bootstrap: int, confidence: float, seed: int
 ) -> dict[str, Any]:
     """{ours_vs_theirs: {protocol: {view: {region: {metric: all paired statistics}}}}} for everything that was scored."""
-    values = episode_cells(scores.frame)
+    values = scores.cells
     result: dict[str, Any] = {}
     for ours, theirs in pairs:
         if not {ours, theirs} <= set(scores.models):

@@ -10,7 +10,7 @@ from persistworld.config.params import Params
 from persistworld.data.manifest import load_manifest
 from persistworld.evaluation.masks import MaskStore
 from persistworld.evaluation.rollout_files import read_rollout
-from persistworld.evaluation.score_table import Scores, cell_values, episode_cells, view_group
+from persistworld.evaluation.score_table import Scores, cell_values, view_group
 from persistworld.evaluation.statistics import LOWER_IS_BETTER
 from persistworld.evaluation.truth import open_truth
 from persistworld.runtime.distributed import device
@@ -42,7 +42,7 @@ def ranked_episodes(scores: Scores, protocol: str, group: str, region: str, metr
 
     For a region, only episodes where it is visible in four fifths of the frames are ranked. If there are none, all episodes are.
     """
-    values = episode_cells(scores.frame)
+    values = scores.cells
     mine, other = (cell_values(values, protocol, model, group, region, metric) for model in ("post_trained", "base"))
     common = mine.index.intersection(other.index)
     gain = (mine[common] - other[common]) * (-1 if metric in LOWER_IS_BETTER else 1)

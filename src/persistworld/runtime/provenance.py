@@ -10,10 +10,11 @@ import subprocess
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
-# Modules that do not change results: messages, progress, locks, file locations. Also the parameters, whose values the engines compare.
+# Modules that do not change results: messages, the page before a run, progress, locks, file locations.
+# Also the parameters, whose values the engines compare.
 NO_RESULT = (
     "config",
-    "tools.check",
+    "preflight",
     *("runtime." + name for name in ("errors", "files", "holding", "lifeline", "memory", "progress", "provenance", "workspace")),
 )
 

@@ -17,6 +17,7 @@ from persistworld.checkpoints.folders import load_base_model, save_world_model, 
 from persistworld.checkpoints.layout import WEIGHTS
 from persistworld.config.params import Params
 from persistworld.config.reading import digest
+from persistworld.config.training import BaseTrainingConfig
 from persistworld.data.elsewhere import identity
 from persistworld.data.encoding import encode_episodes, join_shard
 from persistworld.data.episodes import MANIPULATED_OBJECT, ROBOT, BadEpisode, EpisodeSource
@@ -36,6 +37,7 @@ from persistworld.runtime.tensor_files import write_tensors
 from persistworld.runtime.workspace import RUNS
 from persistworld.training.autoencoder import train_autoencoder
 from persistworld.training.perceptual import train_segmentation_backbone
+from persistworld.training.run import state_folder, tied_by
 from persistworld.training.teacher_forcing import train_world_model
 from persistworld.world_model import autoencoder as ae
 from persistworld.world_model.action_encoder import ActionEncoder
@@ -65,7 +67,7 @@ def _make(params: Params, source: EpisodeSource, output: Path, run_folder: Path)
         WindowSource(store, manifest.long_enough("train", params.world_model.future), params.rollout.history_index),
         params.base_training,
         params.seed,
-        run_folder,
+        state_folder(run_folder, params.base_training.steps, _tied(params.base_training)),
         params.compute.base_training,
     )
     if not processes().is_main_process:
@@ -82,14 +84,22 @@ def _make(params: Params, source: EpisodeSource, output: Path, run_folder: Path)
 
 
 def run_name(params: Params, data: str) -> str:
-    """The run folder's name: a hash of the parameters, the code, the data set's fingerprint and the networks of `start_from`, if set."""
-    sections = (params.base_training, params.episodes, params.latents, params.world_model)
+    """The run folder's name: a hash of the parameters, the code, the data set's fingerprint and the networks of `start_from`, if set.
+
+    It does not depend on base_training.steps, so that a training goes on if the schedule allows it.
+    """
+    sections = (dataclasses.replace(params.base_training, steps=1), params.episodes, params.latents, params.world_model)
     start_from = params.base_training.start_from
     networks = [Path(start_from) / name for name in (WEIGHTS, ae.WEIGHTS, TABLETOP_FILE)] if start_from else []
     given = [sha256(file) for file in networks if file.exists()]
     history = repr(params.rollout.history_index)
     made_from = [*map(digest, sections), history, str(params.seed), data, code_digest("stages.base_training"), *given]
     return hashlib.sha256("-".join(made_from).encode()).hexdigest()[:16]
+
+
+def _tied(settings: BaseTrainingConfig) -> str | None:
+    decay_from = settings.optimizer.decay_from
+    return tied_by({f"base_training.optimizer.decay_from = {decay_from:g}": decay_from < 1})
 
 
 def training_frames(params: Params, source: EpisodeSource, indices: list[int], folder: Path) -> tuple[torch.Tensor, list[int]]:
@@ -134,8 +144,8 @@ def _latents(
             join_shard(indices, bad, parts, shard)
             shutil.rmtree(parts, ignore_errors=True)  # missing if no episode was usable
     processes().wait_for_everyone()
-    store, (frames, bad) = LatentStore(folder), read_shard_indices(folder, shards)
-    return build_manifest(source, store, frames, bad, params.episodes, params.world_model.rotation, params.world_model.future), store
+    store, (encoded, bad) = LatentStore(folder), read_shard_indices(folder, shards)
+    return build_manifest(source, store, encoded, bad, params.episodes, params.world_model.rotation, params.world_model.future), store
 
 
 def _perceptual(params: Params, source: EpisodeSource, training: list[int], folder: Path) -> None:

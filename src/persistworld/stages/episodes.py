@@ -8,11 +8,11 @@ from persistworld.config.params import Params
 from persistworld.data.elsewhere import RECORD, write_record
 from persistworld.data.formats import open_episodes
 from persistworld.data.manifest import wanted_indices
+from persistworld.preflight.page import preflight
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import user_path
 from persistworld.runtime.workspace import EPISODES, RUNS
 from persistworld.simulator.generation import generate, refuse_foreign
-from persistworld.tools.check import preflight
 
 UNFINISHED = RUNS / "episodes"
 

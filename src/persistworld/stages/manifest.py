@@ -18,10 +18,10 @@ from persistworld.runtime.workspace import BASE, EPISODES, LATENTS, MANIFEST
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    frames, bad = read_shard_indices(LATENTS, params.latents.shards)
+    encoded, bad = read_shard_indices(LATENTS, params.latents.shards)
     source, store = open_episodes(EPISODES), LatentStore(LATENTS, params.episodes)
     rotation, future = params.world_model.rotation, params.world_model.future
-    manifest = build_manifest(source, store, frames, bad, params.episodes, rotation, future)
+    manifest = build_manifest(source, store, encoded, bad, params.episodes, rotation, future)
     check_poses(store, [entry.index for entry in manifest.episodes], params.episodes.path)
     save_manifest(manifest, MANIFEST, future)
     print(f"{len(manifest.episodes)} episodes, {len(manifest.bad)} left out")

@@ -29,6 +29,11 @@ def drop_states(folder: Path, but: Path | None = None) -> None:
             path.unlink()
 
 
+def last_step(folder: Path) -> int:
+    """The step of the newest state in `folder`; 0 without a state."""
+    return max((int(path.stem.removeprefix("state-")) for path in folder.glob("state-*.pt")), default=0)
+
+
 def load_state(folder: Path, digest: str) -> dict[str, Any] | None:
     """The newest state in `folder`, on the CPU, or None. All processes must call this.
 

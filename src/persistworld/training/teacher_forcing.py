@@ -1,5 +1,6 @@
 """Trains a world model by teacher forcing."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ def train_world_model(
     """Train all of `model`. Returns it with averaged (`weight_ema` > 0) or last weights. The run's state is in `run_folder`."""
     optimizer = MatrixOptimizer(model.parameters(), training.optimizer)
     data = hashlib.sha256(repr((tuple(windows.episodes), windows.history_index)).encode()).hexdigest()[:16]
-    digest = f"{configuration.digest(training)}-{configuration.digest(model.config)}-{data}-{seed}"
+    digest = f"{configuration.digest(dataclasses.replace(training, steps=1))}-{configuration.digest(model.config)}-{data}-{seed}"
     weights = dict(model.named_parameters())
     run = TrainingRun(run_folder, digest, training.steps, compute.save_every, optimizer, weights, training.weight_ema > 0)
 

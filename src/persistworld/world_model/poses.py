@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from persistworld.runtime.errors import UserError
 
@@ -25,6 +24,8 @@ def represent(poses: np.ndarray, rotation: Representation) -> np.ndarray:
             f"world_model.rotation = continuous: takes the fourth to sixth number of a pose for Euler angles, but poses have "
             f"{poses.shape[1]} numbers; set euler, which passes any pose on as it is"
         )
+    from scipy.spatial.transform import Rotation  # here, since Euler angles do without, and most stages import this module
+
     matrix = Rotation.from_euler("xyz", poses[:, EULER]).as_matrix()
     columns = matrix[:, :, :2].transpose(0, 2, 1).reshape(len(poses), 6)
     return np.concatenate([poses[:, : EULER.start], columns, poses[:, EULER.stop :]], axis=1).astype(np.float32)

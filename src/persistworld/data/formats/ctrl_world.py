@@ -11,11 +11,9 @@ import functools
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from persistworld.data.episodes import NO_INSTRUCTION, VIEWS, BadEpisode, Episode, recorded_success
 from persistworld.data.formats.clocks import LACKING, SURPLUS
@@ -25,6 +23,9 @@ from persistworld.data.formats.views import View, length_of, view_batches, view_
 from persistworld.data.formats.words import COLUMNS, first_words
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import disguise
+
+if TYPE_CHECKING:
+    import torch
 
 FPS = 5.0  # by the layout's definition: every third frame of DROID's 15 Hz
 SKIP = 3
@@ -119,11 +120,13 @@ class ProcessedEpisodes:
         length, rows, views = self._measured(index)
         return view_batches(index, rows, length, views[view], stride, batch)
 
-    def latents(self, index: int, view: str) -> Tensor | None:
+    def latents(self, index: int, view: str) -> "torch.Tensor | None":
         """The recorded, scaled latents of one view, (T, C, h, w) float32; None when there is no file.
 
         Raises BadEpisode unless the file holds one tensor with as many frames as the episode (a few more are cut).
         """
+        import torch  # here, since the other methods do without: a stage that needs no torch starts three seconds earlier
+
         raw = _read(index, self._path(index))
         path = self._file(index, raw, "latent_video", view)
         if not path.is_file():
@@ -133,8 +136,8 @@ class ProcessedEpisodes:
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             raise BadEpisode(index, f"latents {path} cannot be read ({disguise(path) or str(error).splitlines()[0]})") from None
         length, rows, _ = self._measured(index)
-        if not isinstance(latents, Tensor) or latents.ndim != 4 or not length <= len(latents) <= rows + SURPLUS:
-            found = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        if not isinstance(latents, torch.Tensor) or latents.ndim != 4 or not length <= len(latents) <= rows + SURPLUS:
+            found = tuple(latents.shape) if isinstance(latents, torch.Tensor) else type(latents).__name__
             raise BadEpisode(index, f"latents {path} hold {found}, not ({length}, C, h, w)")
         return latents[:length].detach().float()
 
