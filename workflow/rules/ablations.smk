@@ -134,11 +134,11 @@ if AXES:
         rule:
             name:
                 AXIS
-            localrule: True
             input:
                 f"results/metrics/{AXIS}.json",
+            localrule: True
 
     rule ablations:
-        localrule: True
         input:
             expand("results/metrics/{axis}.json", axis=AXES),
+        localrule: True

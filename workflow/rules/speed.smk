@@ -35,6 +35,6 @@ if SPEED:
             "persistworld speed_table --threads {threads} 2>&1 | tee {log}"
 
     rule speed:
-        localrule: True
         input:
             "results/metrics/speed.json",
+        localrule: True

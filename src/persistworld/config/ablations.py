@@ -62,7 +62,7 @@ PAPER_AXES = {
     }),
     "table_7": AxisConfig("Branch length (chunks per candidate)", {"f_3": _row("3", branch=3), OURS: _row("1 (ours)")}),
     "table_8": AxisConfig("Weight of the wrist view", {"w_2": _row("2", reward={"view_weights": {"wrist": 2.0}}), OURS: _row("1 (ours)")}),
-    "table_9": AxisConfig("KL regularisation", {"off": _row("Without", kl_weight=0.0), OURS: _row("With (ours)")}),
+    "table_9": AxisConfig("KL regularisation", {"without": _row("Without", kl_weight=0.0), OURS: _row("With (ours)")}),
     "table_10": AxisConfig("EMA of the reference policy", {"none": _row("None", old_ema_slope=0.0), OURS: _row("Rising to 0.5 (ours)")}),
     "table_11": AxisConfig("EMA of the learning policy, K = 16, N = 2", {
         "ema_09": _row("0.9", candidates=16, keep=2, weight_ema=0.9),

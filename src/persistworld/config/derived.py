@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from persistworld.config.ablations import AblationsConfig, SpeedConfig
+from persistworld.config.ablations import AblationsConfig, AxisConfig, SpeedConfig
 from persistworld.config.checks import require
 from persistworld.config.data import MasksConfig
 from persistworld.config.models import Model
@@ -28,12 +28,13 @@ BLUE = "#0072B2"
 class Derived:
     """All derived runs.
 
-    models, params: by the run's name. rows: axis -> row -> the names of its runs, one per training seed. speed: (model, sampler steps) ->
-    the name of the run. places: the first row of each ablation run, in words.
+    models, params: by the run's name. axes: by name. rows: axis -> row -> the names of its runs, one per training seed.
+    speed: (model, sampler steps) -> the name of the run. places: the first row of each ablation run, in words.
     """
 
     models: dict[str, Model] = field(default_factory=dict)
     params: dict[str, "Params"] = field(default_factory=dict)
+    axes: dict[str, AxisConfig] = field(default_factory=dict)
     rows: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     speed: dict[tuple[str, int], str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
@@ -117,7 +118,7 @@ def _add_ablations(params: "Params", found: Derived, checkpoints: dict[str, str]
     found.models[BASE_RUN] = Model(BASE_RUN, "ablation", "Base", BLUE, checkpoint=base, base=base)
     found.params[BASE_RUN] = shared
     for axis_name, axis in settings.tables.items():
-        rows = found.rows[axis_name] = {}
+        found.axes[axis_name], rows = axis, found.rows.setdefault(axis_name, {})
         for row_name, given in axis.rows.items():
             given, where = given or VariantConfig(), f"ablations.axes.{axis_name}.rows.{row_name}"
             row = overlaid(shared, given, where)

@@ -76,15 +76,17 @@ class Page:
 
 def write_report(path: Path, page: Page) -> None:
     """Render the page to `path`, atomically."""
+    write_page(path, "template.html", page=page, classes=CLASSES, stages=stage_rows(page.times), label=lambda name: page.models[name].label)
+
+
+def write_page(path: Path, template: str, **content) -> None:
+    """Render a template of this package to `path`, atomically."""
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
+        loader=jinja2.FunctionLoader(lambda name: resources.files("persistworld.paper").joinpath(name).read_text()),
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    environment.filters["label"] = lambda name: page.models[name].label
-    template = environment.from_string(resources.files("persistworld.paper").joinpath("template.html").read_text())
-    html = template.render(
-        page=page, metrics=METRICS, headings=HEADINGS, classes=CLASSES, stages=stage_rows(page.times)
-    )
+    html = environment.get_template(template).render(metrics=METRICS, headings=HEADINGS, **content)
     with atomic_path(path) as part:
         part.write_text(html)
 

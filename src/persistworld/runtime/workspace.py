@@ -22,6 +22,7 @@ TRAINING = RESULTS / "training"  # RUN.csv
 METRICS = RESULTS / "metrics"
 TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
+ABLATIONS = RESULTS / "ablations"  # AXIS.html
 BENCHMARKS = RESULTS / "benchmarks"  # written by Snakemake, one file per job
 REPORT = RESULTS / "report.html"
 
