@@ -138,7 +138,8 @@ if AXES:
                 f"results/metrics/{AXIS}.json",
             localrule: True
 
-    rule ablations:
-        input:
-            expand("results/metrics/{axis}.json", axis=AXES),
-        localrule: True
+
+rule ablations:
+    input:
+        expand("results/metrics/{axis}.json", axis=AXES),
+    localrule: True
