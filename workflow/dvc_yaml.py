@@ -221,10 +221,14 @@ def written_targets() -> list[str]:
 
 
 def write(targets: list[str]) -> None:
-    """Write both pipelines, dvc.yaml for `targets`, and the values that they compare."""
+    """Write dvc.yaml and the values that it compares."""
     stages = find_stages(targets)
     MAIN.file.write_text(dvc_yaml(stages, targets))
     write_values(stages)
+
+
+def write_ablations() -> None:
+    """Write the ablations' pipeline and the values that it compares. It leaves out what dvc.yaml has, so that comes first."""
     stages = find_stages(ABLATION_TARGETS)
     ABLATIONS.file.parent.mkdir(exist_ok=True)
     ABLATIONS.file.write_text(ablations_yaml(stages))
@@ -261,10 +265,11 @@ def main() -> None:
     parser.add_argument("--ablations", action="store_true", help="check the ablations' pipeline")
     parser.add_argument("targets", nargs="*", default=["all"], help="of Snakemake (default: all)")
     args = parser.parse_args()
-    if args.ablations:
-        check_ablations()
+    if args.check:
+        check_ablations() if args.ablations else check(args.targets)
     else:
-        (check if args.check else write)(args.targets)
+        write(args.targets)
+        write_ablations()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from dvc.repo import Repo
 
 def main() -> int:
     dvc_yaml.write(dvc_yaml.written_targets())
+    dvc_yaml.write_ablations()
     logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns about every empty __init__.py
     with Repo() as repo, repo.lock:
         lacking = [name for pipeline in (dvc_yaml.MAIN, dvc_yaml.ABLATIONS) for name in _record(repo, pipeline)]
