@@ -98,9 +98,9 @@ def planned(folder: Path, *targets: str, **settings) -> set[str]:
     return {job.rule.name for job in jobs(folder, *targets, needed=True, **settings)}
 
 
-def make_placeholders(folder: Path, *targets: str) -> None:
-    """A small file for each output of the default run, or of what makes `targets`."""
-    for job in jobs(folder, *targets):
+def make_placeholders(folder: Path) -> None:
+    """A small file for each output of the default run."""
+    for job in jobs(folder):
         for output in job.output:
             path = folder / output if Path(output).suffix else folder / output / "placeholder"
             path.parent.mkdir(parents=True, exist_ok=True)
