@@ -128,7 +128,7 @@ def ablation_tables(stages: list[Stage]) -> dict[str, list[Stage]]:
     own = {path: stage for stage in stages if stage.name not in known for job in stage.jobs for path in job.output}
     found = {}
     for stage in stages:
-        if stage.rule in TABLE_RULES:
+        if stage.rule in TABLE_RULES and stage.name not in known:
             needed, waiting = [], [stage]
             while waiting:
                 each = waiting.pop()
@@ -144,9 +144,11 @@ def ablations_yaml(stages: list[Stage]) -> str:
     """The text of the ablations' file: a stage per table. Commands and paths begin at the repository's root.
 
     Snakemake decides which of the table's runs are out of date. Runs are not DVC's outputs: tables share them, and the folders are named
-    by what determines them, so that a parameter that is changed back finds its run again.
+    by what determines them, so that a parameter that is changed back finds its run again. All outputs here are in git or made anew, so
+    that push, pull and checkout work whether or not a table was made.
     """
-    entries = {"parameters": _check_entry(ABLATIONS, []) | {"deps": [*DEFINITION, "src/persistworld"]}}
+    entries = {"parameters": _check_entry(ABLATIONS, [])}
+    entries["parameters"] |= {"deps": [*DEFINITION, "src/persistworld"], "outs": [{str(ABLATIONS.values): {"cache": False}}]}
     outputs = {output for stage in stages for output in stage.outputs}
     for name, needed in ablation_tables(stages).items():
         entry, made = _entry(needed[-1], outputs, ABLATIONS.values), {path for stage in needed for job in stage.jobs for path in job.output}
@@ -156,6 +158,7 @@ def ablations_yaml(stages: list[Stage]) -> str:
         entry["cmd"] = f"snakemake --quiet host progress --cores all --allowed-rules {rules} -- {target}"
         entry["deps"] = sorted({str(folder) if str(folder := Path(path).parent) in outputs else path for path in data})
         entry["params"] = [{str(ABLATIONS.values): [name]}]
+        entry["outs"] = [out for out in entry["outs"] if isinstance(out, dict)]
         entries[name] = entry
     content = {"stages": {name: {"wdir": "../.."} | entry for name, entry in entries.items()}}
     return HEADER + yaml.safe_dump(content, sort_keys=False, width=120)

@@ -95,7 +95,7 @@ def test_dvc_has_a_stage_per_table_and_its_own_pipeline_does_not_see_them(folder
     rules, _, target = stages["group"]["cmd"].partition("--allowed-rules ")[2].partition(" -- ")
     wanted = jobs(folder, target, allowed_rules=set(rules.split()), forceall=True, needed=True)
     assert {job.rule.name for job in wanted} == set(rules.split())
-    assert set(dvc_status(folder, "dvc.yaml")) <= {"parameters"}
+    assert set(dvc_status(folder)) <= {"parameters"}
 
 
 @pytest.mark.slow

@@ -1,21 +1,17 @@
 """Renders the report: one HTML page with embedded pictures and videos."""
 
-import base64
 import importlib.metadata
 import platform
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 
 from persistworld.config.models import Models
-from persistworld.evaluation.score_table import METRICS
-from persistworld.paper.blocks import HEADINGS, Block
+from persistworld.paper.blocks import Block
 from persistworld.paper.cells import Claim
 from persistworld.paper.overlays import CLASSES
-from persistworld.runtime.files import atomic_path
+from persistworld.paper.pages import write_page
 from persistworld.runtime.provenance import git_commit
 
 PACKAGES = (
@@ -77,18 +73,6 @@ class Page:
 def write_report(path: Path, page: Page) -> None:
     """Render the page to `path`, atomically."""
     write_page(path, "template.html", page=page, classes=CLASSES, stages=stage_rows(page.times), label=lambda name: page.models[name].label)
-
-
-def write_page(path: Path, template: str, **content) -> None:
-    """Render a template of this package to `path`, atomically."""
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: resources.files("persistworld.paper").joinpath(name).read_text()),
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    html = environment.get_template(template).render(metrics=METRICS, headings=HEADINGS, **content)
-    with atomic_path(path) as part:
-        part.write_text(html)
 
 
 def read_times(folder: Path) -> pd.DataFrame:

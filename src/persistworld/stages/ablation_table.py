@@ -13,7 +13,7 @@ from persistworld.evaluation.score_table import load_scores
 from persistworld.paper.ablation_curves import curves_figure
 from persistworld.paper.ablations import ablation_table, write_ablation
 from persistworld.paper.notes import settings_of
-from persistworld.paper.report import write_page
+from persistworld.paper.pages import write_page
 from persistworld.paper.training_plot import read_training
 from persistworld.post_training.cost import post_training_cost
 from persistworld.runtime.workspace import ABLATIONS, FIGURES, METRICS, SCORES, TABLES, TRAINING

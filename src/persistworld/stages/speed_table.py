@@ -16,7 +16,7 @@ from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry, evaluation_episodes, load_manifest
 from persistworld.evaluation.score_table import load_scores
 from persistworld.paper.notes import settings_of
-from persistworld.paper.report import write_page
+from persistworld.paper.pages import write_page
 from persistworld.paper.speed import TITLE, pareto_figure, speed_points, write_speed
 from persistworld.rollouts.evaluation import rollout
 from persistworld.rollouts.starts import poses_after, starts_of
