@@ -25,16 +25,20 @@ TARGETS ?= all
 dvc: .venv/ready
 	$(BIN)/python workflow/dvc_yaml.py $(TARGETS)
 
+# The ablations count where they were recorded. (Evaluated when a recipe runs, after `make record` may have recorded them.)
+PIPELINES = dvc.yaml $$(ls workflow/ablations/dvc.lock 2>/dev/null | sed s/lock/yaml/)
+RECORDED = all $$(ls workflow/ablations/dvc.lock >/dev/null 2>&1 && echo ablations speed)
+
 # After `git checkout` and `dvc checkout`: tell Snakemake that the restored files are up to date with this commit's parameters.
 sync: .venv/ready
-	@$(BIN)/dvc status --quiet || { $(BIN)/dvc status; echo "make sync: files and dvc.lock differ: dvc checkout, or dvc repro" >&2; exit 1; }
-	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
+	@$(BIN)/dvc status --quiet $(PIPELINES) || { $(BIN)/dvc status $(PIPELINES); echo "make sync: files and dvc.lock differ: dvc checkout, or dvc repro" >&2; exit 1; }
+	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules -- $(RECORDED)
 
 # After running snakemake directly: record the outputs in DVC. (`make run` does this itself.)
 # DVC replaces the outputs by links to its cache, which changes their times. Snakemake is therefore told that all files are up to date.
 record: .venv/ready
 	$(BIN)/python workflow/record.py
-	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules
+	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules -- $(RECORDED)
 
 # Save this run's metrics and film strips in results/presets/, beside the other presets'.
 keep:

@@ -241,7 +241,7 @@ def leaves(section: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tupl
 
 def test_whatever_stands_at_a_key_is_taken_or_refused_in_one_line() -> None:
     """Every key with values of its own type at the edges and of others; nothing raises anything but UserError."""
-    given = json.loads(json.dumps(dataclasses.asdict(load_params(PARAMS)) | {"variants": {}}))
+    given = json.loads(json.dumps(dataclasses.asdict(load_params(PARAMS)) | {"variants": {}, "ablations": {}, "speed": {}}))
     numbers = [0, -1, 10**400, 0.0, -1.0, math.nan, math.inf]
     values = [*numbers, "", "bogus", None, True, [], [-1], [1, "a"], [[]], {}, {"x": 1}, {1: {"x": []}}]
     taken = []

@@ -42,16 +42,17 @@ WANTED = []
 SHARDS = range(PARAMS.latents.shards)
 SEEDS = PARAMS.evaluation.seeds
 MODELS = PARAMS.evaluation.models
-REGISTRY = PARAMS.models  # the properties of each model
-ROLLED_OUT = REGISTRY.rolled_out(REGISTRY.names)
+REGISTRY = PARAMS.all_models  # the properties of each model
+ABLATED = REGISTRY.of_role(REGISTRY.names, "ablation")  # they have evaluation episodes of their own (rules/ablations.smk)
+ROLLED_OUT = [model for model in REGISTRY.rolled_out(REGISTRY.names) if model not in ABLATED]
 # The evaluated models with and without rollouts, and the checkpoints to roll out.
 EVALUATED = REGISTRY.rolled_out(MODELS)
 BASELINES = [model for model in MODELS if model not in EVALUATED]
 CHECKPOINTS = list(dict.fromkeys(REGISTRY[model].checkpoint for model in EVALUATED))
 # GPUs per job. More for some: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = PARAMS.compute.gpus
-# The sections that can change a result or the report. `compute` changes only time and memory.
-SECTIONS = [name for name in asdict(PARAMS) if name != "compute"]
+# The sections that can change a result or the report. `compute` changes only time and memory; ablations and speed have pages of their own.
+SECTIONS = [name for name in asdict(PARAMS) if name not in ("compute", "ablations", "speed")]
 FIGURES = [3, 4, 5, 11]
 LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
 ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=EVALUATED, seed=SEEDS)
@@ -87,19 +88,19 @@ def code(stage):
     return [] if IN_ARCHIVE else [str(file.relative_to(ROOT)) for file in code_files(f"stages.{stage}", PACKAGE)]
 
 
-def sections(*names):
-    """The values of the sections or "section.key"s that a stage reads, with defaults. Jobs about a variant get the variant's values.
+def sections(*names, model=None):
+    """The values of the sections or "section.key"s that a stage reads, with defaults: those of `model`, or of the job's wildcard `model`.
 
     As a rule's `params:`, a change makes its outputs stale. `make dvc` makes DVC compare the same values.
     """
-    return {name: section(name) for name in names}
+    return {name: section(name, model) for name in names}
 
 
-def section(name):
+def section(name, model=None):
     """The value of one section in a job. It is a function of the wildcards, as Snakemake requires."""
 
     def value(wildcards):
-        return reduce(getitem, name.split("."), settings(dict(wildcards.items()).get("model")))
+        return reduce(getitem, name.split("."), settings(model or dict(wildcards.items()).get("model")))
 
     return value
 
@@ -107,13 +108,19 @@ def section(name):
 @cache
 def settings(model):
     """All parameters for jobs about a model, with a variant's changes applied."""
-    return asdict(PARAMS.for_run(model) if model in PARAMS.variants else PARAMS)
+    return asdict(PARAMS.for_run(model) if model in REGISTRY else PARAMS)
 
 
 def launch(command):
     """The shell command of a stage that supports several processes. With GPUs, torchrun starts one process per GPU of the job."""
     launcher = "torchrun --standalone --nproc-per-node {resources.gpu} -m -- persistworld.cli "
     return command.replace("persistworld ", launcher, 1) if GPUS else command
+
+
+# What the truth, the rollouts and the scores depend on. The headline protocol and everything in paper/ only affect later stages.
+TRUTH_BY = ["episodes", "evaluation.episodes", "evaluation.split", "rollout.chunks", "world_model"]
+ROLLED_OUT_BY = ["episodes", "evaluation.episodes", "evaluation.seeds", "evaluation.split", "latents", "rollout", "seed"]
+SCORED_BY = [*TRUTH_BY, "evaluation.convention", "evaluation.seeds", "masks", "metrics"]
 
 
 def base_files(params=PARAMS):

@@ -2,13 +2,16 @@
 
 One stage per rule and value of its wildcards, such as a model; the shards of one rule are one stage. A stage's command has Snakemake run
 that rule of the main Snakefile and nothing upstream. `TARGETS` are Snakemake's (default: all); what they need becomes a stage.
+The ablations have a file of their own, so that `dvc repro` alone, which takes the dvc.yaml of the working directory, does not train them.
 
-    python workflow/dvc_yaml.py [TARGETS]           write both files
-    python workflow/dvc_yaml.py --check [TARGETS]   the stage `parameters`: refuse if dvc.yaml is out of date, write the values alone
+    python workflow/dvc_yaml.py [TARGETS]            write both pipelines, dvc.yaml for TARGETS
+    python workflow/dvc_yaml.py --check [TARGETS]    its stage `parameters`: refuse if dvc.yaml is out of date, write the values alone
+    python workflow/dvc_yaml.py --check --ablations  the same for workflow/ablations/dvc.yaml
 """
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import sys
@@ -23,8 +26,6 @@ from snakemake.exceptions import RuleException, WorkflowError
 from snakemake.jobs import Job
 from snakemake.settings.types import DAGSettings, OutputSettings, Quietness, ResourceSettings
 
-DVC_YAML = Path("dvc.yaml")
-VALUES = Path("results/parameters.json")  # stage -> section -> value, as the rules' `params:` have them
 HEADER = "# DVC's stages. Generated from the rules in workflow/ by `make dvc`: do not edit.\n"
 CHECK = "python workflow/dvc_yaml.py --check "
 # What decides which stages there are and what they compare.
@@ -41,6 +42,25 @@ PLOTS = {
         }
     }
 }
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One file with stages. values: stage -> section -> value, as the rules' `params:` have them. option: of this script, for `--check`."""
+
+    file: Path
+    values: Path
+    option: str = ""
+
+    @property
+    def check(self) -> str:
+        return CHECK + self.option
+
+
+MAIN = Pipeline(Path("dvc.yaml"), Path("results/parameters.json"))
+ABLATIONS = Pipeline(Path("workflow/ablations/dvc.yaml"), Path("results/ablation_parameters.json"), "--ablations")
+ABLATION_TARGETS = ["ablations", "speed"]
+TABLE_RULES = ("ablation_table", "speed_table")
 
 
 @dataclass
@@ -96,20 +116,84 @@ def find_stages(targets: list[str]) -> list[Stage]:
 def dvc_yaml(stages: list[Stage], targets: list[str]) -> str:
     """The text of dvc.yaml."""
     outputs = {output for stage in stages for output in stage.outputs}
-    check = {"cmd": CHECK + " ".join(targets), "deps": DEFINITION, "outs": [str(VALUES)]}
-    content = {"params": ["params.yaml"], "stages": {"parameters": check} | {stage.name: _entry(stage, outputs) for stage in stages}}
+    content = {"params": ["params.yaml"], "stages": _entries(MAIN, stages, outputs, targets)}
     if plots := [plot for path, plot in PLOTS.items() if path in outputs]:
         content["plots"] = plots
     return HEADER + yaml.safe_dump(content, sort_keys=False, width=120)
 
 
-def _entry(stage: Stage, outputs: set[str]) -> dict[str, Any]:
+def ablation_tables(stages: list[Stage]) -> dict[str, list[Stage]]:
+    """The ablations' tables by name, each with the stages that dvc.yaml lacks and that the table needs, itself last."""
+    known = yaml.safe_load(MAIN.file.read_text())["stages"]
+    own = {path: stage for stage in stages if stage.name not in known for job in stage.jobs for path in job.output}
+    found = {}
+    for stage in stages:
+        if stage.rule in TABLE_RULES and stage.name not in known:
+            needed, waiting = [], [stage]
+            while waiting:
+                each = waiting.pop()
+                if each not in needed:
+                    needed.append(each)
+                    waiting += [own[path] for path in each.inputs if path in own]
+            name = dict(stage.jobs[0].wildcards_dict).get("axis", stage.rule.removesuffix("_table"))
+            found[name] = needed[::-1]
+    return found
+
+
+def ablations_yaml(stages: list[Stage]) -> str:
+    """The text of the ablations' file: a stage per table. Commands and paths begin at the repository's root.
+
+    Snakemake decides which of the table's runs are out of date. Runs are not DVC's outputs: tables share them, and the folders are named
+    by what determines them, so that a parameter that is changed back finds its run again. All outputs here are in git or made anew, so
+    that push, pull and checkout work whether or not a table was made.
+    """
+    entries = {"parameters": _check_entry(ABLATIONS, [])}
+    entries["parameters"] |= {"deps": [*DEFINITION, "src/persistworld"], "outs": [{str(ABLATIONS.values): {"cache": False}}]}
+    outputs = {output for stage in stages for output in stage.outputs}
+    for name, needed in ablation_tables(stages).items():
+        entry, made = _entry(needed[-1], outputs, ABLATIONS.values), {path for stage in needed for job in stage.jobs for path in job.output}
+        rules = " ".join(sorted({stage.rule for stage in needed}))
+        target = needed[-1].metrics[0]
+        data = {path for stage in needed for path in stage.inputs if path not in made and not path.startswith("src/")}
+        entry["cmd"] = f"snakemake --quiet host progress --cores all --allowed-rules {rules} -- {target}"
+        entry["deps"] = sorted({str(folder) if str(folder := Path(path).parent) in outputs else path for path in data})
+        entry["params"] = [{str(ABLATIONS.values): [name]}]
+        entry["outs"] = [out for out in entry["outs"] if isinstance(out, dict)]
+        entries[name] = entry
+    content = {"stages": {name: {"wdir": "../.."} | entry for name, entry in entries.items()}}
+    return HEADER + yaml.safe_dump(content, sort_keys=False, width=120)
+
+
+def ablation_values(stages: list[Stage]) -> str:
+    """The text of what the ablations' stages compare: the table's own parameters, and digests of those of its runs and of the code."""
+    values = {}
+    for name, needed in ablation_tables(stages).items():
+        jobs = sorted(json.dumps([stage.name, stage.parameters], sort_keys=True) for stage in needed)
+        files = sorted({path for stage in needed for path in stage.inputs if path.startswith("src/")})
+        code = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in files]
+        values[name] = needed[-1].parameters | {"runs_digest": _digest(jobs), "code_digest": _digest(code)}
+    return json.dumps(values, indent=1, sort_keys=True) + "\n"
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _entries(pipeline: Pipeline, stages: list[Stage], outputs: set[str], targets: list[str]) -> dict[str, Any]:
+    return {"parameters": _check_entry(pipeline, targets)} | {stage.name: _entry(stage, outputs, pipeline.values) for stage in stages}
+
+
+def _check_entry(pipeline: Pipeline, targets: list[str]) -> dict[str, Any]:
+    return {"cmd": pipeline.check + " ".join(targets), "deps": DEFINITION, "outs": [str(pipeline.values)]}
+
+
+def _entry(stage: Stage, outputs: set[str], values: Path) -> dict[str, Any]:
     deps = {str(folder) if str(folder := Path(path).parent) in outputs else path for path in stage.inputs}
     wanted = " ".join(str(job.output[0]) for job in stage.jobs)
     entry = {
         "cmd": f"snakemake --quiet host progress --cores all --allowed-rules {stage.rule} -- {wanted}",
         "deps": sorted(deps),
-        "params": [{str(VALUES): sorted(f"{stage.name}.{name}" for name in stage.parameters)}],
+        "params": [{str(values): sorted(f"{stage.name}.{name}" for name in stage.parameters)}],
         "outs": [_out(path) for path in stage.outputs if path not in stage.metrics],
         "metrics": [_out(path) for path in stage.metrics],
     }
@@ -135,36 +219,60 @@ def parameter_values(stages: list[Stage]) -> str:
 
 def written_targets() -> list[str]:
     """The targets that the present dvc.yaml was written for."""
-    stages = yaml.safe_load(DVC_YAML.read_text())["stages"]
+    stages = yaml.safe_load(MAIN.file.read_text())["stages"]
     return stages["parameters"]["cmd"].removeprefix(CHECK).split()
 
 
 def write(targets: list[str]) -> None:
     """Write dvc.yaml and the values that it compares."""
     stages = find_stages(targets)
-    DVC_YAML.write_text(dvc_yaml(stages, targets))
+    MAIN.file.write_text(dvc_yaml(stages, targets))
     write_values(stages)
+
+
+def write_ablations() -> None:
+    """Write the ablations' pipeline and the values that it compares. It leaves out what dvc.yaml has, so that comes first."""
+    stages = find_stages(ABLATION_TARGETS)
+    ABLATIONS.file.parent.mkdir(exist_ok=True)
+    ABLATIONS.file.write_text(ablations_yaml(stages))
+    ABLATIONS.values.write_text(ablation_values(stages))
 
 
 def check(targets: list[str]) -> None:
-    """Write the values alone, or stop if dvc.yaml is out of date."""
+    """Write the values of dvc.yaml alone, or stop if it is out of date."""
     stages = find_stages(targets)
-    if DVC_YAML.read_text() != dvc_yaml(stages, targets):
-        sys.exit("persistworld: error: dvc.yaml: the rules now give other stages; run `make dvc`, then the same again")
+    _refuse_outdated(MAIN, dvc_yaml(stages, targets))
     write_values(stages)
 
 
+def check_ablations() -> None:
+    """Write the values of the ablations alone, or stop if their file is out of date."""
+    stages = find_stages(ABLATION_TARGETS)
+    _refuse_outdated(ABLATIONS, ablations_yaml(stages))
+    ABLATIONS.values.write_text(ablation_values(stages))
+
+
+def _refuse_outdated(pipeline: Pipeline, text: str) -> None:
+    if not pipeline.file.is_file() or pipeline.file.read_text() != text:
+        sys.exit(f"persistworld: error: {pipeline.file}: the rules now give other stages; run `make dvc`, then the same again")
+
+
 def write_values(stages: list[Stage]) -> None:
-    VALUES.parent.mkdir(exist_ok=True)
-    VALUES.write_text(parameter_values(stages))
+    MAIN.values.parent.mkdir(exist_ok=True)
+    MAIN.values.write_text(parameter_values(stages))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="refuse if dvc.yaml is out of date; write the values alone")
+    parser.add_argument("--ablations", action="store_true", help="check the ablations' pipeline")
     parser.add_argument("targets", nargs="*", default=["all"], help="of Snakemake (default: all)")
     args = parser.parse_args()
-    (check if args.check else write)(args.targets)
+    if args.check:
+        check_ablations() if args.ablations else check(args.targets)
+    else:
+        write(args.targets)
+        write_ablations()
 
 
 if __name__ == "__main__":

@@ -68,9 +68,9 @@ def dvc(folder: Path, *args: str) -> None:
 
 
 def dvc_status(folder: Path, *stages: str) -> dict:
-    """What DVC finds changed, of all stages or of some: stage -> why."""
+    """What DVC finds changed, of all stages in dvc.yaml or of some: stage -> why."""
     with contextlib.chdir(folder), Repo() as repo:
-        return repo.status(targets=list(stages))
+        return repo.status(targets=list(stages) or ["dvc.yaml"])
 
 
 def jobs(folder: Path, *targets: str, cores: int = 1, config: dict | None = None, needed: bool = False, **settings) -> list[Job]:

@@ -52,6 +52,8 @@ def test_dvc_yaml_is_current():
     with contextlib.chdir(ROOT):
         targets = dvc_yaml.written_targets()
         assert Path("dvc.yaml").read_text() == dvc_yaml.dvc_yaml(dvc_yaml.find_stages(targets), targets), "run: make dvc"
+        ablations = dvc_yaml.find_stages(dvc_yaml.ABLATION_TARGETS)
+        assert dvc_yaml.ABLATIONS.file.read_text() == dvc_yaml.ablations_yaml(ablations), "run: make dvc"
 
 
 def test_the_formatter_and_the_linter_are_content():
@@ -194,7 +196,8 @@ def test_post_training_and_its_control_have_half_of_the_cores_each(finished):
 def test_the_sample_of_droid_is_one_command_from_an_empty_clone(changeable):
     shutil.copy(ROOT / "presets/droid_sample.yaml", changeable / "params.yaml")
     rules = {job.rule.name for job in jobs(changeable)}
-    assert rules == {path.stem for path in ROOT.glob("workflow/rules/*.smk")} - {"variant", "report"} | {"report_page", "baseline_scores"}
+    on_request = {"variant", "report", "ablations", "speed"}
+    assert rules == {path.stem for path in ROOT.glob("workflow/rules/*.smk")} - on_request | {"report_page", "baseline_scores"}
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,6 @@ rule rollouts:
     resources:
         gpu=GPUS,
     params:
-        **sections("episodes", "evaluation.episodes", "evaluation.seeds", "evaluation.split", "latents", "rollout", "seed"),
+        **sections(*ROLLED_OUT_BY),
     shell:
         launch("persistworld rollouts --model {wildcards.model} --threads {threads} 2>&1 | tee {log}")

@@ -1,17 +1,3 @@
-# The parameters that scores depend on. The headline protocol and everything in paper/ only affect later stages.
-SCORED_BY = [
-    "episodes",
-    "evaluation.convention",
-    "evaluation.episodes",
-    "evaluation.seeds",
-    "evaluation.split",
-    "masks",
-    "metrics",
-    "rollout.chunks",
-    "world_model",
-]
-
-
 rule scores:
     input:
         rollouts=rollouts_of,

@@ -18,6 +18,6 @@ rule truth:
     resources:
         gpu=GPUS,
     params:
-        **sections("episodes", "evaluation.episodes", "evaluation.split", "rollout.chunks", "world_model"),
+        **sections(*TRUTH_BY),
     shell:
         launch("persistworld truth --threads {threads} 2>&1 | tee {log}")

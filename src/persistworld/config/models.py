@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 # In the order of the tables.
-Role = Literal["baseline", "base", "control", "post_trained", "variant", "ceiling"]
-ROLES: tuple[Role, ...] = ("baseline", "base", "control", "post_trained", "variant", "ceiling")
+Role = Literal["baseline", "base", "control", "post_trained", "variant", "speed", "ablation", "ceiling"]
+ROLES: tuple[Role, ...] = ("baseline", "base", "control", "post_trained", "variant", "speed", "ablation", "ceiling")
 
 Dashes = tuple[float, tuple[float, ...]]  # Matplotlib's line style: offset, lengths on and off in points
 
@@ -50,7 +50,7 @@ def variant(name: str, label: str, checkpoint: str, base: str) -> Model:
 
 @dataclass(frozen=True)
 class Models:
-    """All models of one parameter file by name: the fixed models and the variants, in the order of the tables."""
+    """All models of one parameter file by name: the fixed models, and the variants and derived models, in the order of the tables."""
 
     variants: tuple[Model, ...] = ()
     _by_name: dict[str, Model] = field(init=False, repr=False, compare=False)
@@ -84,8 +84,8 @@ class Models:
 
     @property
     def post_trainings(self) -> list[str]:
-        """The models that the stage post_training trains: post_trained and each variant that has its own checkpoint."""
-        return [name for name in self.of_role(self.names, "post_trained", "variant") if self[name].checkpoint == name]
+        """The models that the stage post_training trains: post_trained, and variants and ablations with checkpoints of their own."""
+        return [name for name in self.of_role(self.names, "post_trained", "variant", "ablation") if self[name].checkpoint == name]
 
     @property
     def bases(self) -> dict[str, str]:

@@ -6,27 +6,28 @@ names the most similar key.
 """
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from persistworld.config.ablations import NAME, AblationsConfig, SpeedConfig
 from persistworld.config.checks import require
 from persistworld.config.compute import ComputeConfig
 from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig, LatentsConfig, MasksConfig
+from persistworld.config.derived import Derived, derive, overlaid, training_digest
 from persistworld.config.evaluation import LPIPS_SMALLEST, EvaluationConfig, MetricsConfig, PaperConfig
 from persistworld.config.models import FIXED, Models, variant
 from persistworld.config.post_training import PostTrainingConfig
-from persistworld.config.reading import build_section, digest, merge, nearest, read_yaml
+from persistworld.config.reading import build_section, digest, nearest, read_yaml
 from persistworld.config.training import BaseTrainingConfig, ControlConfig, OwnHistoryConfig
 from persistworld.config.variants import VariantConfig
 from persistworld.config.world_model import RolloutConfig, WorldModelConfig
 from persistworld.runtime.errors import UserError
 
-NAME = re.compile(r"[a-z][a-z0-9_]*")  # a variant's name is used in file names
 # Names that other stages use for files in results/metrics/, checkpoints/ and runs/, so variants cannot have them.
 TAKEN_NAMES = (
     "table_1", "table_2", "paired", "paired_details", "preference", "masks", "fetched", "episodes", "latents", "base_checkpoint",
-    "base_training", "rollouts",
+    "base_training", "rollouts", "speed",
 )  # fmt: skip
 
 
@@ -50,25 +51,32 @@ class Params:
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
+    ablations: AblationsConfig = field(default_factory=AblationsConfig)
+    speed: SpeedConfig = field(default_factory=SpeedConfig)
     variants: dict[str, VariantConfig | None] = field(default_factory=dict)  # name -> changes from post_trained; each adds a model
 
     def check(self) -> None:
         """Raise UserError at the first value that is impossible, alone or in combination, in this run or a variant's."""
-        self._check_run()
+        self.check_run()
         fixed = [model.name for model in FIXED]
         for name in self.variants:
             require(name not in fixed, "variants", name, "is the name of a model that always exists: choose another")
             require(name not in TAKEN_NAMES, "variants", name, "is the name of files that other stages write: choose another")
+            require(name not in self.ablations.tables, "variants", name, "is the name of an axis of the ablations: choose another")
             lower = bool(NAME.fullmatch(name))
             require(lower, "variants", name, "names files: write small letters, digits and _ only, a letter first")
             self.for_run(name)
         models = self.models
-        for folder in models.bases:
+        taken = self.all_models.bases
+        for name in self.ablations.tables:
+            require(name not in TAKEN_NAMES, "ablations.axes", name, "is the name of files that other stages write: choose another")
+        for folder in taken:
             require(folder not in models, "variants", folder, "is the name of another variant's base checkpoint: choose another")
         for name in self.evaluation.models:
             require(name in models, "evaluation.models", name, f"no such model or variant; {nearest(name, models.names)}")
 
-    def _check_run(self) -> None:
+    def check_run(self) -> None:
+        """Raise UserError at the first value that is impossible in this run, alone or in combination."""
         require(0 <= self.seed < 1 << 63, "seed", self.seed, "choose a whole number from 0 to 2^63 - 1")
         for section in dataclasses.fields(self):
             value = getattr(self, section.name)
@@ -119,47 +127,48 @@ class Params:
     def for_run(self, run: str) -> "Params":
         """The parameters for training and rolling out model `run`: these, with a variant's changes applied if `run` is a variant.
 
-        Raises UserError if `run` is not a model, and if a variant's change is impossible (naming `variants.NAME.section.key`).
+        Also of derived runs (config/derived.py). Raises UserError if `run` is not a model, and if a variant's change is impossible (naming
+        `variants.NAME.section.key`).
         """
         if run in [model.name for model in FIXED]:
             return self
         if run not in self.variants:
+            if "-" in run and run in self.derived.params:  # only derived names have a hyphen
+                return self.derived.params[run]
             names = (model.name for model in FIXED)
             raise UserError(f"variants.{run}: no such model; {nearest(run, [*names, *self.variants])}")
         given, where = self.variants[run] or VariantConfig(), f"variants.{run}"
-        given.check(where)
-        own = {}
-        for section, changes in given.sections.items():
-            usual = getattr(self, section)
-            old = dataclasses.asdict(usual)
-            if section == "base_checkpoint" and "location" in changes:  # the digests and the commit belong to the old location
-                old |= {"revision": None, "sha256": {}}
-            own[section] = build_section(type(usual), merge(old, changes), f"{where}.{section}")
-        changed = dataclasses.replace(self, variants={}, **own, **({} if given.seed is None else {"seed": given.seed}))
+        changed = overlaid(self, given, where)
         chunks = changed.rollout.chunks
         require(chunks == self.rollout.chunks, f"{where}.rollout.chunks", chunks, "all models are rolled out for as long: leave it out")
-        try:
-            changed._check_run()
-        except UserError as error:  # about a key that the variant changes, or one that conflicts with the change
-            named = any(str(error).startswith(f"{key}.") for key in own) or (given.seed is not None and str(error).startswith("seed"))
-            raise UserError(f"{where}.{error}" if named else f"{where}: {error}") from None
         return changed
 
-    @property
+    @cached_property
     def models(self) -> Models:
-        """All models. Variants whose training is the same share a checkpoint. Bases are shared in the same way."""
-        checkpoints, bases, found = {_training_digest(self): "post_trained"}, {digest(self.base_checkpoint): "base"}, []
+        """The fixed models and the variants. Variants whose training is the same share a checkpoint. Bases are shared in the same way."""
+        return self._registries[0]
+
+    @cached_property
+    def derived(self) -> Derived:
+        """The runs of the ablations and of the table of speed."""
+        _, checkpoints, bases = self._registries
+        return derive(self, dict(checkpoints), dict(bases))
+
+    @cached_property
+    def all_models(self) -> Models:
+        """All that can be trained, rolled out and scored: `models` and the derived ones."""
+        return Models((*self.models.variants, *self.derived.models.values()))
+
+    @cached_property
+    def _registries(self) -> tuple[Models, dict[str, str], dict[str, str]]:
+        """The file's own models; training digest -> checkpoint; digest of base_checkpoint -> folder."""
+        checkpoints, bases, found = {training_digest(self): "post_trained"}, {digest(self.base_checkpoint): "base"}, []
         for name, given in self.variants.items():
             run = self.for_run(name)
-            checkpoint = checkpoints.setdefault(_training_digest(run), name)
+            checkpoint = checkpoints.setdefault(training_digest(run), name)
             base = bases.setdefault(digest(run.base_checkpoint), f"{name}_base")
             found.append(variant(name, given.label if given else "", checkpoint, base))
-        return Models(tuple(found))
-
-
-def _training_digest(run: Params) -> tuple[object, ...]:
-    """The parameters that determine post-training's checkpoint, among those that a variant can change."""
-    return digest(run.post_training, run.base_checkpoint), run.rollout.history_index, run.seed
+        return Models(tuple(found)), checkpoints, bases
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:

@@ -43,6 +43,33 @@ def bootstrap_mean(values: Sequence[float], samples: int = 2000, confidence: flo
     return Interval(float(values.mean()), float(low), float(high))
 
 
+def bootstrap_crossed(
+    values: Sequence[Sequence[float]], samples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """The mean of values (training seeds, episodes) and its percentile interval; seeds and episodes are resampled independently."""
+    values = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    seeds, episodes = (rng.integers(size, size=(samples, size)) for size in values.shape)
+    means = values[seeds[:, :, None], episodes[:, None, :]].mean(axis=(1, 2))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def standard_errors(differences: Sequence[float]) -> float:
+    """The mean of paired differences in units of its standard error (sample standard deviation / sqrt(n)).
+
+    0 if all are 0; infinite if all are equal but not 0. Needs two values at least, and is nan with one.
+    """
+    differences = np.asarray(differences, np.float64)
+    if len(differences) < 2:
+        return float("nan")
+    mean, error = differences.mean(), differences.std(ddof=1) / np.sqrt(len(differences))
+    if error == 0:
+        return 0.0 if mean == 0 else float(np.copysign(np.inf, mean))
+    return float(mean / error)
+
+
 def bootstrap_ratio(
     ours: Sequence[float], base: Sequence[float], samples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:

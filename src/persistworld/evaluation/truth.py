@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from persistworld.config.models import Model
 from persistworld.config.params import Params
 from persistworld.data.formats import open_episodes
 from persistworld.data.frames import resized_frames
 from persistworld.data.latents import LatentStore
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import read_json, write_json
-from persistworld.runtime.workspace import EPISODES, LATENTS, TRUTH
+from persistworld.runtime.workspace import ABLATION_TRUTH, EPISODES, LATENTS, TRUTH
 from persistworld.world_model.autoencoder import Autoencoder, decode_views
 
 KINDS = ("recorded", "decoded")
@@ -107,6 +108,11 @@ def _write(path: Path, row: int, frames: Tensor) -> None:
         file.write(frames.contiguous().numpy().data)
 
 
-def open_truth(params: Params, autoencoder: Autoencoder) -> TruthFrames:
-    """The stored frames; with `compute.store_truth: false`, frames that are decoded at every access."""
-    return StoredTruth() if params.compute.store_truth else LiveTruth(params, autoencoder)
+def truth_of(model: Model) -> Path:
+    """The folder of the ground truth that a model is scored with. The ablations have episodes and a length of their own."""
+    return ABLATION_TRUTH if model.role == "ablation" else TRUTH
+
+
+def open_truth(params: Params, autoencoder: Autoencoder, folder: Path = TRUTH) -> TruthFrames:
+    """The frames stored in `folder`; with `compute.store_truth: false`, frames that are decoded at every access."""
+    return StoredTruth(folder) if params.compute.store_truth else LiveTruth(params, autoencoder)

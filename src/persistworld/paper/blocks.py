@@ -25,6 +25,7 @@ class Entry:
     interval: str = ""
     change: str = ""
     best: bool = False
+    second: bool = False
     better: bool | None = None
 
 
@@ -33,11 +34,16 @@ NOTHING = Entry("–")
 
 @dataclass(frozen=True)
 class Block:
-    """A printable table: a caption, the group headings above the metrics, and rows of (label, one entry per column)."""
+    """A printable table: a caption, the group headings above the metrics, and rows of (label, one entry per column).
+
+    `extra`: headings of further columns, after the metrics. `first`: heading of the labels.
+    """
 
     caption: str
     groups: list[str]  # one heading per three metric columns
     rows: list[tuple[str, list[Entry]]]
+    extra: tuple[str, ...] = ()
+    first: str = "Model"
 
 
 def table_blocks(cells: dict[CellKey, Cell], details: dict[str, Any], table: str, settings: Settings) -> list[Block]:
@@ -167,7 +173,7 @@ def _entry(cell: Cell | None, metric: str, best: bool) -> Entry:
         return Entry(f"{cell.value.mean:.{digits}f}", interval, best=best)
     change = _change_text(metric, cell.difference.mean, cell.change.mean)
     better = (cell.difference.mean < 0) == (metric in LOWER_IS_BETTER)
-    return Entry(f"{cell.value.mean:.{digits}f}", interval, change, best, better)
+    return Entry(f"{cell.value.mean:.{digits}f}", interval, change, best, better=better)
 
 
 def _change_text(metric: str, difference: float, percent: float) -> str:

@@ -68,7 +68,7 @@ def table_json(cells: dict[CellKey, Cell], table: str, protocol: str) -> dict[st
             place = result.setdefault(group, {}).setdefault(model, {})
             if table == "table_2":
                 place = place.setdefault(region, {})
-            place[metric] = _rounded(cell.value.mean)
+            place[metric] = rounded(cell.value.mean)
     return result
 
 
@@ -145,7 +145,7 @@ def _grid(groups: tuple[str, ...], models: list[str]) -> list[tuple[str, str, st
     return list(itertools.product(PROTOCOLS, groups, regions, METRICS, models))
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
     """Round to six significant digits: enough for any comparison, and the JSON does not change with the last bit."""
     return float(f"{value:.6g}")
 
@@ -153,4 +153,4 @@ def _rounded(value: float) -> float:
 def _numbers(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _numbers(value) for key, value in tree.items()}
-    return _rounded(tree) if isinstance(tree, float) else tree
+    return rounded(tree) if isinstance(tree, float) else tree

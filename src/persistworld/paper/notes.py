@@ -46,7 +46,7 @@ def footnotes(scores: Scores, settings: Settings) -> list[str]:
     return [
         f"Scale: {settings.scale}. The results of this run were measured at this scale; the paper's numbers are at full scale.",
         _protocol(settings),
-        _metrics(scores.meta),
+        metrics_note(scores.meta),
         "Masked SSIM and PSNR are taken over the mask's pixels. "
         f"{MASKED_LPIPS[scores.meta['masked_lpips']]} {mask_words(scores.meta)} {empty_masks(scores.meta['empty_masks'])}",
         _averaging(scores, settings),
@@ -93,7 +93,8 @@ def _protocol(settings: Settings) -> str:
     )
 
 
-def _metrics(meta: dict[str, Any]) -> str:
+def metrics_note(meta: dict[str, Any]) -> str:
+    """Text: the LPIPS network and the convention of SSIM and PSNR."""
     lpips = f"LPIPS backbone: {meta['lpips_backbone']}"
     if meta["lpips_backbone"] == "tabletop":
         lpips += ", a small network trained on the simulator's labels; compare changes with the paper's (AlexNet), not values"

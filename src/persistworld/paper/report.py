@@ -1,21 +1,17 @@
 """Renders the report: one HTML page with embedded pictures and videos."""
 
-import base64
 import importlib.metadata
 import platform
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 
 from persistworld.config.models import Models
-from persistworld.evaluation.score_table import METRICS
-from persistworld.paper.blocks import HEADINGS, Block
+from persistworld.paper.blocks import Block
 from persistworld.paper.cells import Claim
 from persistworld.paper.overlays import CLASSES
-from persistworld.runtime.files import atomic_path
+from persistworld.paper.pages import write_page
 from persistworld.runtime.provenance import git_commit
 
 PACKAGES = (
@@ -76,17 +72,7 @@ class Page:
 
 def write_report(path: Path, page: Page) -> None:
     """Render the page to `path`, atomically."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    environment.filters["label"] = lambda name: page.models[name].label
-    template = environment.from_string(resources.files("persistworld.paper").joinpath("template.html").read_text())
-    html = template.render(
-        page=page, metrics=METRICS, headings=HEADINGS, classes=CLASSES, stages=stage_rows(page.times)
-    )
-    with atomic_path(path) as part:
-        part.write_text(html)
+    write_page(path, "template.html", page=page, classes=CLASSES, stages=stage_rows(page.times), label=lambda name: page.models[name].label)
 
 
 def read_times(folder: Path) -> pd.DataFrame:

@@ -17,12 +17,13 @@ def latex_page(name: str, title: str, blocks: list[Block], notes: list[str], sca
     parts.append(rf"\label{{tab:{name}}}")
     for block in blocks:
         columns = 3 * len(block.groups)
-        head = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_text(group)}}}" for group in block.groups)
+        head = " & ".join(rf"\multicolumn{{3}}{{c}}{{{_text(group)}}}" for group in block.groups) + " &" * len(block.extra)
         rules = " ".join(rf"\cmidrule(lr){{{3 * i + 2}-{3 * i + 4}}}" for i in range(len(block.groups)))
         parts.append(rf"\par\smallskip\emph{{{_text(block.caption)}}}\par\smallskip")
-        parts.append(rf"\resizebox{{\textwidth}}{{!}}{{\begin{{tabular}}{{l{'r' * columns}}}")
+        parts.append(rf"\resizebox{{\textwidth}}{{!}}{{\begin{{tabular}}{{l{'r' * (columns + len(block.extra))}}}")
         parts += [r"\toprule", rf" & {head} \\", rules]
-        parts += [rf"Model & {' & '.join(METRIC_HEADS * len(block.groups))} \\", r"\midrule"]
+        heads = [_text(block.first), *METRIC_HEADS * len(block.groups), *map(_text, block.extra)]
+        parts += [rf"{' & '.join(heads)} \\", r"\midrule"]
         parts += [rf"{_text(row)} & {' & '.join(_entry(entry) for entry in entries)} \\" for row, entries in block.rows]
         parts += [r"\bottomrule", r"\end{tabular}}"]
     parts.append(r"\par\smallskip\parbox{\textwidth}{\scriptsize " + " ".join(_text(note) for note in notes) + "}")
@@ -32,6 +33,7 @@ def latex_page(name: str, title: str, blocks: list[Block], notes: list[str], sca
 
 def _entry(entry: Entry) -> str:
     value = rf"\textbf{{{_text(entry.value)}}}" if entry.best else _text(entry.value)
+    value = rf"\underline{{{value}}}" if entry.second else value
     return value + (f" ({_text(entry.change)})" if entry.change else "")
 
 

@@ -37,9 +37,9 @@ def write_tables(scores: Scores, settings: Settings, tables: Path, metrics: Path
     notes = footnotes(scores, settings)
     for table in TABLE_REGIONS:
         blocks = table_blocks(cells, details, table, settings)
-        _write(tables / f"{table}.csv", long_table(cells, table).to_csv(index=False, float_format="%.6g"))
-        _write(tables / f"{table}.md", markdown_page(TITLES[table], blocks, notes, settings))
-        _write(tables / f"{table}.tex", latex_page(table, TITLES[table], blocks, notes, settings.scale))
+        write_text(tables / f"{table}.csv", long_table(cells, table).to_csv(index=False, float_format="%.6g"))
+        write_text(tables / f"{table}.md", markdown_page(TITLES[table], blocks, notes, settings))
+        write_text(tables / f"{table}.tex", latex_page(table, TITLES[table], blocks, notes, settings.scale))
         write_json(metrics / f"{table}.json", table_json(cells, table, settings.protocol))
     write_json(metrics / "paired.json", paired_json(details, settings.protocol, "post_trained", "base"))
     write_json(metrics / "paired_details.json", details)
@@ -83,7 +83,7 @@ def long_table(cells: dict[CellKey, Cell], table: str) -> pd.DataFrame:
 
 
 def _markdown(entry: Entry) -> str:
-    value = f"**{entry.value}**" if entry.best else entry.value
+    value = f"**{entry.value}**" if entry.best else f"<ins>{entry.value}</ins>" if entry.second else entry.value
     interval = f" [{entry.interval}]" if entry.interval else ""
     return value + interval + (f" ({entry.change})" if entry.change else "")
 
@@ -92,7 +92,7 @@ def markdown_page(title: str, blocks: list[Block], notes: list[str], settings: S
     """A Markdown page: one table per block, then the notes."""
     parts = [f"# {title}", f"**Scale: {settings.scale}**"]
     for block in blocks:
-        head = ["Model", *(f"{group} {HEADINGS[metric]}" for group in block.groups for metric in METRICS)]
+        head = [block.first, *(f"{group} {HEADINGS[metric]}" for group in block.groups for metric in METRICS), *block.extra]
         lines = [head, ["---"] * len(head), *([name, *map(_markdown, entries)] for name, entries in block.rows)]
         parts.append(f"## {block.caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append("\n".join(f"- {note}" for note in notes))
@@ -118,6 +118,7 @@ def variant_rivals(names: Sequence[str], models: Models) -> list[str]:
     return models.of_role(names, "base", "control")
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically."""
     with atomic_path(path) as part:
         part.write_text(text)

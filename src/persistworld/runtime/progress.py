@@ -11,6 +11,12 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
+def announce(text: str) -> None:
+    """Print a line about what begins, in the first process; nothing if there is no text."""
+    if text and os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
+
+
 def track(items: Iterable[Item], total: int, label: str, start: int = 0) -> Iterator[Item]:
     """Yield `items` and show how many of `total` are done. `start` is the number that an earlier run did."""
     if os.environ.get("RANK", "0") != "0":  # set by torchrun and accelerate

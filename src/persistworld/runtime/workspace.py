@@ -7,6 +7,7 @@ EPISODES = DATA / "episodes"  # written by the stage `episodes`, read by the oth
 LATENTS = DATA / "latents"  # shard-I.safetensors and .json
 MANIFEST = DATA / "manifest.json"
 TRUTH = DATA / "truth"  # the evaluation episodes' frames, recorded and decoded
+ABLATION_TRUTH = DATA / "ablation_truth"
 MASKS = DATA / "masks.safetensors"
 ROLLOUTS = DATA / "rollouts"
 
@@ -21,6 +22,7 @@ TRAINING = RESULTS / "training"  # RUN.csv
 METRICS = RESULTS / "metrics"
 TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
+ABLATIONS = RESULTS / "ablations"  # AXIS.html
 BENCHMARKS = RESULTS / "benchmarks"  # written by Snakemake, one file per job
 REPORT = RESULTS / "report.html"
 

@@ -37,7 +37,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
 
     Digests of downloads are recorded in checkpoints/fetched/ and checked on every later download.
     """
-    target, variants = CHECKPOINTS / args.name, params.models.bases
+    target, variants = CHECKPOINTS / args.name, params.all_models.bases
     if target != BASE:
         require(args.name in variants, "--name", args.name, f"no base checkpoint of a variant; {nearest(args.name, ['base', *variants])}")
         params = params.for_run(variants[args.name])

@@ -11,6 +11,7 @@ from persistworld.post_training.materials import load_materials
 from persistworld.post_training.trainer import train
 from persistworld.runtime.distributed import processes
 from persistworld.runtime.files import atomic_path
+from persistworld.runtime.progress import announce
 from persistworld.runtime.workspace import CHECKPOINTS, RUNS
 from persistworld.training.run import provenance, publish_log, state_folder, tied_by
 
@@ -18,9 +19,10 @@ OPTIONS = {"--run": {"default": "post_trained", "help": "post_trained, or a name
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
-    trained = params.models.post_trainings
+    trained = params.all_models.post_trainings
     require(args.run in trained, "--run", args.run, f"no model that is post-trained; {nearest(args.run, trained)}")
-    base_folder, params = CHECKPOINTS / params.models[args.run].base, params.for_run(args.run)
+    announce(params.derived.progress(args.run))
+    base_folder, params = CHECKPOINTS / params.all_models[args.run].base, params.for_run(args.run)
     settings = params.post_training
     base, reward_model, data = load_materials(params, base_folder)
     any_steps = dataclasses.replace(settings, steps=1)

@@ -68,7 +68,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         training=training(trained, settings),
         times=read_times(BENCHMARKS),
         facts=_facts(params, scores),
-        parameters=yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(params))), sort_keys=False),
+        parameters=yaml.safe_dump(json.loads(json.dumps(_plain(params))), sort_keys=False),
         manifests={model: _text(CHECKPOINTS / model / "manifest.json") for model in trained},
     )
     write_report(REPORT, page)
@@ -117,6 +117,11 @@ def _picture(number: int, text: str) -> Picture:
     if not path.is_file():
         raise UserError(f"{path}: no such file; run the stage figures first")
     return Picture(f"Figure {number}", text, path.read_bytes())
+
+
+def _plain(params: Params) -> dict[str, object]:
+    """All sections but those with pages of their own."""
+    return {name: value for name, value in dataclasses.asdict(params).items() if name not in ("ablations", "speed")}
 
 
 def _facts(params: Params, scores: Scores) -> dict[str, str]:

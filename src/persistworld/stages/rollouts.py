@@ -27,7 +27,7 @@ from persistworld.rollouts.starts import poses_after, starts_of
 from persistworld.runtime.distributed import collected, device, gathered, own_part, processes
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, sha256
-from persistworld.runtime.progress import track
+from persistworld.runtime.progress import announce, track
 from persistworld.runtime.provenance import code_digest
 from persistworld.runtime.workspace import CHECKPOINTS, LATENTS, MANIFEST, RUNS, rollout_path
 from persistworld.world_model.model import WorldModel
@@ -40,13 +40,14 @@ OPTIONS = {
 
 def main(params: Params, args: argparse.Namespace) -> None:
     """Write data/rollouts/MODEL/seed-N.safetensors for every N in evaluation.seeds, or in --seed."""
-    known = params.models
+    known = params.all_models
     named = known.rolled_out(known.names)
     require(args.model in named, "--model", args.model, f"no model with a checkpoint; {nearest(args.model, named)}")
+    announce(params.derived.progress(args.model))
+    params, folder = params.for_run(args.model), CHECKPOINTS / known[args.model].checkpoint
     seeds = params.evaluation.seeds
     for seed in args.seed or ():
         require(seed in seeds, "--seed", seed, f"not among evaluation.seeds, {', '.join(map(str, seeds))}; choose one of them")
-    params, folder = params.for_run(args.model), CHECKPOINTS / known[args.model].checkpoint
     base = CHECKPOINTS / known[args.model].base
     [made_from] = gathered([_made_from(params, folder, base)] if processes().is_main_process else [])
     finished = RUNS / "rollouts" / args.model / made_from

@@ -18,9 +18,9 @@ from persistworld.evaluation.perceptual import load_perceptual
 from persistworld.evaluation.rollout_files import read_rollout
 from persistworld.evaluation.score_table import write_scores
 from persistworld.evaluation.scores import Scorer, Truth
-from persistworld.evaluation.truth import open_truth
+from persistworld.evaluation.truth import open_truth, truth_of
 from persistworld.runtime.distributed import collected, device, own_part, processes
-from persistworld.runtime.progress import track
+from persistworld.runtime.progress import announce, track
 from persistworld.runtime.workspace import BASE, MANIFEST, MASKS, SCORES
 from persistworld.world_model.autoencoder import Autoencoder, decode_views, load_autoencoder
 
@@ -36,13 +36,17 @@ WITHOUT_ROLLOUTS = {
 
 def main(params: Params, args: argparse.Namespace) -> None:
     """Write results/scores/MODEL.parquet for each model in --model."""
-    models, known = args.model, params.models
+    models, known = args.model, params.all_models
     for model in models:
         require(model in known, "--model", model, f"no such model or variant; {nearest(model, known.names)}")
+        alike = params.for_run(model).evaluation == params.for_run(models[0]).evaluation
+        require(alike, "--model", model, f"is not evaluated as {models[0]} is: score each in a job of its own")
+    announce(params.derived.progress(models[0]))
+    params, truth_folder = params.for_run(models[0]), truth_of(known[models[0]])
     settings, count, views = params.evaluation, params.rollout_frames, params.episodes.views
     autoencoder = load_autoencoder(BASE).to(device())
     scorer = Scorer(load_perceptual(params.metrics.lpips, BASE).to(device()), params.metrics, views, settings.convention)
-    frames = open_truth(params, autoencoder)
+    frames = open_truth(params, autoencoder, truth_folder)
     manifest = load_manifest(MANIFEST)
     episodes = evaluation_episodes(manifest, settings, count)
     masks = None if params.masks.source == "none" else MaskStore(MASKS)

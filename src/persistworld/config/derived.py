@@ -1,0 +1,144 @@
+"""Runs that the parameter file implies beyond its own models: the rows of the ablations, and other sampler steps.
+
+A run is named by a digest of what determines it, not by its row. Rows that are equal after merging are one run, a renamed row is the same
+run, and a changed row is another.
+"""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from persistworld.config.ablations import AblationsConfig, AxisConfig, SpeedConfig
+from persistworld.config.checks import require
+from persistworld.config.data import MasksConfig
+from persistworld.config.models import Model
+from persistworld.config.reading import build_section, digest, merge, nearest
+from persistworld.config.variants import VariantConfig
+from persistworld.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from persistworld.config.params import Params
+
+BASE_RUN = "ablation-base"  # the base model, evaluated as the rows are
+BLUE = "#0072B2"
+
+
+@dataclass(frozen=True)
+class Derived:
+    """All derived runs.
+
+    models, params: by the run's name. axes: by name. rows: axis -> row -> the names of its runs, one per training seed.
+    speed: (model, sampler steps) -> the name of the run. places: the first row of each ablation run, in words.
+    """
+
+    models: dict[str, Model] = field(default_factory=dict)
+    params: dict[str, "Params"] = field(default_factory=dict)
+    axes: dict[str, AxisConfig] = field(default_factory=dict)
+    rows: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    speed: dict[tuple[str, int], str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+
+    def progress(self, run: str) -> str:
+        """Which of how many runs this is, for logs: "ablations: run 3 of 40 (Reward: SSIM only, training seed 0)"; "" for other runs."""
+        names = list(self.places)
+        return f"ablations: run {names.index(run) + 1} of {len(names)} ({self.places[run]})" if run in self.places else ""
+
+
+def overlaid(params: "Params", given: VariantConfig, where: str, **own) -> "Params":
+    """The parameters with a variant's changes applied, without variants and derived runs. own: sections that are replaced as a whole.
+
+    Raises UserError if a change is impossible; it names `where`.section.key.
+    """
+    given.check(where)
+    for section, changes in given.sections.items():
+        usual = getattr(params, section)
+        old = dataclasses.asdict(usual)
+        if section == "base_checkpoint" and "location" in changes:  # the digests and the commit belong to the old location
+            old |= {"revision": None, "sha256": {}}
+        own[section] = build_section(type(usual), merge(old, changes), f"{where}.{section}")
+    changed = alone(params, **own, **({} if given.seed is None else {"seed": given.seed}))
+    try:
+        changed.check_run()
+    except UserError as error:  # about a key that the variant changes, or one that conflicts with the change
+        named = any(str(error).startswith(f"{key}.") for key in own) or (given.seed is not None and str(error).startswith("seed"))
+        raise UserError(f"{where}.{error}" if named else f"{where}: {error}") from None
+    return changed
+
+
+def alone(params: "Params", **changes) -> "Params":
+    """The parameters of one run: with these sections, without variants and derived runs."""
+    return dataclasses.replace(params, variants={}, ablations=AblationsConfig(), speed=SpeedConfig(), **changes)
+
+
+def training_digest(run: "Params") -> str:
+    """What determines post-training's checkpoint, among the parameters that a variant can change."""
+    parts = digest(run.post_training, run.base_checkpoint), run.rollout.history_index, run.seed
+    return hashlib.sha256(str(parts).encode()).hexdigest()[:12]
+
+
+def derive(params: "Params", checkpoints: dict[str, str], bases: dict[str, str]) -> Derived:
+    """All derived runs. checkpoints: training digest -> the model that is trained so; bases: digest of base_checkpoint -> folder.
+
+    Both name what the models of the file and its variants have already, and are extended.
+    """
+    found = Derived()
+    _add_speed(params, found)
+    if params.ablations.tables:
+        _add_ablations(params, found, checkpoints, bases)
+    return found
+
+
+def _add_speed(params: "Params", found: Derived) -> None:
+    known = params.models
+    for name in params.speed.models:
+        rolled_out = known.rolled_out(known.names)
+        require(name in rolled_out, "speed.models", name, f"no model or variant with a checkpoint; {nearest(name, rolled_out)}")
+        usual, model = params.for_run(name), known[name]
+        for steps in params.speed.steps:
+            if steps == usual.rollout.sampler.steps:
+                found.speed[name, steps] = name
+                continue
+            sampler = dataclasses.replace(usual.rollout.sampler, steps=steps)
+            run = f"{name}-steps_{steps}"
+            found.speed[name, steps] = run
+            label = f"{model.label}, {steps} steps"
+            found.models[run] = Model(run, "speed", label, model.colour, model.dashes, model.checkpoint, model.base)
+            found.params[run] = alone(usual, rollout=dataclasses.replace(usual.rollout, sampler=sampler))
+
+
+def _add_ablations(params: "Params", found: Derived, checkpoints: dict[str, str], bases: dict[str, str]) -> None:
+    settings = params.ablations
+    evaluation = build_section(
+        type(params.evaluation), merge(dataclasses.asdict(params.evaluation), settings.evaluation), "ablations.evaluation"
+    )
+    # The tables of appendix B have full frames only, so that nothing is masked.
+    shared = overlaid(params, settings.shared, "ablations", evaluation=evaluation, masks=MasksConfig(source="none"))
+    base = bases.setdefault(digest(shared.base_checkpoint), f"{BASE_RUN}_base")
+    found.models[BASE_RUN] = Model(BASE_RUN, "ablation", "Base", BLUE, checkpoint=base, base=base)
+    found.params[BASE_RUN] = shared
+    for axis_name, axis in settings.tables.items():
+        found.axes[axis_name], rows = axis, found.rows.setdefault(axis_name, {})
+        for row_name, given in axis.rows.items():
+            given, where = given or VariantConfig(), f"ablations.axes.{axis_name}.rows.{row_name}"
+            row = overlaid(shared, given, where)
+            chunks = row.rollout.chunks
+            same = chunks == shared.rollout.chunks
+            require(same, f"{where}.rollout.chunks", chunks, "all rows are rolled out for as long: set ablations.rollout.chunks")
+            seeds = settings.training_seeds if given.seed is None else (given.seed,)
+            rows[row_name] = [_add_row(dataclasses.replace(row, seed=seed), shared, found, checkpoints, bases) for seed in seeds]
+            for seed, run in zip(seeds, rows[row_name], strict=True):
+                found.places.setdefault(run, f"{axis.title}: {axis.label(row_name)}, training seed {seed}")
+
+
+def _add_row(run: "Params", shared: "Params", found: Derived, checkpoints: dict[str, str], bases: dict[str, str]) -> str:
+    """Add one row's run for one training seed, unless there is one like it; returns its name."""
+    trained = training_digest(run)
+    name = f"ablation-{trained}"
+    if run.rollout != dataclasses.replace(shared.rollout, history_index=run.rollout.history_index):
+        name += f"-{digest(run.rollout)[:8]}"
+    checkpoint = checkpoints.setdefault(trained, f"ablation-{trained}")
+    base = bases.setdefault(digest(run.base_checkpoint), f"ablation-{digest(run.base_checkpoint)[:12]}_base")
+    found.models.setdefault(name, Model(name, "ablation", name, BLUE, checkpoint=checkpoint, base=base))
+    found.params.setdefault(name, run)
+    return name
