@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
 from persistworld.policies import groot, openpi
-from persistworld.policies.policy import Still, Wander, find_policy
+from persistworld.policies.policy import Still, Wander
 from persistworld.policies.remote import RemoteConfig, fitted, rows
 from persistworld.runtime.errors import UserError
 
