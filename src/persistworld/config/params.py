@@ -15,6 +15,7 @@ from persistworld.config.compute import ComputeConfig
 from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig, LatentsConfig, MasksConfig
 from persistworld.config.evaluation import LPIPS_SMALLEST, EvaluationConfig, MetricsConfig, PaperConfig
 from persistworld.config.models import FIXED, Models, variant
+from persistworld.config.policies import PoliciesConfig
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.config.reading import build_section, digest, merge, nearest, read_yaml
 from persistworld.config.training import BaseTrainingConfig, ControlConfig
@@ -26,7 +27,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")  # a variant's name is used in file names
 # Names that other stages use for files in results/metrics/, checkpoints/ and runs/, so variants cannot have them.
 TAKEN_NAMES = (
     "table_1", "table_2", "paired", "paired_details", "preference", "masks", "fetched", "episodes", "latents", "base_checkpoint",
-    "base_training", "rollouts",
+    "base_training", "rollouts", "policies", "simulator", "real",
 )  # fmt: skip
 
 
@@ -48,6 +49,7 @@ class Params:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    policies: PoliciesConfig = field(default_factory=PoliciesConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
     variants: dict[str, VariantConfig | None] = field(default_factory=dict)  # name -> changes from post_trained; each adds a model
 
@@ -66,6 +68,10 @@ class Params:
             require(folder not in models, "variants", folder, "is the name of another variant's base checkpoint: choose another")
         for name in self.evaluation.models:
             require(name in models, "evaluation.models", name, f"no such model or variant; {nearest(name, models.names)}")
+        if self.policies.labels is None:
+            for name in self.policies.models:
+                known = models.rolled_out(models.names)
+                require(name in known, "policies.models", name, f"no model with a checkpoint; {nearest(name, known)}")
 
     def _check_run(self) -> None:
         require(0 <= self.seed < 1 << 63, "seed", self.seed, "choose a whole number from 0 to 2^63 - 1")

@@ -9,6 +9,7 @@ MANIFEST = DATA / "manifest.json"
 TRUTH = DATA / "truth"  # the evaluation episodes' frames, recorded and decoded
 MASKS = DATA / "masks.safetensors"
 ROLLOUTS = DATA / "rollouts"
+POLICIES = DATA / "policies"  # a folder for each world
 
 CHECKPOINTS = Path("checkpoints")  # one folder per model
 BASE = CHECKPOINTS / "base"
@@ -23,6 +24,7 @@ TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
 BENCHMARKS = RESULTS / "benchmarks"  # written by Snakemake, one file per job
 REPORT = RESULTS / "report.html"
+POLICIES_PAGE = RESULTS / "policies.html"
 
 RUNS = Path("runs")  # unfinished work that a later run resumes
 LOCKS = RUNS / "locks"  # one file per stage that names the process running it
