@@ -2,7 +2,7 @@
 
 import re
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from persistworld.config.checks import at_least, distinct, positive, require, within_unit
@@ -13,6 +13,31 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 View = str
 Colour = Literal["red", "green", "blue", "yellow", "magenta", "orange"]  # the colours in simulator/tasks.py
+
+
+@dataclass(frozen=True)
+class OutcomesConfig:
+    """The share of each planned outcome among simulated episodes. Physics decides what happens (docs/simulator.md)."""
+
+    clean: float = 0.0  # the script does what was asked
+    near_miss: float = 0.0  # the hand closes 0 to 5 cm off the grasp point, and goes on as if it held the object
+    wrong_yaw: float = 0.0  # the hand closes on a cube 25 to 65 degrees turned
+    slip: float = 0.0  # the hand closes on the object's edge, so that it slips out on the way
+    drop: float = 0.0  # the hand opens in the air on the way to the goal
+    early_release: float = 0.0  # the hand opens 2 to 10 cm before the goal, or above it
+    shove: float = 0.0  # the closed hand pushes the object away
+    regrasp: float = 0.0  # the hand misses, opens, looks where the object is, and does what was asked
+
+    def check(self) -> None:
+        names = [each.name for each in fields(self)]
+        within_unit(self, "episodes.outcomes", *names)
+        total = sum(getattr(self, name) for name in names)
+        require(abs(total - 1) <= 1e-6, "episodes.outcomes", f"{total:g} in all", "the shares must sum to 1")
+
+
+OUTCOMES = OutcomesConfig(
+    clean=0.40, near_miss=0.16, wrong_yaw=0.07, slip=0.07, drop=0.08, early_release=0.06, shove=0.08, regrasp=0.08
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,6 +57,7 @@ class EpisodesConfig:
     width: int = 320
     fps: float = 5.0  # after frame skip
     colours: tuple[Colour, ...] = typing.get_args(Colour)  # simulate: colours of the manipulated object
+    outcomes: OutcomesConfig = OUTCOMES  # simulate: what share of the episodes fails how
     views: tuple[View, ...] = ("exterior_1", "exterior_2", "wrist")
     bad_share: float = 0.05  # largest share of unusable episodes; the stage fails if there are more
 
@@ -45,6 +71,7 @@ class EpisodesConfig:
         distinct(self, "episodes", "views", "splits")
         within_unit(self, "episodes", "bad_share")
         require(len(self.colours) >= 1, "episodes.colours", self.colours, "name at least one")
+        self.outcomes.check()
         positive(self, "episodes", "fps")
         require(len(self.splits) >= 1, "episodes.splits", self.splits, "choose from train, tuning, validation")
         for name in ("validation", "tuning"):

@@ -20,8 +20,10 @@ from persistworld.robot.spaces import Observation, action_space, observation, ob
 from persistworld.rollouts.start_frames import StartFrame
 from persistworld.runtime.errors import UserError
 from persistworld.simulator.episode import STEPS_PER_COMMAND
+from persistworld.simulator.labels import stages
 from persistworld.simulator.scene import PHYSICS_STEP, Scene
-from persistworld.simulator.tasks import Task, sample_task, start_waypoint, succeeded
+from persistworld.simulator.scripts import start_waypoint
+from persistworld.simulator.tasks import Task, sample_task, succeeded
 
 TOOL: Tool = "fingertips"
 FRAMES = 4  # new frames per chunk: the world model's L - 1
@@ -30,7 +32,7 @@ FRAMES = 4  # new frames per chunk: the world model's L - 1
 def open_scene(seed: int, number: int, settings: EpisodesConfig) -> tuple[Scene, Task]:
     """The scene in which episode `number` of `seed` begins, with the arm at its start pose. Close it after use."""
     random = np.random.default_rng([seed, number])
-    task = sample_task(random, settings.colours)
+    task = sample_task(random, settings.colours, settings.outcomes)
     scene = Scene(task, random, settings.height, settings.width)
     start = start_waypoint(random)
     scene.place_arm(start.position, (math.pi, 0.0, start.yaw), start.gripper)
@@ -69,7 +71,7 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
     """One simulated scene. It has the same spaces, chunks and `info` as WorldModelEnv. Poses are the poses that the simulated arm reached.
 
     Option of `reset`: `episode`, the number of the scene (default: drawn at random). The reward is 1 while the instruction is fulfilled and
-    the gripper does not hold the object, otherwise 0. Episodes never terminate; they are truncated.
+    the gripper does not hold the object, otherwise 0. `info["stages"]` has labels.STAGES after each frame, (4, 5) bool. Episodes never terminate; they are truncated.
     """
 
     metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 5}  # noqa: RUF012 (gymnasium's name)
@@ -110,17 +112,18 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
         pose, joints = self.scene.robot_state()
         commands = self.actions.reached(action, pose, joints, TOOL, EXACT).commands
         self._log.append(np.array(action, np.float64))
-        frames, states = [], []
+        frames, states, labels = [], [], []
         for command in commands:
             self._move(command)
             frames.append(self._seen())
             states.append(self.scene.robot_state())
+            labels.append(stages(self.task, self._first, self.scene))
         self._frames = frames[-1]
         if self.render_mode == "rgb_array_list":
             self._unseen += [side_by_side(frame) for frame in frames]
         done = succeeded(self.task, self._first, self.scene.object_pose()[0], self.scene.holding)
         poses, joints = (np.stack(part) for part in zip(*states, strict=True))
-        info = {"frames": np.stack(frames), "commands": commands, "poses": poses, "joints": joints}
+        info = {"frames": np.stack(frames), "commands": commands, "poses": poses, "joints": joints, "stages": np.stack(labels)}
         return self._observation(), float(done), False, len(self._log) >= self.chunks, info
 
     def _move(self, command: np.ndarray) -> None:

@@ -9,23 +9,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from persistworld.config.data import OUTCOMES, OutcomesConfig
 from persistworld.data.episodes import VIEWS, Episode
 from persistworld.runtime.errors import UserError
+from persistworld.simulator.labels import stages
 from persistworld.simulator.scene import PHYSICS_STEP, Scene
-from persistworld.simulator.tasks import COLOURS, Waypoint, sample_task, script, start_waypoint, succeeded
+from persistworld.simulator.scripts import Waypoint, script, start_waypoint
+from persistworld.simulator.tasks import COLOURS, Task, sample_task, succeeded
 
-SIMULATOR_VERSION = 3  # increase it whenever a change gives other bytes for the same (seed, index)
+SIMULATOR_VERSION = 4  # increase it whenever a change gives other bytes for the same (seed, index)
 STEPS_PER_COMMAND = 4  # physics steps per command: the arm gets commands at 30 Hz
 
 
 @dataclass(frozen=True)
 class SimulatedEpisode:
-    """A simulated episode. `frames`: view -> (T, H, W, 3) uint8 RGB; `masks`: (T, V, H, W) uint8 as in EpisodeSource.masks."""
+    """A simulated episode of `task`.
+
+    `frames`: view -> (T, H, W, 3) uint8 RGB; `masks`: (T, V, H, W) uint8 as in EpisodeSource.masks; `stages`: (T, 5) bool, labels.STAGES in
+    each frame. `success` is about the end of the last frame's action, 1 / fps s after the last frame.
+    """
 
     episode: Episode
-    intent: str
+    task: Task
     frames: dict[str, np.ndarray]
     masks: np.ndarray
+    stages: np.ndarray
     success: bool
 
 
@@ -52,11 +60,13 @@ class _Motion:
 
 
 def simulate_episode(
-    index: int, seed: int, *, frames: int, height: int, width: int, fps: float, colours: Sequence[str] = tuple(COLOURS)
-) -> SimulatedEpisode:
+    index: int, seed: int, *, frames: int, height: int, width: int, fps: float, colours: Sequence[str] = tuple(COLOURS),
+    outcomes: OutcomesConfig = OUTCOMES,
+) -> SimulatedEpisode:  # fmt: skip
     """Simulate episode `index` with `frames` frames at `fps`. The same arguments give the same bytes.
 
     The manipulated object gets one of `colours` (keys of COLOURS). All other objects use their own palettes.
+    `outcomes`: the shares of the planned outcomes.
 
     Raises UserError for sizes that cannot be simulated.
     """
@@ -64,7 +74,7 @@ def simulate_episode(
     if steps < STEPS_PER_COMMAND or frames < 1 or min(height, width) < 8:
         raise UserError(f"cannot simulate {frames} frames of {height}x{width} at {fps} fps (from 1, 8x8; fps to 30)")
     rng = np.random.default_rng([seed, index])
-    task = sample_task(rng, colours)
+    task = sample_task(rng, colours, outcomes)
     scene = Scene(task, rng, height, width)
     try:
         return _record(index, scene, task, rng, frames, fps, steps)
@@ -77,10 +87,11 @@ def _record(index, scene, task, rng, frames, fps, steps) -> SimulatedEpisode:
     scene.place_arm(start.position, (math.pi, 0.0, start.yaw), start.gripper)
     motion = _Motion(start, script(task, rng, scene.object_pose))
     first, _ = scene.object_pose()
-    poses, joints, actions, pictures, masks = [], [], [], [], []
+    poses, joints, actions, pictures, masks, labels = [], [], [], [], [], []
     for _ in range(frames):
         pose, angles = scene.robot_state()
         picture, mask = scene.render()
+        labels.append(stages(task, first, scene))
         remaining = steps
         while remaining:  # the last command during a frame is the frame's action
             count = min(STEPS_PER_COMMAND, remaining)
@@ -100,4 +111,4 @@ def _record(index, scene, task, rng, frames, fps, steps) -> SimulatedEpisode:
     episode = Episode(index, task.instruction, float(fps), *arrays, success)
     stacked = np.stack(pictures)
     views = {view: np.ascontiguousarray(stacked[:, v]) for v, view in enumerate(VIEWS)}
-    return SimulatedEpisode(episode, task.intent, views, np.stack(masks), success)
+    return SimulatedEpisode(episode, task, views, np.stack(masks), np.stack(labels), success)

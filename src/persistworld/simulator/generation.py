@@ -8,9 +8,11 @@ import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from persistworld.config.data import OUTCOMES, OutcomesConfig
 from persistworld.data.episodes import VIEWS, BadEpisode
 from persistworld.data.formats.lerobot_paths import DATA_PATH, MASK_PATH, VIDEO_PATH, file_path
 from persistworld.data.formats.lerobot_writer import episode_statistics, write_episode, write_meta
@@ -18,6 +20,7 @@ from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import write_json
 from persistworld.runtime.lifeline import end_with
 from persistworld.simulator.episode import SIMULATOR_VERSION, SimulatedEpisode, simulate_episode
+from persistworld.simulator.labels import STAGES
 from persistworld.simulator.tasks import COLOURS, INSTRUCTIONS
 
 FOLDERS = ("data", "videos", "masks", "meta")
@@ -26,7 +29,7 @@ RECORD = "simulation.json"  # the parameters of the episodes in the same folder
 
 def generate(
     root: str | Path, indices: Sequence[int], seed: int, frames: int, height: int, width: int, fps: float,
-    workers: int, colours: Sequence[str] = tuple(COLOURS),
+    workers: int, colours: Sequence[str] = tuple(COLOURS), outcomes: OutcomesConfig = OUTCOMES,
 ) -> None:  # fmt: skip
     """Simulate the episodes `indices` (they may be sparse) into `root`, with `workers` processes of one thread each.
 
@@ -39,10 +42,10 @@ def generate(
         raise UserError(f"{root}: give at least one episode index, none negative, and at least one worker")
     made_with = {
         "simulator": SIMULATOR_VERSION, "seed": seed, "frames": frames, "height": height, "width": width, "fps": fps,
-        "colours": list(colours),
+        "colours": list(colours), "outcomes": asdict(outcomes),
     }  # fmt: skip
     _prepare(root, made_with, wanted)
-    job = partial(_make, root, seed=seed, frames=frames, height=height, width=width, fps=fps, colours=colours)
+    job = partial(_make, root, seed=seed, frames=frames, height=height, width=width, fps=fps, colours=colours, outcomes=outcomes)
     statistics = []
     spawn = multiprocessing.get_context("spawn")
     with _one_thread(), ProcessPoolExecutor(workers, spawn, end_with, (os.getpid(),)) as pool:
@@ -120,9 +123,12 @@ def _make(root: Path, index: int, **how) -> dict:
 
 
 def write_simulated(root: Path, simulated: SimulatedEpisode) -> None:
-    """Write one simulated episode with its masks into the LeRobot folder `root`."""
+    """Write one simulated episode with its masks and labels into the LeRobot folder `root`."""
     task_index = INSTRUCTIONS.index(simulated.episode.instruction)
-    write_episode(root, simulated.episode, simulated.frames, simulated.masks, task_index)
+    stages = dict(zip(STAGES, simulated.stages.T, strict=True))
+    write_episode(
+        root, simulated.episode, simulated.frames, simulated.masks, task_index, stages=stages, outcome=simulated.task.outcome
+    )
 
 
 def _progress(root: Path, done: int, total: int) -> None:

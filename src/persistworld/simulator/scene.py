@@ -14,6 +14,7 @@ import pybullet
 import pybullet_data
 
 from persistworld.data.episodes import BACKGROUND, MANIPULATED_OBJECT, ROBOT
+from persistworld.simulator.grasping import CLEAR, SLIP_PATH, is_weak, landed, opposed
 from persistworld.simulator.tasks import COLOURS, CONTAINER_COLOURS, Task, Thing
 
 ARM = range(7)
@@ -35,12 +36,14 @@ def _panda_urdf() -> str:
 
 
 class Scene:
-    """A new simulation of `task`. Colours, light and cameras are drawn from `rng`. Close it after use."""
+    """A new simulation of `task`. Colours, light, cameras, and when weak holds slip are drawn from `rng`. Close it after use."""
 
     def __init__(self, task: Task, rng: np.random.Generator, height: int, width: int):
         self.height, self.width = height, width
         self.client = pybullet.connect(pybullet.DIRECT)
         self._grasp: int | None = None
+        self._loose = False  # the object slipped or was knocked: the hand cannot hold it before it has risen above it, open
+        self._slip_path, self._tip = math.inf, np.zeros(3)  # how far (m) the fingertips still go until it slips, and where they are
         self._call(pybullet.setPhysicsEngineParameter, fixedTimeStep=PHYSICS_STEP, deterministicOverlappingPairs=1)
         self._call(pybullet.setGravity, 0, 0, -9.81)
         with tempfile.NamedTemporaryFile("w", suffix=".urdf") as file:
@@ -52,9 +55,12 @@ class Scene:
             self._call(pybullet.changeDynamics, self.robot, link, **undamped)
             colour = LINK_COLOURS.get(link, (0.95, 0.95, 0.95))
             self._call(pybullet.changeVisualShape, self.robot, link, rgbaColor=(*colour, 1))
+        for finger in FINGERS:
+            self._call(pybullet.changeDynamics, self.robot, finger, lateralFriction=0.0, spinningFriction=0.0, frictionAnchor=0)
         self._look(rng)
+        self._chance = np.random.default_rng(rng.integers(1 << 62))
         self._table()
-        self.object = self._thing(task.object)
+        self.thing, self.object = task.object, self._thing(task.object)
         self._container(task.goal)
         if task.distractor:
             self._thing(task.distractor)
@@ -149,7 +155,10 @@ class Scene:
         )[:7]  # fmt: skip
 
     def command(self, position, euler, gripper: float) -> None:
-        """Command the arm towards a fingertip pose. Closing the gripper (`gripper` 0..1) on the object grasps it; opening releases it."""
+        """Command the arm towards a fingertip pose.
+
+        Closing the gripper (`gripper` 0..1) on the object holds it as simulator/grasping.py says; opening releases it.
+        """
         self._call(
             pybullet.setJointMotorControlArray, self.robot, list(ARM), pybullet.POSITION_CONTROL,
             targetPositions=self._inverse(position, euler), forces=[400] * 7, positionGains=[0.25] * 7,
@@ -159,11 +168,63 @@ class Scene:
                 pybullet.setJointMotorControl2, self.robot, finger, pybullet.POSITION_CONTROL,
                 targetPosition=FINGER_TRAVEL * (1 - gripper), force=15, maxVelocity=0.15,
             )  # fmt: skip
-        if gripper > 0.5 and self._grasp is None:
-            touching = [self._call(pybullet.getContactPoints, self.robot, self.object, finger) for finger in FINGERS]
-            if all(touching):
-                self._take_hold()
-        elif gripper < 0.5 and self._grasp is not None:
+        if gripper < 0.5:
+            self._release()
+            self._watch_open_hand()
+        elif self._grasp is not None:
+            self._slip()
+        elif gripper > 0.5 and not self._loose:
+            self._try_to_hold()
+
+    def _contacts(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+        """The object's centre (3,), its axes (3, 3) in columns, and each finger's contacts (N, 3) in the object's frame."""
+        centre, turn = self._call(pybullet.getBasePositionAndOrientation, self.object)
+        axes = np.array(pybullet.getMatrixFromQuaternion(turn)).reshape(3, 3)
+        found = [self._call(pybullet.getContactPoints, self.robot, self.object, finger) for finger in FINGERS]
+        places = [np.array([contact[6] for contact in each]).reshape(-1, 3) for each in found]  # [6]: the place on the object
+        return np.array(centre), axes, [(place - centre) @ axes for place in places]
+
+    def _hand(self) -> tuple[np.ndarray, np.ndarray]:
+        """The fingertips' position (3,), and the hand's axes (3, 3) in columns; the fingers close along the second."""
+        place, turn = self._call(pybullet.getLinkState, self.robot, FINGERTIP, computeForwardKinematics=1)[4:6]
+        return np.array(place), np.array(pybullet.getMatrixFromQuaternion(turn)).reshape(3, 3)
+
+    def _try_to_hold(self) -> None:
+        """When both fingers touch the object: hold it if their contacts are opposed; otherwise it is loose."""
+        centre, axes, (first, second) = self._contacts()
+        if not len(first) or not len(second):
+            return
+        tip, hand = self._hand()
+        sideways, closing, _ = hand.T
+        if opposed(self.thing, first, second, closing @ axes):
+            self._take_hold()
+            weak = is_weak(self.thing, float(sideways @ (tip - centre)))
+            self._slip_path, self._tip = float(self._chance.uniform(*SLIP_PATH)) if weak else math.inf, tip
+        else:
+            self._loose = True
+
+    def _watch_open_hand(self) -> None:
+        """Notice fingers that come down on the object, and that they have risen above it again."""
+        centre, axes, contacts = self._contacts()
+        if any(landed(self.thing, each, axes[2]) for each in contacts):  # axes[2]: up, in the object's frame
+            self._loose = True
+        elif self._loose:
+            top = centre[2] + self.thing.half_height
+            self._loose = self._hand()[0][2] < top + CLEAR
+
+    def _slip(self) -> None:
+        """Let a weak hold go when the fingertips have moved far enough."""
+        if self._slip_path == math.inf:
+            return
+        tip = self._hand()[0]
+        self._slip_path -= float(np.linalg.norm(tip - self._tip))
+        self._tip = tip
+        if self._slip_path <= 0:
+            self._release()
+            self._loose = True
+
+    def _release(self) -> None:
+        if self._grasp is not None:
             self._call(pybullet.removeConstraint, self._grasp)
             self._grasp = None
 

@@ -40,7 +40,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
         raise UserError(f"episodes.count = {settings.count}: none of them is in episodes.splits, {', '.join(settings.splits)}; raise it")
     generate(
         unfinished, wanted, params.seed, settings.frames, settings.height, settings.width, settings.fps, args.threads,
-        settings.colours,
+        settings.colours, settings.outcomes,
     )  # fmt: skip
     if unfinished != folder:
         shutil.rmtree(folder, ignore_errors=True)

@@ -27,17 +27,20 @@ FLOATS = {  # the float columns: width, and LeRobot's `names`
     "action.cartesian_position": (6, _AXES),
     "action.gripper_position": (1, {"motors": ["gripper"]}),
 }
+STAGE = "stage."  # begins the names of the columns of stage labels: stage.reach and so on
+OUTCOME = "outcome"  # the column with a simulated episode's planned outcome
 INTEGERS = ("frame_index", "episode_index", "index", "task_index")
 
 
 
 def write_episode(
-    root: str | Path, episode: Episode, frames: Mapping[str, np.ndarray], masks: np.ndarray | None = None, task_index: int = 0
-) -> None:
+    root: str | Path, episode: Episode, frames: Mapping[str, np.ndarray], masks: np.ndarray | None = None, task_index: int = 0, *,
+    stages: Mapping[str, np.ndarray] | None = None, outcome: str | None = None,
+) -> None:  # fmt: skip
     """Write one episode's videos, masks and parquet file, each atomically. The parquet file is last: it marks the episode as complete.
 
     frames: view -> (T, H, W, 3) uint8 RGB; masks: (T, V, H, W) uint8 as in EpisodeSource.masks; task_index: the instruction's row in
-    meta/tasks.
+    meta/tasks. stages: label -> (T,) bool; outcome: what was planned. All episodes of a folder have both or neither.
     """
     root = Path(root)
     for view in VIEWS:
@@ -62,6 +65,9 @@ def write_episode(
         "index": pa.array(frame + episode.index * length),
         "task_index": pa.array(np.full(length, task_index)),
     }
+    columns |= {STAGE + name: pa.array(labels) for name, labels in (stages or {}).items()}
+    if outcome is not None:
+        columns[OUTCOME] = pa.array([outcome] * length)
     with atomic_path(file_path(root, DATA_PATH, episode.index)) as part:
         pq.write_table(pa.table(columns), part)
 
@@ -71,7 +77,8 @@ def _rows(values: np.ndarray) -> pa.Array:
 
 
 def episode_statistics(root: str | Path, index: int) -> dict:
-    """One line of episodes_stats.jsonl: min, max, mean, std and count of every numeric column and of every view's pixels.
+    """What `write_meta` lists of one episode: its length, task, labels, and min, max, mean, std and count of every numeric column and of
+    every view's pixels.
 
     Computed from the files on disk, so that the result is the same whether they were written now or by an earlier run. Raises
     BadEpisode when a file cannot be read.
@@ -93,8 +100,9 @@ def episode_statistics(root: str | Path, index: int) -> dict:
         pixels = frames.reshape(-1, 3) / 255.0
         stats[VIDEO_KEYS[view]] = _statistics(pixels, (3, 1, 1), len(frames))
     first = table.slice(0, 1).to_pylist()[0]
+    extra = {"stages": [name for name in table.column_names if name.startswith(STAGE)], "outcome": first.get(OUTCOME)}
     task = {"task_index": first["task_index"], "task": first["language_instruction"]}
-    return {"episode_index": index, "length": len(table), "shape": list(frames.shape[1:]), "task": task, "stats": stats}
+    return {"episode_index": index, "length": len(table), "shape": list(frames.shape[1:]), "task": task, "stats": stats, **extra}
 
 
 def _statistics(values: np.ndarray, shape: tuple[int, ...], count: int) -> dict:
@@ -109,14 +117,19 @@ def write_meta(root: str | Path, statistics: Iterable[dict], fps: float) -> None
     if not episodes:
         raise UserError(f"{root}: no episodes to list; ask for at least one")
     tasks = {e["task"]["task_index"]: e["task"]["task"] for e in episodes}
-    listed = [{k: e[k] for k in ("episode_index", "length")} | {"tasks": [e["task"]["task"]]} for e in episodes]
+    listed = [
+        {k: e[k] for k in ("episode_index", "length")} | {"tasks": [e["task"]["task"]]} | ({OUTCOME: e["outcome"]} if e["outcome"] else {})
+        for e in episodes
+    ]
     _write_lines(root / "meta/episodes.jsonl", listed)
     _write_lines(root / "meta/tasks.jsonl", [{"task_index": k, "task": tasks[k]} for k in sorted(tasks)])
     _write_lines(root / "meta/episodes_stats.jsonl", [{k: e[k] for k in ("episode_index", "stats")} for e in episodes])
     height, width, channels = episodes[0]["shape"]
     video = {"video.height": height, "video.width": width, "video.fps": fps, "video.channels": channels, **CODEC}
     features = {name: {"dtype": "float32", "shape": [size], "names": names} for name, (size, names) in FLOATS.items()}
-    features["is_episode_successful"] = {"dtype": "bool", "shape": [1], "names": None}
+    features |= {name: {"dtype": "bool", "shape": [1], "names": None} for name in ("is_episode_successful", *episodes[0]["stages"])}
+    if episodes[0]["outcome"]:
+        features[OUTCOME] = {"dtype": "string", "shape": [1], "names": None}
     features["language_instruction"] = {"dtype": "string", "shape": [1], "names": None}
     features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
     features |= {name: {"dtype": "int64", "shape": [1], "names": None} for name in INTEGERS}
