@@ -109,3 +109,22 @@ def load_judge(folder: str | Path) -> Judge:
         raise UserError(f"{Path(folder) / CONFIG}: not a judge's ({error!r}); train it again (docs/policies.md)") from None
     load_weights(network, Path(folder) / WEIGHTS)
     return Judge(network, stages)
+
+
+def judge_accuracy(judged: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float | int]]:
+    """How right the judge is about whole rollouts, for each stage: was it reached in order?
+
+    judged, truth: (R, T, S) bool. Returns stage -> right (share of the rollouts), false (said to be reached, but was not), of_misses, missed,
+    of_hits, frames (share of single frames in which the stage's label is right).
+    """
+    said, known = (np.array([reached_in_order(rollout) for rollout in labels]) for labels in (judged, truth))
+    found = {}
+    for number, name in enumerate(names, 1):
+        claims, facts = said >= number, known >= number
+        found[name] = {
+            "right": float((claims == facts).mean()),
+            "false": int((claims & ~facts).sum()), "of_misses": int((~facts).sum()),
+            "missed": int((~claims & facts).sum()), "of_hits": int(facts.sum()),
+            "frames": float((judged[..., number - 1] == truth[..., number - 1]).mean()),
+        }  # fmt: skip
+    return found

@@ -25,6 +25,7 @@ FIGURES = RESULTS / "figures"
 BENCHMARKS = RESULTS / "benchmarks"  # written by Snakemake, one file per job
 REPORT = RESULTS / "report.html"
 POLICIES_PAGE = RESULTS / "policies.html"
+POLICIES_PROGRESS = RESULTS / "policies_progress.csv"  # a row for each rollout, as people's labels
 
 RUNS = Path("runs")  # unfinished work that a later run resumes
 LOCKS = RUNS / "locks"  # one file per stage that names the process running it
