@@ -27,8 +27,8 @@ class Resampling:
 class Means:
     """Mean progress of every policy in every task and world, for the states as they are and for resampled ones.
 
-    values: world -> (1 + samples, policies, tasks); row 0 is the mean over all states. Where all worlds and policies have the same states of
-    a task, they share the draws, so that differences between worlds are paired. A policy without rollouts of a task has NaN there.
+    values: world -> (1 + samples, policies, tasks); row 0 is the mean over all states. Worlds and policies with the same states of a task
+    share the draws, so that differences between worlds are paired. A policy without rollouts of a task has NaN there.
     """
 
     def __init__(self, table: pd.DataFrame, how: Resampling) -> None:
@@ -99,7 +99,7 @@ def outcomes(table: pd.DataFrame, world: str, stages: dict[str, Sequence[str]]) 
 
 
 def ordered_pairs(means: Means, world: str) -> dict[str, int]:
-    """Pairs of policies whose real progress clearly differs (the interval of the difference excludes 0), and how many the world orders so."""
+    """Pairs of policies whose real progress clearly differs (the interval of the difference excludes 0), and how many `world` orders so."""
     real, other = means.of_policies(REAL), means.of_policies(world)[0]
     right = clear = 0
     for i in range(len(means.policies)):
@@ -155,9 +155,8 @@ def _replayed(main: pd.DataFrame, replayed: pd.DataFrame, means: Means, world: s
     found: dict[str, Any] = {"states": int(replayed["state"].nunique()), "stages": outcomes(both, f"{world}_replayed", stages)}
     for name, key in ((f"{world}_replayed", "pearson"), (world, "pearson_closed_loop_same_states")):
         found[key] = _number(few.agreement(name)["pearson"][0])
-    found["progress"] = {
-        name: _number(np.nanmean(few.of_policies(place)[0])) for name, place in (("real", REAL), ("replayed", f"{world}_replayed"), ("closed_loop", world))
-    }
+    places = {"real": REAL, "replayed": f"{world}_replayed", "closed_loop": world}
+    found["progress"] = {name: _number(np.nanmean(few.of_policies(place)[0])) for name, place in places.items()}
     return found
 
 

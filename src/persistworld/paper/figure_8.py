@@ -18,9 +18,10 @@ def figure_8(numbers: Mapping[str, Any], worlds: Sequence[str], tasks: Mapping[s
         for ax, world in zip(axes[0], worlds, strict=True):
             _panel(ax, numbers, world, list(tasks), models)
         axes[0][0].set_ylabel("Progress in the world model")
-        handles = [axes[0][0].plot([], [], marker, color=MUTED, alpha=0.6, markersize=4)[0] for marker, _ in zip(MARKERS, tasks, strict=False)]
+        handles = [axes[0][0].plot([], [], marker, color=MUTED, markersize=4)[0] for marker in MARKERS[: len(tasks)]]
         handles.append(axes[0][0].plot([], [], "o", color=INK, markersize=7)[0])
-        fig.legend(handles, [*tasks.values(), "mean of the tasks"], loc="lower center", ncols=len(handles), bbox_to_anchor=(0.5, 0.05), fontsize=8)
+        labels = [*tasks.values(), "mean of the tasks"]
+        fig.legend(handles, labels, loc="lower center", ncols=len(handles), bbox_to_anchor=(0.5, 0.05), fontsize=8)
         fig.tight_layout(rect=(0, 0.12, 1, 0.93))
         title_and_note(fig, "Figure 8. World model and reality", note)
         save(fig, folder, "figure_8")

@@ -40,7 +40,9 @@ def strip(films: Mapping[str, np.ndarray]) -> bytes:
     return out.getvalue()
 
 
-def write_policies_page(path: Path, parts: Sequence[Part], notes: Sequence[str], figures: Sequence[Path], partings: Sequence[Parting], scale: str) -> None:
+def write_policies_page(
+    path: Path, parts: Sequence[Part], notes: Sequence[str], figures: Sequence[Path], partings: Sequence[Parting], scale: str
+) -> None:
     """Write the page, with everything embedded, atomically."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(resources.files("persistworld.paper").joinpath("policies.html").read_text())

@@ -48,11 +48,12 @@ def _judge(judge: Mapping[str, Any] | None) -> Part:
     head = ["Stage", "Right, of rollouts", "Said to be reached, was not", "Was reached, not said", "Right, of frames"]
     if judge is None:
         return Part("", head, [])
-    rows = [
-        [stage_name(name), f"{a['right']:.1%}", f"{a['false']} of {a['of_misses']}", f"{a['missed']} of {a['of_hits']}", f"{a['frames']:.1%}"]
-        for name, a in judge["stages"].items()
-    ]
-    return Part(f"The judge against the simulator's true state, in {judge['rollouts']} rollouts of scenes that it was not made with", head, rows)
+    rows = []
+    for name, found in judge["stages"].items():
+        wrong = [f"{found['false']} of {found['of_misses']}", f"{found['missed']} of {found['of_hits']}"]
+        rows.append([stage_name(name), f"{found['right']:.1%}", *wrong, f"{found['frames']:.1%}"])
+    caption = f"The judge against the simulator's true state, in {judge['rollouts']} rollouts of scenes that it did not learn from"
+    return Part(caption, head, rows)
 
 
 def _progress(tasks: Mapping[str, TaskConfig], progress: Mapping[str, Any], models: Models) -> Part:
@@ -78,12 +79,14 @@ def _agreement(agreement: Mapping[str, Any], models: Models) -> Part:
         if world == DIFFERENCE:
             rows.append([f"{models['post_trained'].label} − {models['base'].label}", _interval(found["pearson"]), *[NOTHING] * 7])
             continue
-        inner, pairs, replayed = found["without_extremes"], found["pairs"], found.get("replayed")
+        inner, pairs, replayed, shown = found["without_extremes"], found["pairs"], found.get("replayed"), NOTHING
+        if replayed:
+            closed = _share(replayed["pearson_closed_loop_same_states"])
+            shown = f"{_share(replayed['pearson'])} (closed loop, same states: {closed})"
         rows.append([
             world_label(world, models), _interval(found["pearson"]), _interval(found["mmrv"]), _interval(inner["pearson"]),
             _interval(inner["mmrv"]), _interval(found["by_policy_and_task"]["pearson"]), _interval(found["optimism"]),
-            f"{pairs['right']} of {pairs['clear']}",
-            f"{_share(replayed['pearson'])} (closed loop, same states: {_share(replayed['pearson_closed_loop_same_states'])})" if replayed else NOTHING,
+            f"{pairs['right']} of {pairs['clear']}", shown,
         ])  # fmt: skip
     return Part("Does the world model order the policies as reality does?", head, rows)
 
@@ -163,18 +166,19 @@ def policy_notes(numbers: Mapping[str, Any], scale: str) -> list[str]:
     notes = [
         f"Scale: {scale}." + (' "Real" is the simulator.' if numbers["judge"] is not None else ""),
         f"{who} said which stages were reached. Progress = stages reached in order / all stages.",
-        "Pearson r and MMRV compare the policies' means over tasks. MMRV = mean over i of max over j of |R_i - R_j| * 1[(S_i > S_j) != (R_i > R_j)], "
-        "with R the real and S the world model's progress (SIMPLER, arXiv 2405.05941); 0 is best.",
-        f"Brackets: {how['confidence']:.0%} bootstrap interval over initial states ({how['bootstrap']} samples; policies and worlds with the same "
-        "states share the draws).",
-        f"Extremes: the policies with the least and the most real progress, {' and '.join(numbers['extremes'])}. r is flattered by policies that "
-        "span the whole scale.",
+        "Pearson r and MMRV compare the policies' means over tasks. MMRV = mean over i of max over j of "
+        "|R_i - R_j| * 1[(S_i > S_j) != (R_i > R_j)], with R the real and S the world model's progress (SIMPLER, arXiv 2405.05941); "
+        "0 is best.",
+        f"Brackets: {how['confidence']:.0%} bootstrap interval over initial states ({how['bootstrap']} samples). Policies and worlds with "
+        "the same states share the draws.",
+        f"Extremes: the policies with the least and the most real progress, {' and '.join(numbers['extremes'])}. r is flattered by "
+        "policies that span the whole scale.",
     ]
     if numbers["judge"] is not None:
         notes.append(
             "True poses replayed: the world model gets the poses that the policy reached in reality, in "
-            f"{how['replay_states']} states of each task. In the closed loop it gets the poses that a model of the robot predicts, whose gripper a grasp "
-            "reader sets from the model's own frames; the row shows what that adds."
+            f"{how['replay_states']} states of each task. In the closed loop it gets the poses that a model of the robot predicts, whose "
+            "gripper a grasp reader sets from the model's own frames. The difference is what that adds."
         )
     return notes
 

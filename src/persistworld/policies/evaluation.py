@@ -26,9 +26,9 @@ ARRAYS = ("states", "seeds", "frames", "poses", "stages", "seen")
 class PolicyRollouts:
     """R rollouts of one policy in one world, T frames each, the first included.
 
-    states: (R,) scene; seeds: (R,) of the sampler's noise, 0 in the simulator; frames: (R, 1 + chunks, V, H, W, 3) uint8, the first and each
-    chunk's last; poses: (R, T, 7) reached; stages: (R, T, S) bool and seen: (R, T) bool, as judged; truth: (R, T, S) bool, what the
-    simulator knows of the stages, or None in a world model.
+    states: (R,) scene; seeds: (R,) of the sampler's noise, 0 in the simulator; frames: (R, 1 + chunks, V, H, W, 3) uint8, the first and
+    each chunk's last; poses: (R, T, 7) reached; stages: (R, T, S) bool and seen: (R, T) bool, as judged; truth: (R, T, S) bool, what
+    the simulator knows of the stages, or None in a world model.
     """
 
     states: np.ndarray

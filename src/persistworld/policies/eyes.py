@@ -116,6 +116,7 @@ def load_eyes(folder: str | Path, name: str) -> Eyes:
         network = EyesNetwork(*(int(about[name][key]) for key in ("views", "height", "width")))
         scenes, error = int(about[name]["scenes"]), float(about[name]["error"])
     except (KeyError, TypeError, ValueError) as problem:
-        raise UserError(f"{Path(folder) / CONFIG}: has no whole entry for {name} ({problem!r}); train them again (docs/policies.md)") from None
+        where = Path(folder) / CONFIG
+        raise UserError(f"{where}: has no whole entry for {name} ({problem!r}); train them again (docs/policies.md)") from None
     load_weights(network, path)
     return Eyes(network, scenes, error)

@@ -36,7 +36,9 @@ class JudgeNetwork(nn.Module):
         self.convolutions = nn.Sequential(*layers)
         with torch.no_grad():
             cells = self.convolutions(torch.zeros(1, 3, height, width)).numel()
-        self.joined = nn.Sequential(nn.Linear(views * cells, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, stages + 1))
+        self.joined = nn.Sequential(
+            nn.Linear(views * cells, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, stages + 1)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """images: (N, V, 3, H, W) in [-1, 1]; returns logits (N, stages + 1)."""
@@ -114,8 +116,8 @@ def load_judge(folder: str | Path) -> Judge:
 def judge_accuracy(judged: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float | int]]:
     """How right the judge is about whole rollouts, for each stage: was it reached in order?
 
-    judged, truth: (R, T, S) bool. Returns stage -> right (share of the rollouts), false (said to be reached, but was not), of_misses, missed,
-    of_hits, frames (share of single frames in which the stage's label is right).
+    judged, truth: (R, T, S) bool. Returns stage -> right (share of the rollouts), false (said to be reached, but was not), of_misses,
+    missed, of_hits, frames (share of single frames in which the stage's label is right).
     """
     said, known = (np.array([reached_in_order(rollout) for rollout in labels]) for labels in (judged, truth))
     found = {}

@@ -23,6 +23,10 @@ ABOVE, CARRY, GRIP = 0.14, 0.18, 0.028  # m: the fingertips over the object, on 
 RELEASE = {"bowl": 0.045, "tray": 0.045, "block": 0.074}  # m: where the hand opens
 AFTER = 0.19  # m: where the hand waits when it is done
 HOLDS = (0.03, 0.6)  # gripper values, closed, with something between the fingers
+# What follows a phase that went well.
+NEXT = {
+    "above": "down", "down": "close", "close": "lift", "lift": "over", "over": "lower", "lower": "open", "open": "up", "drop": "up",
+}  # fmt: skip
 NEAR = 0.006  # m and rad/10 within which a target counts as reached
 BLIND = 0.09  # m: below this height the hand hides the object, and the position seen before is kept
 
@@ -31,10 +35,10 @@ BLIND = 0.09  # m: below this height the hand hides the object, and the position
 class Skill:
     """What a policy can and cannot do. All lengths in m.
 
-    eyes: the name of its eyes. looks_once: only at the start, not at every chunk. retries: how often it tries again after closing on nothing.
-    offset: every grasp is so far off, in a direction drawn per episode. noise: standard deviation of an error of each look.
-    close_early: it closes so far above the right height. drop_early: it opens when so much of the way to the goal is still ahead (0..1).
-    misplace: as `offset`, but of the goal. any_yaw: it does not turn the hand with a cube. wanders: it does not look at all and drifts about.
+    eyes: the name of its eyes. looks_once: only at the start, not at every chunk. retries: how often it tries again after closing on
+    nothing. offset: every grasp is so far off, in a direction drawn per episode. noise: standard deviation of an error of each look.
+    close_early: it closes so far above the right height. drop_early: it opens when so much of the way to the goal is still ahead
+    (0..1). misplace: as `offset`, but of the goal. any_yaw: it does not turn the hand with a cube. wanders: it does not look, and drifts.
     """
 
     eyes: str
@@ -125,7 +129,6 @@ class PickAndPlace:
     def _advance(self, pose: np.ndarray) -> None:
         """The phase after this one. After the lift, `pose` tells whether the fingers closed on nothing."""
         self.waited = 0
-        following = {"above": "down", "down": "close", "close": "lift", "lift": "over", "over": "lower", "lower": "open", "open": "up", "drop": "up"}
         empty = not HOLDS[0] < pose[GRIPPER] < HOLDS[1]
         if self.phase in ("lift", "over") and empty and self.tries < self.skill.retries:
             self.tries += 1
@@ -133,7 +136,7 @@ class PickAndPlace:
         elif self.phase == "over" and self.skill.drop_early:
             self.phase = "drop"
         else:
-            self.phase = following[self.phase]
+            self.phase = NEXT[self.phase]
 
     def _wander(self) -> np.ndarray:
         target = self.random.uniform([0.38, -0.18, 0.08], [0.58, 0.18, 0.26])

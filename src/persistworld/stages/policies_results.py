@@ -25,6 +25,7 @@ from persistworld.policies.judge import judge_accuracy, reached_in_order
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, write_json
 from persistworld.runtime.workspace import FIGURES, METRICS, POLICIES, POLICIES_PAGE, POLICIES_PROGRESS, TABLES
+from persistworld.simulator.labels import STAGES
 
 SIMULATOR, REPLAYED = "simulator", "replayed"
 Rollouts = dict[tuple[str, str], PolicyRollouts]  # (world, policy); worlds as in the table of progress
@@ -99,8 +100,8 @@ def _labels(params: Params) -> pd.DataFrame:
 def _judged(rollouts: Rollouts) -> dict[str, Any]:
     real = [found for (world, _), found in rollouts.items() if world == REAL]
     judged, truth = (np.concatenate([getattr(found, name) for found in real]) for name in ("stages", "truth"))
-    names = ("reach", "grasp", "lift", "close", "inside")
-    return {"rollouts": len(judged), "stages": judge_accuracy(judged, truth, names), "lost": int(sum((~found.seen[:, -1]).sum() for found in real))}
+    lost = sum(int((~found.seen[:, -1]).sum()) for found in real)
+    return {"rollouts": len(judged), "stages": judge_accuracy(judged, truth, STAGES), "lost": lost}
 
 
 def _count_lost(numbers: dict[str, Any], world: str, policy: str, found: PolicyRollouts) -> None:
@@ -151,8 +152,8 @@ def _partings(params: Params, table: pd.DataFrame, rollouts: Rollouts) -> list[P
             label = world_label(world, params.models)
             films[label] = np.stack([_tile(views) for views in each.frames[row]])
             reached.append(f"{label} {reached_in_order(each.stages[row])}")
-        caption = f"{policy.replace('_', ' ')}, {settings.tasks[task].label}, scene {state} · rank {rank} of {len(ranked)} · stages reached: {', '.join(reached)}"
-        found[policy] = Parting(caption, films)
+        what = f"{policy.replace('_', ' ')}, {settings.tasks[task].label}, scene {state} · rank {rank} of {len(ranked)}"
+        found[policy] = Parting(f"{what} · stages reached: {', '.join(reached)}", films)
     return list(found.values())
 
 

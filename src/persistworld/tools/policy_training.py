@@ -24,9 +24,9 @@ from persistworld.world_model.views import images_to_float, stack_views
 OPTIONS = {
     "--output": {"required": True, "metavar": "FOLDER", "help": "gets tabletop_policies/ and tabletop_judge/"},
     "--part": {"choices": ["eyes", "judge"], "help": "train this alone (default: both)"},
-    "--eyes-steps": {"type": "int", "default": 700, "metavar": "N", "help": "of 48 frames, for each eyes (default: %(default)s)"},
+    "--eyes-steps": {"type": "int", "default": 700, "metavar": "N", "help": "of 48 frames (default: %(default)s)"},
     "--judge-steps": {"type": "int", "default": 2500, "metavar": "N", "help": "of 64 frames (default: %(default)s)"},
-    "--rollouts": {"type": "int", "default": 110, "metavar": "N", "help": "for the judge, each in a scene of its own (default: %(default)s)"},
+    "--rollouts": {"type": "int", "default": 110, "metavar": "N", "help": "for the judge (default: %(default)s)"},
 }
 EYES_SEED, JUDGE_SEED = 2001, 2002  # of the scenes
 EACH, CHUNKS = 8, 9  # frames of a scene for the eyes; length of a rollout for the judge
@@ -54,7 +54,8 @@ def main(params: Params, args: argparse.Namespace) -> None:
             eyes[name] = train_eyes(examples.take(np.arange(scenes * EACH)), scenes, args.eyes_steps, params.seed, name)
             errors = eyes_errors(eyes[name], test)
             eyes[name].error = errors["object"]
-            print(f"{name}: off by {100 * errors['object']:.1f} cm (object), {100 * errors['goal']:.1f} cm (goal), {errors['yaw']:.2f} rad (cubes)", flush=True)
+            places = ", ".join(f"{100 * errors[what]:.1f} cm ({what})" for what in ("object", "goal"))
+            print(f"{name}: off by {places}, {errors['yaw']:.2f} rad (yaw of cubes)", flush=True)
         with atomic_path(Path(args.output) / "tabletop_policies") as folder:
             save_eyes(eyes, folder)
     if args.part != "eyes":

@@ -29,6 +29,7 @@ from persistworld.training.grasp_reader import varied
 from persistworld.world_model.views import images_to_float
 
 BATCH, RATE = 64, 2e-3
+Seen = Callable[[np.ndarray], np.ndarray]  # (N, V, H, W, 3) uint8 -> the same: what a camera or an autoencoder makes of frames
 AWAY = (0.3, 1.5, -1.0)  # m: where no camera sees the object
 BESIDE = (0.045, 0.09)  # m: how far beside the object the hand closes
 
@@ -54,14 +55,18 @@ def true_sight(env: TabletopEnv) -> Sight:
 def random_skill(random: np.random.Generator) -> Skill:
     """None, one or two defects."""
     defects = {
-        "offset": float(random.uniform(0.01, 0.06)), "noise": float(random.uniform(0.005, 0.03)), "close_early": float(random.uniform(0.01, 0.05)),
-        "drop_early": float(random.uniform(0.1, 0.8)), "misplace": float(random.uniform(0.02, 0.12)), "any_yaw": True,
-    }  # fmt: skip
+        "offset": float(random.uniform(0.01, 0.06)),
+        "noise": float(random.uniform(0.005, 0.03)),
+        "close_early": float(random.uniform(0.01, 0.05)),
+        "drop_early": float(random.uniform(0.1, 0.8)),
+        "misplace": float(random.uniform(0.02, 0.12)),
+        "any_yaw": True,
+    }
     chosen = random.choice(list(defects), size=int(random.choice([0, 1, 2], p=[0.4, 0.45, 0.15])), replace=False)
     return Skill("", retries=int(random.integers(3)), **{name: defects[name] for name in chosen})
 
 
-def rollout_examples(numbers: list[int], chunks: int, seed: int, settings: EpisodesConfig, seen: Callable[[np.ndarray], np.ndarray]) -> JudgeExamples:
+def rollout_examples(numbers: list[int], chunks: int, seed: int, settings: EpisodesConfig, seen: Seen) -> JudgeExamples:
     """All frames of one rollout in each of the scenes `numbers`. seen: applied to every other chunk's frames."""
     env = TabletopEnv(settings, scenes=seed, chunks=chunks)
     frames, labels = [], []
@@ -77,7 +82,7 @@ def rollout_examples(numbers: list[int], chunks: int, seed: int, settings: Episo
     return JudgeExamples(np.concatenate(frames), np.concatenate(labels).astype(np.float32))
 
 
-def posed_examples(numbers: list[int], each: int, seed: int, settings: EpisodesConfig, seen: Callable[[np.ndarray], np.ndarray]) -> JudgeExamples:
+def posed_examples(numbers: list[int], each: int, seed: int, settings: EpisodesConfig, seen: Seen) -> JudgeExamples:
     """`each` frames of each scene in which nothing is held: the object is elsewhere, gone, or beside a closed hand."""
     rows = []
     for number in track(numbers, len(numbers), "frames for the judge"):
