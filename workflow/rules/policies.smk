@@ -13,7 +13,7 @@ rule policies_real:
     # The simulator stands for reality.
     input:
         networks=shipped(POLICIES.eyes, POLICIES.judge),
-        code=code("policies_rollouts"),
+        code=code("policies_real"),
     output:
         rollouts=directory("data/policies/simulator"),
     log:
@@ -24,9 +24,9 @@ rule policies_real:
         "../envs/persistworld.yml"
     threads: all_cores
     params:
-        **sections("episodes", "policies", "seed"),
+        **sections("episodes", "policies"),
     shell:
-        "persistworld policies_rollouts --world simulator --threads {threads} 2>&1 | tee {log}"
+        "persistworld policies_real --threads {threads} 2>&1 | tee {log}"
 
 
 # One job runs all policies in a world model. A stopped job keeps its finished policies in runs/.
@@ -48,9 +48,9 @@ rule policies_rollouts:
     resources:
         gpu=GPUS,
     params:
-        **sections("episodes", "policies", "rollout", "seed"),
+        **sections("episodes", "policies", "rollout"),
     shell:
-        "persistworld policies_rollouts --world {wildcards.model} --threads {threads} 2>&1 | tee {log}"
+        "persistworld policies_rollouts --model {wildcards.model} --threads {threads} 2>&1 | tee {log}"
 
 
 rule policies_results:

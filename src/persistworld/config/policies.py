@@ -62,6 +62,12 @@ class PoliciesConfig:
             require(len(task.stages) >= 1, f"policies.tasks.{name}.stages", task.stages, "name at least one")
             distinct(task, f"policies.tasks.{name}", "stages")
 
+    def require_rollouts(self, judged: tuple[str, ...]) -> None:
+        """Raise UserError unless policies are rolled out here, in tasks whose stages are those that the judge knows (`judged`)."""
+        require(self.labels is None, "policies.labels", self.labels, "people judge rollouts that were made elsewhere: nothing is rolled out")
+        for name, task in self.tasks.items():
+            require(task.stages == judged, f"policies.tasks.{name}.stages", task.stages, f"the judge knows {', '.join(judged)}")
+
     def require_model(self, name: str) -> None:
         """Raise UserError unless `name` is one of `models`."""
-        require(name in self.models, "--world", name, f"no model of policies.models; {nearest(name, self.models)}")
+        require(name in self.models, "--model", name, f"no model of policies.models; {nearest(name, self.models)}")

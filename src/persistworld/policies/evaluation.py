@@ -19,6 +19,7 @@ from persistworld.runtime.tensor_files import map_tensors, write_tensors
 from persistworld.simulator.environment import TabletopEnv
 
 NewPolicy = Callable[[], Policy]
+REPLAYED = "-replayed"  # in the name of the file with the rollouts of true poses
 ARRAYS = ("states", "seeds", "frames", "poses", "stages", "seen")
 
 

@@ -10,6 +10,7 @@ TRUTH = DATA / "truth"  # the evaluation episodes' frames, recorded and decoded
 MASKS = DATA / "masks.safetensors"
 ROLLOUTS = DATA / "rollouts"
 POLICIES = DATA / "policies"  # a folder for each world
+POLICIES_REAL = POLICIES / "simulator"
 
 CHECKPOINTS = Path("checkpoints")  # one folder per model
 BASE = CHECKPOINTS / "base"

@@ -19,15 +19,15 @@ from persistworld.paper.figure_7 import figure_7
 from persistworld.paper.figure_8 import figure_8
 from persistworld.paper.policies_page import Parting, write_policies_page
 from persistworld.paper.table_12 import policy_notes, table_parts, world_label, write_table_12
-from persistworld.policies.evaluation import PolicyRollouts
+from persistworld.policies.evaluation import REPLAYED, PolicyRollouts
 from persistworld.policies.initial_states import initial_states
 from persistworld.policies.judge import judge_accuracy, reached_in_order
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import atomic_path, write_json
-from persistworld.runtime.workspace import FIGURES, METRICS, POLICIES, POLICIES_PAGE, POLICIES_PROGRESS, TABLES
+from persistworld.runtime.workspace import FIGURES, METRICS, POLICIES, POLICIES_PAGE, POLICIES_PROGRESS, POLICIES_REAL, TABLES
 from persistworld.simulator.labels import STAGES
 
-SIMULATOR, REPLAYED = "simulator", "replayed"
+OF_TRUE_POSES = "_replayed"  # ends the name of the world
 Rollouts = dict[tuple[str, str], PolicyRollouts]  # (world, policy); worlds as in the table of progress
 
 
@@ -62,11 +62,11 @@ def main(params: Params, args: argparse.Namespace) -> None:
 def _read(params: Params) -> Rollouts:
     settings, found = params.policies, {}
     for policy in settings.names:
-        found[REAL, policy] = PolicyRollouts.load(POLICIES / SIMULATOR / f"{policy}.safetensors")
+        found[REAL, policy] = PolicyRollouts.load(POLICIES_REAL / f"{policy}.safetensors")
         for model in settings.models:
             found[model, policy] = PolicyRollouts.load(POLICIES / model / f"{policy}.safetensors")
             if settings.replay_states:
-                found[f"{model}_{REPLAYED}", policy] = PolicyRollouts.load(POLICIES / model / f"{policy}-{REPLAYED}.safetensors")
+                found[model + OF_TRUE_POSES, policy] = PolicyRollouts.load(POLICIES / model / f"{policy}{REPLAYED}.safetensors")
     return found
 
 
@@ -107,7 +107,7 @@ def _judged(rollouts: Rollouts) -> dict[str, Any]:
 def _count_lost(numbers: dict[str, Any], world: str, policy: str, found: PolicyRollouts) -> None:
     """Add the rollouts at whose end the object cannot be seen to the numbers of its world."""
     agreement = numbers["agreement"]
-    model = world.removesuffix(f"_{REPLAYED}")
+    model = world.removesuffix(OF_TRUE_POSES)
     if model not in agreement:
         return
     place = agreement[model]["replayed"] if world != model else agreement[model]
