@@ -12,8 +12,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
 from persistworld.policies import groot, openpi
-from persistworld.policies.policy import Still, Wander, find_policy
+from persistworld.policies.policy import Still, Wander
 from persistworld.policies.remote import RemoteConfig, fitted, rows
+from persistworld.policies.shipped import find_policy
 from persistworld.runtime.errors import UserError
 
 POSE = np.array([0.4, 0.1, 0.3, 3.1, 0.1, -0.2, 0.3])

@@ -17,6 +17,7 @@ from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig, Laten
 from persistworld.config.derived import Derived, derive, overlaid, training_digest
 from persistworld.config.evaluation import LPIPS_SMALLEST, EvaluationConfig, MetricsConfig, PaperConfig
 from persistworld.config.models import FIXED, Models, variant
+from persistworld.config.policies import PoliciesConfig
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.config.reading import build_section, digest, nearest, read_yaml
 from persistworld.config.training import BaseTrainingConfig, ControlConfig, OwnHistoryConfig
@@ -27,7 +28,7 @@ from persistworld.runtime.errors import UserError
 # Names that other stages use for files in results/metrics/, checkpoints/ and runs/, so variants cannot have them.
 TAKEN_NAMES = (
     "table_1", "table_2", "paired", "paired_details", "preference", "masks", "fetched", "episodes", "latents", "base_checkpoint",
-    "base_training", "rollouts", "speed",
+    "base_training", "rollouts", "speed", "policies", "simulator", "real",
 )  # fmt: skip
 
 
@@ -50,6 +51,7 @@ class Params:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    policies: PoliciesConfig = field(default_factory=PoliciesConfig)
     paper: PaperConfig = field(default_factory=PaperConfig)
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
@@ -74,6 +76,10 @@ class Params:
             require(folder not in models, "variants", folder, "is the name of another variant's base checkpoint: choose another")
         for name in self.evaluation.models:
             require(name in models, "evaluation.models", name, f"no such model or variant; {nearest(name, models.names)}")
+        if self.policies.labels is None:
+            for name in self.policies.models:
+                known = models.rolled_out(models.names)
+                require(name in known, "policies.models", name, f"no model with a checkpoint; {nearest(name, known)}")
 
     def check_run(self) -> None:
         """Raise UserError at the first value that is impossible in this run, alone or in combination."""

@@ -59,3 +59,34 @@ def read_votes(path: str | Path) -> pd.DataFrame:
         if wrong.any():
             raise UserError(f"{path}, line {int(wrong.to_numpy().argmax()) + 2}: {why}")
     return votes.astype({"episode": int, "seed": int})
+
+
+def read_progress(path: str | Path) -> pd.DataFrame:
+    """Labels of people, with the columns `PROGRESS`, at least one row (`persistworld study export` writes them).
+
+    Raises UserError, naming the file and the line, for a missing column or value, `reached` beyond `stages`, a rater with two labels on one
+    rollout, and files without a rollout of `real`.
+    """
+    path = Path(path)
+    words, numbers = ["rater", "world", "policy", "task"], ["state", "seed", "reached", "stages"]
+    try:
+        rows = pd.read_csv(path, dtype=dict.fromkeys(words, str), keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; `persistworld study export NAME --output {path}` writes it") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a CSV of labels ({' '.join(str(error).split())}); export it again") from None
+    if missing := [name for name in (*words, *numbers) if name not in rows.columns]:
+        raise UserError(f"{path}: column '{missing[0]}' is missing; expected {', '.join(PROGRESS)}")
+    values = rows[numbers].apply(pd.to_numeric, errors="coerce")
+    for wrong, why in (
+        ((rows[words] == "").any(axis=1), "rater, world, policy or task is empty"),
+        ((values.isna() | (values % 1 != 0)).any(axis=1), "state, seed, reached or stages is no whole number"),
+        ((values["reached"] < 0) | (values["reached"] > values["stages"]) | (values["stages"] < 1), "reached must lie in 0..stages"),
+        (rows.duplicated([*words, "state", "seed"]), "the rater has a label on this rollout already"),
+    ):
+        if wrong.any():
+            raise UserError(f"{path}, line {int(wrong.to_numpy().argmax()) + 2}: {why}")
+    if not (rows["world"] == "real").any():
+        raise UserError(f"{path}: no rollout of the world 'real', with which the models are compared")
+    rows = rows[[*words, *numbers]].astype(dict.fromkeys(numbers, int))
+    return rows.assign(progress=rows["reached"] / rows["stages"])

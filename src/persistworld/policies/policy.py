@@ -1,7 +1,5 @@
 """What a policy is, and how one is run in a world: the world model or the simulator, which it cannot tell apart."""
 
-import importlib
-import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -10,7 +8,6 @@ import numpy as np
 
 from persistworld.robot.actions import Kind
 from persistworld.robot.spaces import Observation
-from persistworld.runtime.errors import UserError
 
 
 class Policy(Protocol):
@@ -61,28 +58,6 @@ class Wander(Still):
 
 
 SIMPLE = {"still": Still, "wander": Wander}
-
-
-def find_policy(name: str) -> Policy:
-    """One of SIMPLE by its name, or of one's own: `module:name` is called without arguments; modules are also looked for in the working
-    folder. Raises UserError when there is none, or what is there is no policy."""
-    if name in SIMPLE:
-        return SIMPLE[name]()
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise UserError(f"--policy {name}: no such policy; choose from {', '.join(SIMPLE)}, openpi, groot, or name your own as MODULE:NAME")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        policy = getattr(importlib.import_module(module), attribute)()
-    except ModuleNotFoundError as error:
-        raise UserError(f"--policy {name}: no module {error.name}; start where {module}.py lies, or install it") from None
-    except AttributeError as error:
-        raise UserError(f"--policy {name}: {error}") from None
-    lacking = [part for part in ("kind", "rate", "reset", "act") if not hasattr(policy, part)]
-    if lacking:
-        raise UserError(f"--policy {name}: has no {lacking[0]}; docs/step_inside.md shows what a policy is")
-    return policy
 
 
 def run_policy(

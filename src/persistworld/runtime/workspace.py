@@ -10,6 +10,8 @@ TRUTH = DATA / "truth"  # the evaluation episodes' frames, recorded and decoded
 ABLATION_TRUTH = DATA / "ablation_truth"
 MASKS = DATA / "masks.safetensors"
 ROLLOUTS = DATA / "rollouts"
+POLICIES = DATA / "policies"  # a folder for each world
+POLICIES_REAL = POLICIES / "simulator"
 
 CHECKPOINTS = Path("checkpoints")  # one folder per model
 BASE = CHECKPOINTS / "base"
@@ -25,6 +27,8 @@ FIGURES = RESULTS / "figures"
 ABLATIONS = RESULTS / "ablations"  # AXIS.html
 BENCHMARKS = RESULTS / "benchmarks"  # written by Snakemake, one file per job
 REPORT = RESULTS / "report.html"
+POLICIES_PAGE = RESULTS / "policies.html"
+POLICIES_PROGRESS = RESULTS / "policies_progress.csv"  # a row for each rollout, as people's labels
 
 RUNS = Path("runs")  # unfinished work that a later run resumes
 LOCKS = RUNS / "locks"  # one file per stage that names the process running it

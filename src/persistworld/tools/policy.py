@@ -16,8 +16,9 @@ from persistworld.apps.worlds import SIMULATOR, grasp_reader_for, open_models, o
 from persistworld.config.checks import require
 from persistworld.config.params import Params
 from persistworld.config.reading import build_section, read_yaml
-from persistworld.policies.policy import Policy, find_policy, run_policy
+from persistworld.policies.policy import Policy, run_policy
 from persistworld.policies.remote import RemoteConfig
+from persistworld.policies.shipped import find_policy
 from persistworld.robot.control import CONTROLLERS
 from persistworld.robot.spaces import Observation
 from persistworld.rollouts.environment import World, WorldModelEnv
@@ -30,7 +31,7 @@ from persistworld.runtime.progress import track
 from persistworld.simulator.environment import SimulatedStarts, TabletopEnv
 
 OPTIONS = {
-    "policy": {"help": "still, wander, openpi, groot, or MODULE:NAME for one of your own"},
+    "policy": {"help": "still, wander, a shipped one (docs/policies.md), openpi, groot, or MODULE:NAME for one of your own"},
     "--address": {"metavar": "HOST[:PORT]", "default": "localhost", "help": "of the policy's server (default: %(default)s)"},
     "--config": {"metavar": "FILE", "help": "YAML: which views and sizes the server gets, its rate (default: DROID's)"},
     "--models": {

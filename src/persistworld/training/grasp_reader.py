@@ -67,7 +67,7 @@ def train_grasp_reader(examples: GraspExamples, steps: int, seed: int) -> GraspR
     for step in track(range(steps), steps, "grasp reader"):
         rng = generator(seed, "grasp reader", step)
         picks = np.concatenate([group[torch.randint(len(group), (BATCH // 2,), generator=rng).numpy()] for group in groups])
-        images = _varied(images_to_float(torch.from_numpy(examples.frames[picks])), rng)
+        images = varied(images_to_float(torch.from_numpy(examples.frames[picks])), rng)
         targets = torch.from_numpy(examples.caught[picks]).float()
         loss = F.binary_cross_entropy_with_logits(network(images, torch.from_numpy(examples.motion[picks])), targets)
         optimizer.zero_grad(set_to_none=True)
@@ -77,7 +77,7 @@ def train_grasp_reader(examples: GraspExamples, steps: int, seed: int) -> GraspR
     return GraspReader(network, examples.stop)
 
 
-def _varied(images: Tensor, rng: torch.Generator) -> Tensor:
+def varied(images: Tensor, rng: torch.Generator) -> Tensor:
     """Augment images (N, V, 3, H, W) in [-1, 1] with brightness, contrast, blur and noise: world models blur and shift colours."""
     count, views = images.shape[:2]
 
