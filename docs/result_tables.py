@@ -11,9 +11,10 @@ from persistworld.paper.blocks import p_text
 from persistworld.runtime.files import read_json
 
 RESULTS = Path("results/metrics")
-LONG = Path("results/presets/tabletop_long")
+# Longer runs whose metrics are kept (`make keep`), by the name of their preset.
+PRESETS = {name: folder for name in ("tabletop_long", "tabletop_paper") if (folder := Path("results/presets") / name).is_dir()}
 VIEWS = ("external", "wrist")
-VARIANT = "paper_setting"
+VARIANT = "latent_credit"
 README_MODELS = {
     "copy_frame": "`copy_frame`: the first frame, repeated",
     "base": "`base`",
@@ -45,24 +46,28 @@ def default() -> str:
 
 
 def full_frames(view: str) -> str:
-    own, long = (read_json(folder / "table_1.json")[view] for folder in (RESULTS, LONG))
-    variant = read_json(RESULTS / f"{VARIANT}.json")["table_1"][view][VARIANT]
+    """One row per model, then the share of the episodes that post_trained wins and Wilcoxon's p."""
+    own = read_json(RESULTS / "table_1.json")[view]
     models = [(f"`{model}`", own[model]) for model in README_MODELS]
-    models.append((f"`{VARIANT}`", variant))
-    models.append(("`post_trained` of `tabletop_long`", long["post_trained"]))
+    models.append((f"`{VARIANT}`", read_json(RESULTS / f"{VARIANT}.json")["table_1"][view][VARIANT]))
+    for name, folder in PRESETS.items():
+        models.append((f"`post_trained` of `{name}`", read_json(folder / "table_1.json")[view]["post_trained"]))
     rows = [(f"{view}, full frame", "SSIM", "PSNR", "LPIPS"), *((name, *scores(values)) for name, values in models)]
-    name = "episodes that `post_trained` wins over `{}` (p)"
-    for text, folder, other in ((name, RESULTS, "base"), (f"{name}, `tabletop_long`", LONG, "base"), (name, RESULTS, "teacher_forced")):
-        paired = read_json(folder / "paired_details.json")[f"post_trained_vs_{other}"]["decoded"]
-        rows.append((text.format(other), *wins(paired[view]["full"])))
+    for folder, suffix in ((RESULTS, ""), *((folder, f", `{name}`") for name, folder in PRESETS.items())):
+        for pair, paired in read_json(folder / "paired_details.json").items():
+            ours, _, other = pair.partition("_vs_")
+            if ours == "post_trained":
+                rows.append((f"episodes that `post_trained` wins over `{other}` (p){suffix}", *wins(paired["decoded"][view]["full"])))
     return table(rows)
 
 
 def masked() -> str:
-    own, long = (read_json(folder / "table_2.json") for folder in (RESULTS, LONG))
-    rows = [("SSIM, PSNR, LPIPS", "`base`", "`teacher_forced`", "`post_trained`", "`post_trained` of `tabletop_long`")]
+    """One column per model, one row per view and region."""
+    found = [(f"`{model}`", RESULTS, model) for model in ("base", "teacher_forced", "post_trained")]
+    found += [(f"`post_trained` of `{name}`", folder, "post_trained") for name, folder in PRESETS.items()]
+    rows = [("SSIM, PSNR, LPIPS", *(title for title, _, _ in found))]
     for view in VIEWS:
-        models = (own[view]["base"], own[view]["teacher_forced"], own[view]["post_trained"], long[view]["post_trained"])
+        models = [read_json(folder / "table_2.json")[view][model] for _, folder, model in found]
         for region in ("object", "robot"):
             rows.append((f"{view}, {region}", *(", ".join(scores(model[region], (4, 2, 3))) for model in models)))
     return table(rows)
