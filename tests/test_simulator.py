@@ -92,7 +92,7 @@ def test_parameters_know_the_simulators_colours(tmp_path):
 def test_bad_shares_are_one_line(tmp_path):
     wrong = {
         "{clean: .5}": r"episodes\.outcomes = 0.5 in all",
-        "{clean: 1.5, drop: -.5}": r"episodes\.outcomes\.clean = 1.5",
+        "{clean: 1.5, drop: -0.5}": r"episodes\.outcomes\.clean = 1.5",
         "{cleen: 1}": r"episodes\.outcomes\.cleen: no such key; did you mean 'clean'",
     }
     for outcomes, message in wrong.items():
@@ -155,9 +155,16 @@ def test_what_faces_the_fingers():
         left, right = np.array([[0.0, 0.03, 0.0]]), np.array([[0.0, -0.03, 0.0]])
         assert opposed(cube, left, right, closing) == (turn <= OPPOSED + 1e-9)
         assert not opposed(cube, right, left, closing)  # fingers between which the object does not lie
-    up = np.array([0.0, 0.0, 1.0])
-    assert landed(cube, np.array([[0.01, 0.0, 0.03]]), up) and not landed(cube, np.array([[0.01, 0.03, 0.03]]), up)
-    assert landed(cube, np.array([[0.03, 0.03, 0.03]]), up) and not landed(cube, np.array([[0.03, 0.03, 0.0]]), up)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_fingers_stand_on_what_lies_below_their_edges(shape):
+    thing = Thing(shape, "red", 0.03, 0.03, (0, 0), 0)
+    assert landed(thing, np.array([[0.05, 0.0, 0.034], [0.01, 0.0, 0.034]]))
+    assert not landed(thing, np.array([[0.01, 0.0, 0.04]]))  # still above
+    assert not landed(thing, np.array([[0.028, 0.0, 0.03]]))  # grazes the edge
+    assert landed(thing, np.array([[0.024, 0.0, 0.03]])) == (shape != "ball")  # slides down a ball
+    assert landed(thing, np.array([[0.025, 0.025, 0.03]])) == (shape == "cube")
 
 
 FAST = {"frames": 61, "height": 8, "width": 8, "fps": 5.0}
