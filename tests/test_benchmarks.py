@@ -3,19 +3,23 @@
 import dataclasses
 import math
 import re
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from tiny import SIZES
 
 from benchmarks import __main__ as command
-from benchmarks import batching, chunk, clip, cost, extraction, phases, throughput
+from benchmarks import batching, chunk, clip, cost, droid_size, extraction, gpu, phases, throughput
 from benchmarks.materials import Materials, load_materials
 from benchmarks.table import Row, markdown
 from persistworld.config.compute import RolloutCompute
 from persistworld.config.params import Params, load_params
+from persistworld.runtime.files import read_json
 
 ROOT = Path(__file__).parents[1]
 TABLETOP = load_params(ROOT / "presets/tabletop.yaml")
@@ -83,3 +87,36 @@ def test_extraction_runs_without_a_data_set(small, tmp_path, monkeypatch):
     monkeypatch.setattr(extraction, "CLIP", 15)
     found = checked(extraction.rows(small))
     assert found["pipeline"] > 0 and found["DROID: on 1 GPU"] == pytest.approx(8 * found["DROID: on 8 GPUs"])
+
+
+def test_the_gpu_script_runs_at_a_small_size(tmp_path):
+    """All but what compiles, for which the budget is too small. Nothing fails, and the page says that no GPU measured it."""
+    record = gpu.main("small", gpu.COMPILING - 1, tmp_path)
+    found = {each["name"]: each for each in record["results"]}
+    assert read_json(tmp_path / "gpu.json") == record and not [each for each in found.values() if "error" in each]
+    assert sum("left out" in each for each in found.values()) == 5
+    for each in found.values():
+        for row in each.get("rows", []):
+            assert row["value"] > 0 or row["what"] == "prefix"
+    assert "No GPU has measured this yet" in (tmp_path / "gpu.md").read_text()
+
+
+def test_a_measurement_that_fails_is_a_line():
+    def out_of_memory() -> list[Row]:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
+
+    def endless() -> list[Row]:
+        time.sleep(600)
+        return []
+
+    signal.signal(signal.SIGALRM, gpu._out_of_time)
+    failed = gpu.measured(gpu.Measurement("large", out_of_memory), time.monotonic() + 60)
+    assert failed == {"name": "large", "error": "OutOfMemoryError: CUDA out of memory."}
+    assert "OutOfTime" in gpu.measured(gpu.Measurement("long", endless, 0.1), time.monotonic() + 0.5)["error"]
+
+
+@pytest.mark.slow
+def test_the_stages_run_at_a_share_of_droids_size(tmp_path):
+    found = droid_size.rows(0.002, tmp_path)
+    assert not [row for row in found if "FAILED" in row.note]
+    assert {"episodes", "manifest", "snakemake -n", "tables", "figures", "report"} <= {row.what for row in found}
