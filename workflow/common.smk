@@ -49,6 +49,11 @@ ROLLED_OUT = [model for model in REGISTRY.rolled_out(REGISTRY.names) if model no
 EVALUATED = REGISTRY.rolled_out(MODELS)
 BASELINES = [model for model in MODELS if model not in EVALUATED]
 CHECKPOINTS = list(dict.fromkeys(REGISTRY[model].checkpoint for model in EVALUATED))
+# The ablations: axis -> row -> one run per training seed; the base among them; their evaluation seeds and ground truth.
+AXES = PARAMS.ablations.tables
+ROWS = PARAMS.derived.rows
+ABLATION = ABLATED[0] if ABLATED else None
+ABLATION_SEEDS = PARAMS.for_run(ABLATION).evaluation.seeds if ABLATED else []
 # GPUs per job. More for some: --set-resources RULE:gpu=N, or set-resources in a profile.
 GPUS = PARAMS.compute.gpus
 # The sections that can change a result or the report. `compute` changes only time and memory; ablations and speed have pages of their own.
@@ -68,6 +73,7 @@ IN_ARCHIVE = workflow.storage_settings.default_storage_provider is not None
 LABELS = [] if IN_ARCHIVE else ["src/persistworld/config/models.py"]
 # The frames of the ground truth, or the files that they are decoded from. RECORDED is enough where only recorded frames are shown.
 TRUTH = "data/truth" if PARAMS.compute.store_truth else ["data/episodes", *LATENTS]
+ABLATION_TRUTH = "data/ablation_truth" if PARAMS.compute.store_truth else ["data/episodes", *LATENTS]
 RECORDED = "data/truth" if PARAMS.compute.store_truth else "data/episodes"
 MASKS_ENVIRONMENT = f"../envs/{'roboengine' if PARAMS.masks.source == 'roboengine' else 'persistworld'}.yml"
 
@@ -148,6 +154,22 @@ def checkpoints_of(wildcards):
     """The folders that a model is loaded from: its checkpoint and the base of its adapter."""
     model = REGISTRY[wildcards.model]
     return [f"checkpoints/{name}" for name in dict.fromkeys((model.checkpoint, model.base))]
+
+
+def ablation_runs(axis):
+    """The runs that an ablation's table is made of, each once."""
+    return list(dict.fromkeys(run for runs in ROWS[axis].values() for run in runs))
+
+
+def ablation_scores_of(wildcards):
+    """The scores that an ablation's table needs."""
+    return expand("results/scores/{run}.parquet", run=[ABLATION, *ablation_runs(wildcards.axis)])
+
+
+def ablation_logs_of(wildcards):
+    """The training logs that an ablation's table needs."""
+    checkpoints = dict.fromkeys(REGISTRY[run].checkpoint for run in ablation_runs(wildcards.axis))
+    return expand("results/training/{run}.csv", run=list(checkpoints))
 
 
 def one_of(names):

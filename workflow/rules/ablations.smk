@@ -1,26 +1,5 @@
 # Tables 3 to 11 and the other axes of params.yaml's section `ablations`. Not part of `all`: snakemake ablations, or table_5.
 # A row is trained by the rule post_training. Its evaluation, which all rows and the base share, has episodes and a length of its own.
-AXES = PARAMS.ablations.tables
-ROWS = PARAMS.derived.rows  # axis -> row -> one run per training seed
-ABLATION = ABLATED[0] if ABLATED else None  # the base
-ABLATION_SEEDS = PARAMS.for_run(ABLATION).evaluation.seeds if ABLATED else []
-ABLATION_TRUTH = "data/ablation_truth" if PARAMS.compute.store_truth else ["data/episodes", *LATENTS]
-
-
-def runs_of(axis):
-    """The runs that a table is made of, each once."""
-    return list(dict.fromkeys(run for runs in ROWS[axis].values() for run in runs))
-
-
-def ablation_scores_of(wildcards):
-    return expand("results/scores/{run}.parquet", run=[ABLATION, *runs_of(wildcards.axis)])
-
-
-def ablation_logs_of(wildcards):
-    checkpoints = [REGISTRY[run].checkpoint for run in runs_of(wildcards.axis)]
-    return expand("results/training/{run}.csv", run=list(dict.fromkeys(checkpoints)))
-
-
 if AXES:
 
     rule ablation_truth:
