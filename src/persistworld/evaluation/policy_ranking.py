@@ -69,7 +69,7 @@ class Means:
         for name in (REAL, world):
             values = self.values[name].reshape(len(self.values[name]), -1) if by_task else self.of_policies(name)
             places = [row * len(self.tasks) + k for row in kept for k in range(len(self.tasks))] if by_task else kept
-            pairs.append(values[:, places])
+            pairs.append(np.round(values[:, places], 9))  # so that ties are ties
         found = {"pearson": [], "mmrv": []}
         for real, other in zip(*pairs, strict=True):
             known = np.isfinite(real) & np.isfinite(other)
