@@ -40,9 +40,10 @@ class Means:
         random, drawn = np.random.default_rng(how.seed), {}
         for (world, policy, task), cell in cells.groupby(level=["world", "policy", "task"], sort=False):
             states = tuple(cell.index.get_level_values("state"))
-            picks = drawn.setdefault((task, states), random.integers(len(states), size=(how.samples, len(states))))
+            if (task, states) not in drawn:
+                drawn[task, states] = random.integers(len(states), size=(how.samples, len(states)))
             column = self.values[world][:, self.policies.index(policy), self.tasks.index(task)]
-            column[0], column[1:] = cell.mean(), cell.to_numpy()[picks].mean(axis=1)
+            column[0], column[1:] = cell.mean(), cell.to_numpy()[drawn[task, states]].mean(axis=1)
 
     def interval(self, values: np.ndarray) -> Interval:
         """values: (1 + samples,), the first of all states."""
