@@ -10,14 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig
+from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig, OutcomesConfig
 from persistworld.config.params import Params
 from persistworld.data.episodes import VIEWS, BadEpisode
 from persistworld.data.formats import open_episodes
-from persistworld.data.formats.lerobot_writer import episode_statistics, write_meta
+from persistworld.data.formats.lerobot_writer import episode_statistics, write_episode, write_meta
 from persistworld.runtime.errors import UserError
 from persistworld.simulator.episode import simulate_episode
 from persistworld.simulator.generation import generate, write_simulated
+from persistworld.simulator.labels import STAGES
 from persistworld.stages.episodes import UNFINISHED
 from persistworld.stages.episodes import main as episodes_stage
 
@@ -98,6 +99,24 @@ def test_round_trip(written, simulated):
             assert 10 * np.log10(255**2 / (error**2).mean()) > 38  # dB: the codec's loss
 
 
+def test_labels_are_columns(written, simulated):
+    table, one = pq.read_table(written / PARQUET), simulated[2]
+    columns = [name for name in table.column_names if name.startswith("stage.")]
+    assert columns == [f"stage.{name}" for name in STAGES]
+    np.testing.assert_array_equal(np.stack([table[name].to_numpy() for name in columns], axis=1), one.stages)
+    assert set(table["outcome"].to_pylist()) == {one.task.outcome}
+    assert [e["outcome"] for e in _lines(written / "meta/episodes.jsonl")] == [each.task.outcome for each in simulated.values()]
+
+
+def test_without_labels_there_are_no_columns_for_them(simulated, tmp_path):
+    one = simulated[2]
+    write_episode(tmp_path, one.episode, one.frames)
+    write_meta(tmp_path, [episode_statistics(tmp_path, 2)], 5.0)
+    names = json.loads((tmp_path / "meta/info.json").read_text())["features"]
+    assert not [name for name in names if name.startswith(("stage", "outcome"))]
+    np.testing.assert_array_equal(open_episodes(tmp_path).episode(2).pose, one.episode.pose)
+
+
 def test_without_masks_there_are_none(copy):
     shutil.rmtree(copy / "masks")
     assert open_episodes(copy).masks(2) is None
@@ -123,6 +142,8 @@ def test_generate_makes_episodes_of_other_parameters_anew(tmp_path):
     first = open_episodes(tmp_path / "e").episode(2).pose
     generate(tmp_path / "e", [2], **how | {"seed": 1})
     assert not np.array_equal(open_episodes(tmp_path / "e").episode(2).pose, first)
+    generate(tmp_path / "e", [2], **how, outcomes=OutcomesConfig(shove=1.0))
+    assert _lines(tmp_path / "e/meta/episodes.jsonl")[0]["outcome"] == "shove"
 
 
 def test_generate_removes_episodes_that_are_not_wanted_any_more(tmp_path):

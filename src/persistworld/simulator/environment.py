@@ -71,7 +71,8 @@ class TabletopEnv(gymnasium.Env[Observation, np.ndarray]):
     """One simulated scene. It has the same spaces, chunks and `info` as WorldModelEnv. Poses are the poses that the simulated arm reached.
 
     Option of `reset`: `episode`, the number of the scene (default: drawn at random). The reward is 1 while the instruction is fulfilled and
-    the gripper does not hold the object, otherwise 0. `info["stages"]` has labels.STAGES after each frame, (4, 5) bool. Episodes never terminate; they are truncated.
+    the gripper does not hold the object, otherwise 0. Episodes never terminate; they are truncated. Besides, `info["stages"]` says which of
+    simulator.labels.STAGES hold after each frame, (4, 5) bool.
     """
 
     metadata = {"render_modes": ["rgb_array", "rgb_array_list"], "render_fps": 5}  # noqa: RUF012 (gymnasium's name)

@@ -18,7 +18,9 @@ OPPOSED = math.radians(25)  # rad: largest angle between the closing direction a
 EDGE = 0.003  # m: a contact so near to an edge touches both faces
 WEAK = 0.6  # of the object's half width: from here on, a centre beside the pads' middle (across the closing direction) makes the hold weak
 SLIP_PATH = (0.03, 0.25)  # m: a weak hold ends after the fingertips moved so far (uniform)
-UPWARD = 0.7  # cosine: a surface that faces up more than this is the top
+PAD = 0.0087  # m: half the width of a finger's pad, across the closing direction
+LANDING = 0.005  # m: a finger over the object comes down on it once the fingertips are this near to its top
+SLOPE = 0.7  # of a ball's radius: fingers further out slide down its side
 CLEAR = 0.02  # m: the open hand is clear of an object when the fingertips are so far above its top
 
 
@@ -31,16 +33,17 @@ def opposed(thing: Thing, first: np.ndarray, second: np.ndarray, closing: np.nda
     return any(_facing(thing, p, closing) >= least for p in first) and any(_facing(thing, p, -closing) >= least for p in second)
 
 
-def landed(thing: Thing, contacts: np.ndarray, up: np.ndarray) -> bool:
-    """Whether a finger stands on top of `thing`. It may graze the edge of one side; a cube's corner counts as the top.
+def landed(thing: Thing, edges: np.ndarray) -> bool:
+    """Whether a finger that comes down would stand on `thing`: whether one of `edges` lies more than EDGE inside its outline.
 
-    contacts: (N, 3) of one finger; up: (3,), the unit vector that points up. Both in the object's own frame.
+    edges: (N, 3), points on the inner edges of the fingers' tips, in the object's own frame (m).
     """
-    for point in contacts:
-        cosines = _cosines(thing, point, up)
-        if max(cosines) > UPWARD and len(cosines) != 2:
-            return True
-    return False
+    x, y, z = edges.T
+    if thing.shape == "cube":
+        over = np.maximum(np.abs(x), np.abs(y)) < thing.half - EDGE
+    else:
+        over = np.hypot(x, y) < (SLOPE * thing.half if thing.shape == "ball" else thing.half - EDGE)
+    return bool((over & (z < thing.half_height + LANDING)).any())
 
 
 def _facing(thing: Thing, point: np.ndarray, direction: np.ndarray) -> float:

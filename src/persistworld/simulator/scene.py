@@ -14,7 +14,7 @@ import pybullet
 import pybullet_data
 
 from persistworld.data.episodes import BACKGROUND, MANIPULATED_OBJECT, ROBOT
-from persistworld.simulator.grasping import CLEAR, SLIP_PATH, is_weak, landed, opposed
+from persistworld.simulator.grasping import CLEAR, PAD, SLIP_PATH, is_weak, landed, opposed
 from persistworld.simulator.tasks import COLOURS, CONTAINER_COLOURS, Task, Thing
 
 ARM = range(7)
@@ -176,13 +176,10 @@ class Scene:
         elif gripper > 0.5 and not self._loose:
             self._try_to_hold()
 
-    def _contacts(self) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-        """The object's centre (3,), its axes (3, 3) in columns, and each finger's contacts (N, 3) in the object's frame."""
+    def _object(self) -> tuple[np.ndarray, np.ndarray]:
+        """The object's centre (3,), and its axes (3, 3) in columns."""
         centre, turn = self._call(pybullet.getBasePositionAndOrientation, self.object)
-        axes = np.array(pybullet.getMatrixFromQuaternion(turn)).reshape(3, 3)
-        found = [self._call(pybullet.getContactPoints, self.robot, self.object, finger) for finger in FINGERS]
-        places = [np.array([contact[6] for contact in each]).reshape(-1, 3) for each in found]  # [6]: the place on the object
-        return np.array(centre), axes, [(place - centre) @ axes for place in places]
+        return np.array(centre), np.array(pybullet.getMatrixFromQuaternion(turn)).reshape(3, 3)
 
     def _hand(self) -> tuple[np.ndarray, np.ndarray]:
         """The fingertips' position (3,), and the hand's axes (3, 3) in columns; the fingers close along the second."""
@@ -191,9 +188,11 @@ class Scene:
 
     def _try_to_hold(self) -> None:
         """When both fingers touch the object: hold it if their contacts are opposed; otherwise it is loose."""
-        centre, axes, (first, second) = self._contacts()
-        if not len(first) or not len(second):
+        found = [self._call(pybullet.getContactPoints, self.robot, self.object, finger) for finger in FINGERS]
+        if not all(found):
             return
+        centre, axes = self._object()
+        first, second = ((np.array([contact[6] for contact in each]) - centre) @ axes for each in found)  # [6]: the place on the object
         tip, hand = self._hand()
         sideways, closing, _ = hand.T
         if opposed(self.thing, first, second, closing @ axes):
@@ -205,12 +204,16 @@ class Scene:
 
     def _watch_open_hand(self) -> None:
         """Notice fingers that come down on the object, and that they have risen above it again."""
-        centre, axes, contacts = self._contacts()
-        if any(landed(self.thing, each, axes[2]) for each in contacts):  # axes[2]: up, in the object's frame
-            self._loose = True
-        elif self._loose:
-            top = centre[2] + self.thing.half_height
-            self._loose = self._hand()[0][2] < top + CLEAR
+        centre, axes = self._object()
+        tip, hand = self._hand()
+        if self._loose:
+            self._loose = tip[2] < centre[2] + self.thing.half_height + CLEAR
+            return
+        if np.linalg.norm(tip - centre) > 0.15:  # far off
+            return
+        spread = [self._call(pybullet.getJointState, self.robot, finger)[0] * sign for finger, sign in zip(FINGERS, (1, -1), strict=True)]
+        edges = [tip + across * hand[:, 0] + along * hand[:, 1] for along in spread for across in (-PAD, 0.0, PAD)]
+        self._loose = landed(self.thing, (np.array(edges) - centre) @ axes)
 
     def _slip(self) -> None:
         """Let a weak hold go when the fingertips have moved far enough."""
