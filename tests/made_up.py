@@ -77,8 +77,8 @@ def make_clone(folder: Path, views: int = 3, numbers: int = 7, changes: Mapping[
     names, raw = ALL_VIEWS[:views], {"preset": "made_up", "seed": 0}
     write_episodes(folder / "made_up", views, numbers)
     write_base(folder / "base", names, numbers)
-    for section, keys in SMALL.items():
-        raw[section] = keys | (changes or {}).get(section, {})
+    for section in SMALL | (changes or {}):
+        raw[section] = SMALL.get(section, {}) | (changes or {}).get(section, {})
     raw["episodes"]["views"] = list(names)
     raw["rollout"]["sampler"] = raw["post_training"]["sampler"] = dataclasses.asdict(SAMPLER)
     clone = folder / "clone"

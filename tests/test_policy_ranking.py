@@ -34,8 +34,8 @@ def test_r_and_mmrv_are_those_of_the_policies_means():
     real, model = ([np.mean(policies[name]) / 3 for name in REALITY] for policies in (REALITY, MODEL))
     found = means.agreement("base")
     assert found["pearson"][0] == pytest.approx(scipy.stats.pearsonr(real, model).statistic)
-    # The model orders fair (5/9) and poor (1/9) as 7/9 and 7/9: a tie is a violation for either, by their real distance.
-    assert model[1] == pytest.approx(model[2]) and found["mmrv"][0] == pytest.approx(2 * (real[1] - real[2]) / 4)
+    # The model gives fair (really 5/9) and poor (1/9) 7/9 each: by the formula, such a tie is a violation for the better one alone.
+    assert model[1] == pytest.approx(model[2]) and found["mmrv"][0] == pytest.approx((real[1] - real[2]) / 4)
     inner = means.agreement("base", means.extremes())
     assert means.extremes() == ["bad", "good"] and np.isnan(inner["pearson"][0])  # two points have no correlation
 
@@ -45,7 +45,7 @@ def test_worlds_with_the_same_states_share_the_draws():
     assert np.array_equal(means.values[REAL], means.values["base"])
     assert np.allclose(means.agreement("base")["pearson"], 1) and not means.agreement("base")["mmrv"].any()
     interval = means.interval(means.of_policies(REAL)[:, 1])
-    assert interval.low < interval.mean == pytest.approx(5 / 9) < interval.high
+    assert interval.low < interval.mean < interval.high and interval.mean == pytest.approx(5 / 9)
 
 
 def test_worlds_with_other_states_are_compared_too():

@@ -140,6 +140,22 @@ def test_other_models_and_variants_reach_dvc(changeable):
     assert found["tables"].inputs[:3] == [f"results/scores/{model}.parquet" for model in ("base", "latent_credit", "post_trained")]
 
 
+def test_policies_are_made_on_request_and_reach_dvc(finished):
+    assert not {job.rule.name for job in jobs(finished, forceall=True)} & {"policies_real", "policies_rollouts", "policies_results"}
+    with contextlib.chdir(finished):
+        found = {stage.name: stage for stage in dvc_yaml.find_stages(["policies"])}
+    assert {"policies_real", "policies_rollouts-base", "policies_rollouts-post_trained", "policies_results"} <= found.keys()
+    assert found["policies_results"].metrics == ["results/metrics/policies.json"]
+    assert {"checkpoints/post_trained", "data/policies/simulator"} <= {*found["policies_rollouts-post_trained"].inputs}
+    assert not {"scores-base", "report_page"} & found.keys()
+
+
+def test_peoples_labels_take_the_place_of_rollouts(changeable):
+    (changeable / "labels.csv").write_text("")
+    change(changeable / "params.yaml", "  labels: null", "  labels: labels.csv")
+    assert {job.rule.name for job in jobs(changeable, "policies")} <= {"policies", "policies_results"}
+
+
 def test_a_rule_names_the_parameters_that_its_stage_reads(finished):
     """`params.SECTION` anywhere in the modules that the stage imports."""
     sections = {field.name for field in fields(Params)} - {"compute"}

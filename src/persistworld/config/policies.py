@@ -64,7 +64,7 @@ class PoliciesConfig:
 
     def require_rollouts(self, judged: tuple[str, ...]) -> None:
         """Raise UserError unless policies are rolled out here, in tasks whose stages are those that the judge knows (`judged`)."""
-        require(self.labels is None, "policies.labels", self.labels, "people judge rollouts that were made elsewhere: nothing is rolled out")
+        require(self.labels is None, "policies.labels", self.labels, "people judge rollouts made elsewhere: nothing is rolled out")
         for name, task in self.tasks.items():
             require(task.stages == judged, f"policies.tasks.{name}.stages", task.stages, f"the judge knows {', '.join(judged)}")
 

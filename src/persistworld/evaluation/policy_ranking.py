@@ -40,9 +40,10 @@ class Means:
         random, drawn = np.random.default_rng(how.seed), {}
         for (world, policy, task), cell in cells.groupby(level=["world", "policy", "task"], sort=False):
             states = tuple(cell.index.get_level_values("state"))
-            picks = drawn.setdefault((task, states), random.integers(len(states), size=(how.samples, len(states))))
+            if (task, states) not in drawn:
+                drawn[task, states] = random.integers(len(states), size=(how.samples, len(states)))
             column = self.values[world][:, self.policies.index(policy), self.tasks.index(task)]
-            column[0], column[1:] = cell.mean(), cell.to_numpy()[picks].mean(axis=1)
+            column[0], column[1:] = cell.mean(), cell.to_numpy()[drawn[task, states]].mean(axis=1)
 
     def interval(self, values: np.ndarray) -> Interval:
         """values: (1 + samples,), the first of all states."""
@@ -69,7 +70,7 @@ class Means:
         for name in (REAL, world):
             values = self.values[name].reshape(len(self.values[name]), -1) if by_task else self.of_policies(name)
             places = [row * len(self.tasks) + k for row in kept for k in range(len(self.tasks))] if by_task else kept
-            pairs.append(values[:, places])
+            pairs.append(np.round(values[:, places], 9))  # so that ties are ties
         found = {"pearson": [], "mmrv": []}
         for real, other in zip(*pairs, strict=True):
             known = np.isfinite(real) & np.isfinite(other)

@@ -12,7 +12,7 @@ from persistworld.runtime.workspace import POLICIES, RUNS
 
 @contextlib.contextmanager
 def world_folder(world: str, made_from: Sequence[str], folders: Sequence[Path]) -> Iterator[Path]:
-    """Yield a folder for the files of one world, with those that an earlier, stopped run has written. At the end it becomes data/policies/WORLD.
+    """Yield a folder for the files of one world, with those that a stopped run has written. At the end it becomes data/policies/WORLD.
 
     made_from and the safetensors files in `folders` are everything that determines the files: those of another run are never taken.
     """
