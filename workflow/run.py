@@ -10,7 +10,7 @@ from persistworld.runtime.errors import UserError
 from persistworld.runtime.holding import hold, is_free
 from persistworld.runtime.lifeline import RUN, end_with
 
-PLUGINS = Path(__file__).parent / "progress"  # Snakemake finds its plugins on Python's path
+PLUGINS = Path(__file__).resolve().parent / "progress"  # Snakemake finds its plugins on Python's path
 STATE, LOCKS, LOGS = Path(".snakemake"), Path(".snakemake/locks"), Path("logs")
 
 

@@ -1,8 +1,8 @@
 """During `make run`: the share of the work that is done, and how long the rest will take. A logger plugin of Snakemake.
 
-Snakemake finds it by its name on the path (`workflow/run.py`). Work is counted in seconds of CPU, from the benchmark files of the last run
-if there are any, otherwise from SECONDS. Only jobs that this run has to do count, so that the share is also right after a kill; a job that
-resumes counts as far as its log says.
+Snakemake finds packages of such a name on the path (`workflow/run.py`). Work is counted in seconds of CPU, from the benchmark files of the
+last run if there are any, otherwise from SECONDS. Only jobs that this run has to do count, so that the share is also right after a kill; a
+job that resumes counts as far as its log says.
 """
 
 import os
