@@ -160,11 +160,16 @@ def test_what_faces_the_fingers():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_fingers_stand_on_what_lies_below_their_edges(shape):
     thing = Thing(shape, "red", 0.03, 0.03, (0, 0), 0)
-    assert landed(thing, np.array([[0.05, 0.0, 0.034], [0.01, 0.0, 0.034]]))
-    assert not landed(thing, np.array([[0.01, 0.0, 0.04]]))  # still above
-    assert not landed(thing, np.array([[0.028, 0.0, 0.03]]))  # grazes the edge
-    assert landed(thing, np.array([[0.024, 0.0, 0.03]])) == (shape != "ball")  # slides down a ball
-    assert landed(thing, np.array([[0.025, 0.025, 0.03]])) == (shape == "cube")
+    for up in np.eye(3)[[2, 0]] if shape != "cylinder" else np.eye(3)[[2]]:  # upright, and rolled by a quarter turn
+
+        def on(*places, up=up):
+            return landed(thing, np.array(places) @ (np.eye(3) if up[2] else np.eye(3)[[2, 1, 0]]), up)
+
+        assert on((0.05, 0.0, 0.034), (0.01, 0.0, 0.034))
+        assert not on((0.01, 0.0, 0.04))  # still above
+        assert not on((0.028, 0.0, 0.03))  # grazes the edge
+        assert on((0.024, 0.0, 0.03)) == (shape != "ball")  # slides down a ball
+        assert on((0.025, 0.025, 0.03)) == (shape == "cube")
 
 
 FAST = {"frames": 61, "height": 8, "width": 8, "fps": 5.0}

@@ -33,17 +33,19 @@ def opposed(thing: Thing, first: np.ndarray, second: np.ndarray, closing: np.nda
     return any(_facing(thing, p, closing) >= least for p in first) and any(_facing(thing, p, -closing) >= least for p in second)
 
 
-def landed(thing: Thing, edges: np.ndarray) -> bool:
-    """Whether a finger that comes down would stand on `thing`: whether one of `edges` lies more than EDGE inside its outline.
+def landed(thing: Thing, edges: np.ndarray, up: np.ndarray) -> bool:
+    """Whether a finger that comes down would stand on `thing`: whether one of `edges` lies more than EDGE inside its outline from above.
 
-    edges: (N, 3), points on the inner edges of the fingers' tips, in the object's own frame (m).
+    edges: (N, 3), points on the inner edges of the fingers' tips; up: (3,), the unit vector that points up. Both in the object's own frame
+    (m), which may have rolled.
     """
-    x, y, z = edges.T
+    height = edges @ up
+    level = edges - height[:, None] * up
     if thing.shape == "cube":
-        over = np.maximum(np.abs(x), np.abs(y)) < thing.half - EDGE
+        over = np.abs(level).max(1) < thing.half - EDGE
     else:
-        over = np.hypot(x, y) < (SLOPE * thing.half if thing.shape == "ball" else thing.half - EDGE)
-    return bool((over & (z < thing.half_height + LANDING)).any())
+        over = np.linalg.norm(level, axis=1) < (SLOPE * thing.half if thing.shape == "ball" else thing.half - EDGE)
+    return bool((over & (height < thing.half_height + LANDING)).any())
 
 
 def _facing(thing: Thing, point: np.ndarray, direction: np.ndarray) -> float:

@@ -213,7 +213,7 @@ class Scene:
             return
         spread = [self._call(pybullet.getJointState, self.robot, finger)[0] * sign for finger, sign in zip(FINGERS, (1, -1), strict=True)]
         edges = [tip + across * hand[:, 0] + along * hand[:, 1] for along in spread for across in (-PAD, 0.0, PAD)]
-        self._loose = landed(self.thing, (np.array(edges) - centre) @ axes)
+        self._loose = landed(self.thing, (np.array(edges) - centre) @ axes, axes[2])
 
     def _slip(self) -> None:
         """Let a weak hold go when the fingertips have moved far enough."""
