@@ -107,14 +107,14 @@ def test_an_axis_runs_and_a_changed_row_runs_alone(tmp_path):
     rows = {"ours": None, "w_2": {"post_training": {"reward": {"view_weights": {"wrist": 2.0}}}}}
     params["ablations"] = {"training_seeds": [0], "rollout": {"chunks": 1}, "axes": {"table_8": {"title": "Weight", "rows": rows}}}
     copy_of_repository(clone)
-    (clone / "params.yaml").write_text(yaml.safe_dump(params))
+    (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     snakemake(clone, "table_8")
     result, page = clone / "results/metrics/table_8.json", clone / "results/ablations/table_8.html"
     first = json.loads(result.read_text())
     assert first["rows"].keys() == {"ours", "w_2"} and page.stat().st_size > 10_000
     logs = {path: path.stat().st_mtime_ns for path in clone.glob("logs/*.log")}
     rows["w_2"]["post_training"]["reward"]["view_weights"]["wrist"] = 5.0
-    (clone / "params.yaml").write_text(yaml.safe_dump(params))
+    (clone / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     snakemake(clone, "table_8")
     ran = [path.stem for path in clone.glob("logs/*.log") if logs.get(path) != path.stat().st_mtime_ns]
     assert Counter(name.partition("-")[0] for name in ran) == {
