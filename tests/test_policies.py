@@ -27,7 +27,7 @@ from persistworld.runtime.files import read_json
 from persistworld.simulator.environment import open_scene
 from persistworld.simulator.labels import STAGES
 from persistworld.training.eyes import eyes_errors, eyes_examples, train_eyes
-from persistworld.training.judge import frame_accuracy, posed_examples, rollout_examples, train_judge
+from persistworld.training.judge import frame_accuracy, placing_scenes, posed_examples, rollout_examples, train_judge
 
 EPISODES = EpisodesConfig(source="simulate", height=16, width=16, colours=("red",))
 SEEN = Sight(np.array([0.5, 0.1]), np.array([0.45, -0.12]), 0.3)
@@ -140,7 +140,8 @@ def test_eyes_and_judge_learn_from_the_simulator():
     scene.close()
     assert np.allclose(Sight.of(examples.target[0]).goal, task.goal.xy, atol=1e-6)
     assert set(eyes_errors(train_eyes(examples, 2, 2, 0, "eyes"), examples)) == {"object", "goal", "yaw"}
-    rollouts, posed = rollout_examples([0], 2, 5, EPISODES, np.asarray), posed_examples([0, 1], 3, 5, EPISODES, np.asarray)
+    scenes = placing_scenes(0, 3, 5, EPISODES)
+    rollouts, posed = rollout_examples(scenes[:1], 2, 5, EPISODES, np.asarray), posed_examples(scenes[1:], 3, 5, EPISODES, np.asarray)
     assert rollouts.labels.shape == (8, 6) and rollouts.labels[:, -1].all() and not posed.labels[:, 1].any()
     assert set(frame_accuracy(train_judge(posed, 2, 0), posed)) == {*STAGES, "seen"}
 

@@ -17,7 +17,7 @@ from persistworld.policies.judge import save_judge
 from persistworld.policies.shipped import SCENES
 from persistworld.runtime.files import atomic_path
 from persistworld.training.eyes import eyes_errors, eyes_examples, train_eyes
-from persistworld.training.judge import JudgeExamples, frame_accuracy, posed_examples, rollout_examples, train_judge
+from persistworld.training.judge import JudgeExamples, frame_accuracy, placing_scenes, posed_examples, rollout_examples, train_judge
 from persistworld.world_model.autoencoder import decode_views, load_autoencoder
 from persistworld.world_model.views import images_to_float, stack_views
 
@@ -61,8 +61,9 @@ def main(params: Params, args: argparse.Namespace) -> None:
     if args.part != "eyes":
         parts = []
         for first, count in ((0, args.rollouts), (HELD_OUT, max(2, args.rollouts // 6))):
-            rollouts = rollout_examples(list(range(first, first + count)), CHUNKS, JUDGE_SEED, settings, decoded)
-            posed = posed_examples(list(range(first + count, first + 3 * count)), POSED, JUDGE_SEED, settings, decoded)
+            scenes = placing_scenes(first, 3 * count, JUDGE_SEED, settings)
+            rollouts = rollout_examples(scenes[:count], CHUNKS, JUDGE_SEED, settings, decoded)
+            posed = posed_examples(scenes[count:], POSED, JUDGE_SEED, settings, decoded)
             parts.append(JudgeExamples.join([rollouts, posed]))
         judge = train_judge(parts[0], args.judge_steps, params.seed)
         with atomic_path(Path(args.output) / "tabletop_judge") as folder:

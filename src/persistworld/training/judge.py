@@ -4,6 +4,7 @@ Rollouts of policies that know the true state, and err by chance in every way of
 hands that close beside it, show what a world model may invent.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from persistworld.runtime.randomness import generator
 from persistworld.simulator.environment import TabletopEnv, open_scene
 from persistworld.simulator.labels import STAGES, stages
 from persistworld.simulator.scene import Scene
-from persistworld.simulator.tasks import Task
+from persistworld.simulator.tasks import Task, sample_task
 from persistworld.training.grasp_reader import varied
 from persistworld.world_model.views import images_to_float
 
@@ -64,6 +65,15 @@ def random_skill(random: np.random.Generator) -> Skill:
     }
     chosen = random.choice(list(defects), size=int(random.choice([0, 1, 2], p=[0.4, 0.45, 0.15])), replace=False)
     return Skill("", retries=int(random.integers(3)), **{name: defects[name] for name in chosen})
+
+
+def placing_scenes(first: int, count: int, seed: int, settings: EpisodesConfig) -> list[int]:
+    """The first `count` scenes from number `first` on in which something is to be placed. (In a push the stages mean something else.)"""
+
+    def places(number: int) -> bool:
+        return sample_task(np.random.default_rng([seed, number]), settings.colours, settings.outcomes).intent != "push"
+
+    return list(itertools.islice(filter(places, itertools.count(first)), count))
 
 
 def rollout_examples(numbers: list[int], chunks: int, seed: int, settings: EpisodesConfig, seen: Seen) -> JudgeExamples:
