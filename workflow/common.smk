@@ -145,6 +145,11 @@ def perceptual_file():
     return ["assets/tabletop_base/perceptual.safetensors"] if needed and not IN_ARCHIVE else []
 
 
+def shipped(*folders):
+    """The files of networks that ship with the repository."""
+    return [] if IN_ARCHIVE else sorted(str(file) for folder in folders for file in Path(folder).glob("*"))
+
+
 def rollouts_of(wildcards):
     """The rollouts that a model's scores need, one file per seed."""
     return expand("data/rollouts/{model}/seed-{seed}.safetensors", model=wildcards.model, seed=SEEDS)

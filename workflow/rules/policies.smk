@@ -4,11 +4,6 @@ POLICIES = PARAMS.policies
 POLICY_WORLDS = [] if POLICIES.labels else ["simulator", *POLICIES.models]
 
 
-def shipped(*folders):
-    """The files of networks that ship with the repository."""
-    return [] if IN_ARCHIVE else sorted(str(file) for folder in folders for file in Path(folder).glob("*"))
-
-
 rule policies_real:
     # The simulator stands for reality.
     input:
