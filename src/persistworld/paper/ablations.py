@@ -173,9 +173,9 @@ def warning(table: AblationTable) -> str:
     ours = table.axis.label(table.axis.ours)
     if not blind:
         return f"In all columns “{ours}” differs from the base by {ENOUGH:g} standard errors or more, and by more than training seeds do."
-    where = "in no column" if len(blind) == len(table.sensitivity) else f"not in {', '.join(blind)}"
+    where = "in any column" if len(blind) == len(table.sensitivity) else f"in {', '.join(blind)}"
     return (
-        f"WARNING: this table can tell rows apart {where}: there “{ours}” differs from the base by less than {ENOUGH:g} standard errors, "
+        f"WARNING: this table cannot tell rows apart {where}. There “{ours}” is less than {ENOUGH:g} standard errors from the base, "
         "or two training seeds of a row differ by as much. Do not read differences of rows there."
     )
 
