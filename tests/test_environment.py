@@ -210,6 +210,7 @@ def test_the_simulators_commands_state_and_branches():
     command[:, 2] += 0.02
     once = env.step(command)
     assert np.abs(once[4]["poses"][-1, :3] - command[-1, :3]).max() < 5e-3 and once[4]["frames"].shape == (4, 3, 16, 24, 3)
+    assert once[4]["stages"].shape == (4, 5) and not once[4]["stages"].any()  # far above the object
     env.restore_state(state)
     for again in (env.step(command), branch.step(command)):
         assert np.array_equal(again[4]["frames"], once[4]["frames"]) and np.array_equal(again[4]["poses"], once[4]["poses"])
