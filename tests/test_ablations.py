@@ -63,7 +63,7 @@ def test_the_run_that_is_the_headline_is_not_trained_again(tmp_path: Path) -> No
     models = params.all_models
     ours, more = (models[runs[0]] for runs in params.derived.rows["steps"].values())
     assert ours.checkpoint == "post_trained" and more.checkpoint == more.name
-    assert models.post_trainings == ["post_trained", "paper_setting", more.name]
+    assert models.post_trainings == ["post_trained", *params.variants, more.name]
 
 
 def test_other_rollouts_of_a_row_share_its_checkpoint(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ SECONDS = {
     "post_training": 436, "preference": 10, "report_page": 20, "rollouts": 101, "scores": 74, "tables": 8, "teacher_forcing": 403,
     "truth": 15,
 }  # fmt: skip
-NO_WORK = ("total", "all", "paper_setting", "study")  # Snakemake's sum, and rules that only name targets
+NO_WORK = ("total", "ablations", "all", "policies", "study")  # Snakemake's sum, and rules that only name targets
 UNKNOWN = 30  # of rules that are not in the table
 BENCHMARKS = Path("results/benchmarks")
 BUSY = 0.8  # share of the cores that jobs use
