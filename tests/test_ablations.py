@@ -54,7 +54,7 @@ def test_a_run_has_the_shared_setting_the_rows_change_and_its_seed(tmp_path: Pat
     assert first.post_training.lora == params.post_training.lora  # what nothing changes is the file's
     assert (first.rollout.chunks, first.evaluation.seeds, first.evaluation.episodes) == (10, (5,), 3)
     assert first.masks.source == "none" and params.masks.source == "simulator"
-    assert params.for_run(BASE_RUN).evaluation == first.evaluation and params.rollout.chunks == 14
+    assert params.for_run(BASE_RUN).evaluation == first.evaluation and params.rollout == load_params(PRESETS / "tabletop.yaml").rollout
 
 
 def test_the_run_that_is_the_headline_is_not_trained_again(tmp_path: Path) -> None:
@@ -103,8 +103,8 @@ def test_the_presets_have_the_papers_tables_and_one_number_per_column_of_each(pr
         ({"axes": {"k": {"title": "K", "rows": {"ours": None}}}}, "ablations.axes.k.rows = ours: name at least two rows"),
         ({"axes": {"K": AXES["k"]}}, "ablations.axes = K: names a target"),
         ({"axes": {"table_1": AXES["k"]}}, "ablations.axes = table_1: is the name of files that other stages write"),
-        ({"axes": {"k": {"title": "K", "rows": {"ours": None, "b": {"post_training": {"keep": 9}}}}}},
-         "ablations.axes.k.rows.b.post_training.keep = 9"),
+        ({"axes": {"k": {"title": "K", "rows": {"ours": None, "b": {"post_training": {"keep": 99}}}}}},
+         "ablations.axes.k.rows.b.post_training.keep = 99"),
         ({"axes": {"k": {"title": "K", "rows": {"ours": None, "b": {"rollout": {"chunks": 3}}}}}},
          "ablations.axes.k.rows.b.rollout.chunks = 3: all rows are rolled out for as long"),
         ({"axes": AXES, "evaluation": {"split": "tuning"}}, "ablations.evaluation.split = tuning: is not among episodes.splits"),

@@ -35,7 +35,7 @@ def with_change(folder: Path, section: str, key: str, value: object) -> None:
         ("post_training", "candidats", 8, "post_training.candidats: no such key; did you mean 'candidates'?"),
         ("post_training", "candidates", "eight", "post_training.candidates = 'eight': expected int"),
         ("post_training", "candidates", 1, "K must be at least 2"),
-        ("post_training", "keep", 5, "N best and N worst must fit in K = "),
+        ("post_training", "keep", 99, "N best and N worst must fit in K = "),
         ("post_training", "prefix", [0, 20], "shorten them or simulate more"),
         ("evaluation", "protocol", "decode", "choose from decoded, raw"),
         ("evaluation", "models", ["base", "post_traind"], "= post_traind: no such model or variant; did you mean 'post_trained'?"),

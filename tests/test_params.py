@@ -100,7 +100,7 @@ def changed(folder: Path, changes: dict[str, object]) -> Path:
         ("variants", {"a": ["steps"]}, "expected a section with keys"),
         ("variants", {"a": {"steps": 3}}, "variants.a.steps: no such key"),
         ("variants", {"a": {"post_training": {"stepz": 3}}}, "variants.a.post_training.stepz: no such key; did you mean 'steps'?"),
-        ("variants", {"a": {"post_training": {"keep": 3}}}, "variants.a.post_training.keep = 3: N best and N worst must fit in K"),
+        ("variants", {"a": {"post_training": {"keep": 99}}}, "variants.a.post_training.keep = 99: N best and N worst must fit in K"),
         ("variants", {"a": {"rollout": {"sampler": {"steps": 0}}}}, "variants.a.rollout.sampler.steps = 0: must be at least 1"),
         ("variants", {"a": {"rollout": {"chunks": 2}}}, "variants.a.rollout.chunks = 2: all models are rolled out for as long"),
         ("variants", {"a": {"seed": -1}}, "variants.a.seed = -1: choose a whole number"),
@@ -143,7 +143,7 @@ def test_weights_of_views_are_of_views_that_there_are_and_not_all_0(tmp_path: Pa
 @pytest.mark.parametrize(("key", "value"), [("lpips", 0.5), ("target", "decoded")])
 def test_what_a_reward_of_latents_does_not_look_at_is_refused(tmp_path: Path, key: str, value: object) -> None:
     with pytest.raises(UserError, match=rf"post_training\.reward\.{key} = {value}: credit: latent looks at no image"):
-        load_params(changed(tmp_path, {f"post_training.reward.{key}": value}))
+        load_params(changed(tmp_path, {"post_training.reward": {"credit": "latent", key: value}}))
 
 
 def test_training_episodes_alone_need_no_split_to_evaluate(tmp_path: Path) -> None:
