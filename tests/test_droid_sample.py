@@ -42,6 +42,7 @@ pytestmark = pytest.mark.skipif(
 )
 KITCHEN, SHORT = 1800, 299  # a string id is numbered after the largest number; five frames
 VIEWS = ("exterior_1", "exterior_2", "wrist")
+ROLLED_OUT = ("base", "teacher_forced", "own_history", "post_trained")
 SMALL = {
     "episodes": {"path": "../quirky", "height": 64, "width": 128, "bad_share": 0.2},
     "latents": {"shards": 2, "posterior": "mean"},
@@ -116,11 +117,11 @@ def clone(tmp_path_factory):
         shutil.copy(ROOT / "assets/tabletop_base/perceptual.safetensors", base)
         for command in ("base_checkpoint", "latents --shard 0", "latents --shard 1", "manifest", "truth", "masks"):
             stage(*command.split())
-        for command in ("post_training", "teacher_forcing"):
+        for command in ("post_training", "teacher_forcing", "own_history"):
             stage(command)
-        for model in ("base", "teacher_forced", "post_trained"):
+        for model in ROLLED_OUT:
             stage("rollouts", "--model", model)
-        for model in ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder"):
+        for model in ("copy_frame", *ROLLED_OUT, "autoencoder"):
             stage("scores", "--model", model)
         (clone / "assets").mkdir()
         shutil.copy(ROOT / "assets/votes.csv", clone / "assets")
@@ -192,7 +193,7 @@ def test_latents_have_the_size_of_the_frames(clone):
 
 
 def test_every_model_is_scored_on_both_long_episodes(clone):
-    for model in ("copy_frame", "base", "teacher_forced", "post_trained", "autoencoder"):
+    for model in ("copy_frame", *ROLLED_OUT, "autoencoder"):
         scores = pd.read_parquet(clone / f"results/scores/{model}.parquet")
         assert set(scores["episode"]) == {199, 1799} and set(scores["view"]) == set(VIEWS) and scores["frame"].max() == 8
         assert "object" not in set(scores["region"]) and {"full", "robot"} <= set(scores["region"])

@@ -127,7 +127,7 @@ def ablation_tables(stages: list[Stage]) -> dict[str, list[Stage]]:
     known = yaml.safe_load(MAIN.file.read_text())["stages"]
     own = {path: stage for stage in stages if stage.name not in known for job in stage.jobs for path in job.output}
     found = {}
-    for stage in stages:
+    for stage in sorted(stages, key=lambda stage: stage.name):  # not by need: that order follows the runs' names, so a row's values
         if stage.rule in TABLE_RULES and stage.name not in known:
             needed, waiting = [], [stage]
             while waiting:

@@ -212,7 +212,7 @@ def test_post_training_and_its_control_have_half_of_the_cores_each(finished):
 def test_the_sample_of_droid_is_one_command_from_an_empty_clone(changeable):
     shutil.copy(ROOT / "presets/droid_sample.yaml", changeable / "params.yaml")
     rules = {job.rule.name for job in jobs(changeable)}
-    on_request = {"variant", "report", "ablations", "speed"}
+    on_request = {"variant", "report", "ablations", "policies", "speed"}
     assert rules == {path.stem for path in ROOT.glob("workflow/rules/*.smk")} - on_request | {"report_page", "baseline_scores"}
 
 
@@ -257,7 +257,7 @@ def test_torchrun_leaves_a_stage_its_options():
 
 def test_the_profiles_of_both_clusters_ask_for_the_same():
     slurm, kubernetes = profile("slurm"), profile("kubernetes")
-    rules = {name for path in ROOT.glob("workflow/rules/*.smk") for name in re.findall(r"^rule (\w+):", path.read_text(), re.MULTILINE)}
+    rules = {name for path in ROOT.glob("workflow/rules/*.smk") for name in re.findall(r"^ *rule (\w+):", path.read_text(), re.MULTILINE)}
     assert slurm["set-threads"].keys() | slurm["set-resources"].keys() <= rules
     on_disk = [asked.pop("disk_mb", None) for asked in kubernetes["set-resources"].values()]
     assert slurm["set-resources"] == kubernetes["set-resources"] and any(on_disk)
