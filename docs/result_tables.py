@@ -14,7 +14,7 @@ RESULTS = Path("results/metrics")
 # Longer runs whose metrics are kept (`make keep`), by the name of their preset.
 PRESETS = {name: folder for name in ("tabletop_long", "tabletop_paper") if (folder := Path("results/presets") / name).is_dir()}
 VIEWS = ("external", "wrist")
-VARIANT = "latent_credit"
+VARIANTS = [name for name in ("image_reward", "paper_setting") if (RESULTS / f"{name}.json").is_file()]  # those that were run
 README_MODELS = {
     "copy_frame": "`copy_frame`: the first frame, repeated",
     "base": "`base`",
@@ -49,7 +49,7 @@ def full_frames(view: str) -> str:
     """One row per model, then the share of the episodes that post_trained wins and Wilcoxon's p."""
     own = read_json(RESULTS / "table_1.json")[view]
     models = [(f"`{model}`", own[model]) for model in README_MODELS]
-    models.append((f"`{VARIANT}`", read_json(RESULTS / f"{VARIANT}.json")["table_1"][view][VARIANT]))
+    models += [(f"`{name}`", read_json(RESULTS / f"{name}.json")["table_1"][view][name]) for name in VARIANTS]
     for name, folder in PRESETS.items():
         models.append((f"`post_trained` of `{name}`", read_json(folder / "table_1.json")[view]["post_trained"]))
     rows = [(f"{view}, full frame", "SSIM", "PSNR", "LPIPS"), *((name, *scores(values)) for name, values in models)]
