@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from synthetic_scores import GAIN, META, model_frame, write_synthetic
+from synthetic_scores import EFFECTS, GAIN, META, model_frame, write_synthetic
 
 from persistworld.config.compute import ComputeConfig
 from persistworld.config.data import EpisodesConfig, MasksConfig
@@ -339,7 +339,7 @@ def test_the_stages_write_everything_they_promise(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     settings = Params(
         episodes=EpisodesConfig(height=24, width=40, path="data/episodes"),
-        evaluation=EvaluationConfig(seeds=(0,)),
+        evaluation=EvaluationConfig(seeds=(0,), models=tuple(EFFECTS)),
         compute=ComputeConfig(store_truth=False),
         rollout=RolloutConfig(chunks=2),
         masks=MasksConfig(source="simulator"),

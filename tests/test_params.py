@@ -126,7 +126,7 @@ def test_a_value_that_cannot_work_is_one_line(tmp_path: Path, key: str, value: o
 
 
 def test_weights_of_views_are_of_views_that_there_are_and_not_all_0(tmp_path: Path) -> None:
-    credit = {"post_training.reward.credit": "clip"}
+    credit = {"post_training.reward.credit": "clip", "variants": {}, "ablations": {}}
     load_params(changed(tmp_path, credit | {"post_training.reward.view_weights": {"wrist": 2.0, "exterior_1": 0.0}}))
     with pytest.raises(UserError, match=r"view_weights = wirst: no such view; did you mean 'wrist'\?"):
         load_params(changed(tmp_path, credit | {"post_training.reward.view_weights": {"wirst": 2.0}}))

@@ -18,6 +18,6 @@ rule own_history:
     resources:
         gpu=GPUS,
     params:
-        **sections("episodes", "latents", "own_history", "post_training", "rollout.history_index", "seed"),
+        **sections("episodes", "latents", "metrics", "own_history", "post_training", "rollout.history_index", "seed"),
     shell:
         launch("persistworld own_history --threads {threads} 2>&1 | tee {log}")

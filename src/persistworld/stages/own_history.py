@@ -33,4 +33,4 @@ def main(params: Params, args: argparse.Namespace) -> None:
         return
     with atomic_path(CHECKPOINTS / RUN) as folder:
         save_adapter(weights, base, BASE, folder, sections, params.seed)
-    publish_log(run_folder, RUN)
+    publish_log(run_folder, RUN, goes_on=False)
