@@ -72,6 +72,6 @@ rule policies_results:
         "../envs/persistworld.yml"
     threads: 1
     params:
-        **sections("episodes", "paper", "policies", "seed", "variants"),
+        **sections("episodes", "evaluation", "paper", "policies", "seed", "variants"),
     shell:
         "persistworld policies_results --threads {threads} 2>&1 | tee {log}"
