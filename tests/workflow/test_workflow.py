@@ -123,7 +123,8 @@ def test_what_was_not_made_is_not_recorded_and_said(finished, capsys):
         record.main()
     away.rename(scores)
     left_out = {*capsys.readouterr().err.rpartition(": ")[2].strip().split(", ")}
-    assert left_out == {"scores-teacher_forced", "tables", "figures", "report_page"}
+    ablations = stages(finished / "workflow/ablations").keys()  # other tests of this copy may have made some of their files
+    assert left_out - ablations == {"scores-teacher_forced", "tables", "figures", "report_page"}
     assert changed_stages(finished) == set()
 
 
