@@ -146,7 +146,7 @@ def perceptual_file():
 
 
 def shipped(*folders):
-    """The files of networks that ship with the repository."""
+    """The files of networks in assets/. Empty for a network that is not trained yet: the stage then says how to train it."""
     return [] if IN_ARCHIVE else sorted(str(file) for folder in folders for file in Path(folder).glob("*"))
 
 

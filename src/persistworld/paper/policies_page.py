@@ -1,18 +1,15 @@
 """Renders results/policies.html: Table 12, Figures 7 and 8, and strips of rollouts where world model and reality part."""
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from persistworld.paper.pages import write_page
 from persistworld.paper.table_12 import TITLE, Part
-from persistworld.runtime.files import atomic_path
 
 ZOOM, LABEL, GAP = 2, 110, 4  # enlargement of a picture; pixels of a row's label and between rows
 
@@ -44,15 +41,7 @@ def write_policies_page(
     path: Path, parts: Sequence[Part], notes: Sequence[str], figures: Sequence[Path], partings: Sequence[Parting], scale: str
 ) -> None:
     """Write the page, with everything embedded, atomically."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string(resources.files("persistworld.paper").joinpath("policies.html").read_text())
-
-    def embedded(data: bytes) -> str:
-        return base64.b64encode(data).decode()
-
-    html = template.render(
-        title=TITLE, parts=parts, notes=notes, scale=scale, figures=[embedded(figure.read_bytes()) for figure in figures],
-        partings=[(each.caption, embedded(strip(each.films))) for each in partings],
+    write_page(
+        path, "policies.html", title="Policies in the world model", table=TITLE, scale=scale, parts=parts, notes=notes,
+        figures=[figure.read_bytes() for figure in figures], partings=partings, strip=strip,
     )  # fmt: skip
-    with atomic_path(path) as part:
-        part.write_text(html)

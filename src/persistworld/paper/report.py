@@ -72,7 +72,10 @@ class Page:
 
 def write_report(path: Path, page: Page) -> None:
     """Render the page to `path`, atomically."""
-    write_page(path, "template.html", page=page, classes=CLASSES, stages=stage_rows(page.times), label=lambda name: page.models[name].label)
+    stages = stage_rows(page.times)
+    write_page(
+        path, "template.html", scale=page.scale, page=page, classes=CLASSES, stages=stages, label=lambda name: page.models[name].label
+    )
 
 
 def read_times(folder: Path) -> pd.DataFrame:

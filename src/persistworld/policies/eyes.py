@@ -111,6 +111,8 @@ def save_eyes(eyes: dict[str, Eyes], folder: Path) -> None:
 
 def load_eyes(folder: str | Path, name: str) -> Eyes:
     """The eyes `name` of a folder that `save_eyes` wrote. Raises UserError if they are not there or damaged."""
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no eyes are there; train them with persistworld policy-training --output assets (docs/policies.md)")
     about, path = read_json(Path(folder) / CONFIG), Path(folder) / f"{name}.safetensors"
     try:
         network = EyesNetwork(*(int(about[name][key]) for key in ("views", "height", "width")))

@@ -103,6 +103,8 @@ def save_judge(judge: Judge, folder: Path) -> None:
 
 def load_judge(folder: str | Path) -> Judge:
     """The judge of a folder that `save_judge` wrote. Raises UserError on missing or damaged files."""
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no judge is there; train it with persistworld policy-training --output assets (docs/policies.md)")
     raw = read_json(Path(folder) / CONFIG)
     try:
         stages = tuple(map(str, raw["stages"]))

@@ -8,16 +8,16 @@ import numpy as np
 import pybullet
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from persistworld.config.data import EpisodesConfig
 from persistworld.data.episodes import VIEWS
 from persistworld.policies.eyes import SCALE, Eyes, EyesNetwork, Sight, pose_numbers
 from persistworld.runtime.progress import track
-from persistworld.runtime.randomness import generator
 from persistworld.simulator.environment import open_scene
 from persistworld.simulator.scene import Scene
 from persistworld.simulator.tasks import Task
-from persistworld.training.grasp_reader import varied
+from persistworld.training.small_networks import fit, varied
 from persistworld.world_model.views import images_to_float
 
 BATCH, RATE = 48, 3e-3
@@ -75,22 +75,19 @@ def _example(scene: Scene, task: Task, random: np.random.Generator, first: bool)
 
 
 def train_eyes(examples: EyesExamples, scenes: int, steps: int, seed: int, label: str) -> Eyes:
-    """Minimise the squared error, with random brightness, noise and blur. Deterministic per seed on one machine."""
+    """Minimise the Huber loss of what can be read, with random brightness, noise and blur. Deterministic per seed on one machine."""
     torch.manual_seed(seed)  # the initial weights
     network = EyesNetwork(*examples.frames.shape[1:4])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-    for step in track(range(steps), steps, label):
-        rng = generator(seed, "eyes", step)
+    importance = torch.tensor([1, 1, 1, 1, 0.1, 0.1])  # of the numbers; a yaw is worth little without the position
+
+    def loss(rng: torch.Generator) -> Tensor:
         part = examples.take(torch.randint(len(examples.frames), (BATCH,), generator=rng).numpy())
         images = varied(images_to_float(torch.from_numpy(part.frames)), rng)
         off = network(images, torch.from_numpy(part.pose)) - torch.from_numpy(part.target)
-        weights = torch.from_numpy(part.asked) * torch.tensor([1, 1, 1, 1, 0.1, 0.1])
-        loss = (F.smooth_l1_loss(off, torch.zeros_like(off), reduction="none", beta=0.3) * weights).sum() / weights.sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        weights = torch.from_numpy(part.asked) * importance
+        return (F.smooth_l1_loss(off, torch.zeros_like(off), reduction="none", beta=0.3) * weights).sum() / weights.sum()
+
+    fit(network, loss, steps, RATE, 1e-4, seed, "eyes", label)
     return Eyes(network, scenes)
 
 

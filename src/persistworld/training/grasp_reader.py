@@ -11,8 +11,7 @@ from torch import Tensor
 from persistworld.data.episodes import Episode
 from persistworld.policies.grasp_reader import GraspNetwork, GraspReader, motion_of
 from persistworld.robot.control import GRIPPER, TABLETOP
-from persistworld.runtime.progress import track
-from persistworld.runtime.randomness import generator
+from persistworld.training.small_networks import fit, varied
 from persistworld.world_model.views import images_to_float
 
 BATCH, RATE = 64, 2e-3
@@ -61,30 +60,13 @@ def train_grasp_reader(examples: GraspExamples, steps: int, seed: int) -> GraspR
     """Train with binary cross-entropy, balanced classes, and random brightness, noise and blur. Deterministic per seed on one machine."""
     torch.manual_seed(seed)  # the initial weights
     network = GraspNetwork(*examples.frames.shape[1:4], examples.motion.shape[1])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
     groups = [np.flatnonzero(examples.caught), np.flatnonzero(~examples.caught)]
-    for step in track(range(steps), steps, "grasp reader"):
-        rng = generator(seed, "grasp reader", step)
+
+    def loss(rng: torch.Generator) -> Tensor:
         picks = np.concatenate([group[torch.randint(len(group), (BATCH // 2,), generator=rng).numpy()] for group in groups])
         images = varied(images_to_float(torch.from_numpy(examples.frames[picks])), rng)
         targets = torch.from_numpy(examples.caught[picks]).float()
-        loss = F.binary_cross_entropy_with_logits(network(images, torch.from_numpy(examples.motion[picks])), targets)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        return F.binary_cross_entropy_with_logits(network(images, torch.from_numpy(examples.motion[picks])), targets)
+
+    fit(network, loss, steps, RATE, 1e-3, seed, "grasp reader", "grasp reader")
     return GraspReader(network, examples.stop)
-
-
-def varied(images: Tensor, rng: torch.Generator) -> Tensor:
-    """Augment images (N, V, 3, H, W) in [-1, 1] with brightness, contrast, blur and noise: world models blur and shift colours."""
-    count, views = images.shape[:2]
-
-    def draw() -> Tensor:
-        return torch.rand(count, 1, 1, 1, 1, generator=rng)
-
-    blurred = F.avg_pool2d(F.pad(images.flatten(0, 1), (1, 1, 1, 1), mode="replicate"), 3, stride=1).unflatten(0, (count, views))
-    images = torch.lerp(images, blurred, (draw() < 0.5) * draw())
-    noise = 0.1 * (draw() < 0.3) * torch.randn(images.shape, generator=rng)
-    return (images * (0.85 + 0.3 * draw()) + 0.2 * (draw() - 0.5) + noise).clamp(-1, 1)

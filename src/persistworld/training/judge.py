@@ -13,6 +13,7 @@ import numpy as np
 import pybullet
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from persistworld.config.data import EpisodesConfig
 from persistworld.data.episodes import VIEWS
@@ -21,12 +22,11 @@ from persistworld.policies.judge import Judge, JudgeNetwork
 from persistworld.policies.pick_and_place import PickAndPlace, Skill
 from persistworld.policies.policy import run_policy
 from persistworld.runtime.progress import track
-from persistworld.runtime.randomness import generator
 from persistworld.simulator.environment import TabletopEnv, open_scene
 from persistworld.simulator.labels import STAGES, stages
 from persistworld.simulator.scene import Scene
 from persistworld.simulator.tasks import Task, sample_task
-from persistworld.training.grasp_reader import varied
+from persistworld.training.small_networks import fit, varied
 from persistworld.world_model.views import images_to_float
 
 BATCH, RATE = 64, 2e-3
@@ -134,17 +134,13 @@ def train_judge(examples: JudgeExamples, steps: int, seed: int) -> Judge:
     """Train with binary cross-entropy and random brightness, noise and blur. Deterministic per seed on one machine."""
     torch.manual_seed(seed)  # the initial weights
     network = JudgeNetwork(*examples.frames.shape[1:4], len(STAGES))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-    for step in track(range(steps), steps, "judge"):
-        rng = generator(seed, "judge", step)
+
+    def loss(rng: torch.Generator) -> Tensor:
         picks = torch.randint(len(examples.frames), (BATCH,), generator=rng).numpy()
         images = varied(images_to_float(torch.from_numpy(examples.frames[picks])), rng)
-        loss = F.binary_cross_entropy_with_logits(network(images), torch.from_numpy(examples.labels[picks]))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        return F.binary_cross_entropy_with_logits(network(images), torch.from_numpy(examples.labels[picks]))
+
+    fit(network, loss, steps, RATE, 1e-2, seed, "judge", "judge")
     return Judge(network, STAGES)
 
 
