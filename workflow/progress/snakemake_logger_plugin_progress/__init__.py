@@ -21,8 +21,8 @@ from snakemake_interface_logger_plugins.common import LogEvent
 # Seconds of CPU that a job of a rule takes (default preset, two cores with AVX-512). Only their ratios matter after the first minutes.
 SECONDS = {
     "base_checkpoint": 8, "baseline_scores": 74, "episodes": 92, "figures": 15, "latents": 25, "manifest": 8, "masks": 10,
-    "own_history": 403, "post_training": 436, "preference": 10, "report_page": 20, "rollouts": 101, "scores": 74, "tables": 8, "teacher_forcing": 403,
-    "truth": 15,
+    "own_history": 403, "post_training": 436, "preference": 10, "report_page": 20, "rollouts": 101, "scores": 74, "tables": 8,
+    "teacher_forcing": 403, "truth": 15,
 }  # fmt: skip
 NO_WORK = ("total", "ablations", "all", "policies", "study")  # Snakemake's sum, and rules that only name targets
 UNKNOWN = 30  # of rules that are not in the table
