@@ -20,7 +20,7 @@ test: .venv/ready
 test-workflow: .venv/ready
 	$(BIN)/pytest -m slow
 
-# Generate DVC's stages, and the values that they compare, from the rules. Other targets: make dvc TARGETS="all results/metrics/image_reward.json"
+# Generate DVC's stages, and the values that they compare, from the rules. Other targets: make dvc TARGETS="all results/metrics/latent_credit.json"
 TARGETS ?= all
 dvc: .venv/ready
 	$(BIN)/python workflow/dvc_yaml.py $(TARGETS)

@@ -14,7 +14,7 @@ RESULTS = Path("results/metrics")
 # Longer runs whose metrics are kept (`make keep`), by the name of their preset.
 PRESETS = {name: folder for name in ("tabletop_long", "tabletop_paper") if (folder := Path("results/presets") / name).is_dir()}
 VIEWS = ("external", "wrist")
-VARIANTS = [name for name in ("image_reward", "paper_setting") if (RESULTS / f"{name}.json").is_file()]  # those that were run
+VARIANTS = [name for name in ("latent_credit", "paper_setting") if (RESULTS / f"{name}.json").is_file()]  # those that were run
 README_MODELS = {
     "copy_frame": "`copy_frame`: the first frame, repeated",
     "base": "`base`",

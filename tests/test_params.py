@@ -115,7 +115,7 @@ def changed(folder: Path, changes: dict[str, object]) -> Path:
         ("variants", {"paired_details": {}}, "files that other stages write"),
         ("variants", {"masks": {}}, "files that other stages write"),
         ("variants", {"fetched": {}}, "files that other stages write"),
-        ("variants.image_reward.post_training.lora.rank", 0, "must be at least 1"),
+        ("variants.latent_credit.post_training.lora.rank", 0, "must be at least 1"),
     ],
 )
 def test_a_value_that_cannot_work_is_one_line(tmp_path: Path, key: str, value: object, said: str) -> None:

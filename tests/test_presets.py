@@ -28,8 +28,7 @@ def test_a_preset_loads_under_its_own_name(name: str) -> None:
 
 
 def test_the_presets_that_the_readme_names_are_there() -> None:
-    made_here = {"tabletop", "tabletop_long", "tabletop_paper"}
-    made_here |= {"tabletop_base", "tabletop_base_on", "tabletop_base_gpu", "tabletop_base_failures"}
+    made_here = {"tabletop", "tabletop_long", "tabletop_paper", "tabletop_base"}
     assert made_here | {"droid", "droid_cosmos3", "droid_single_gpu", "droid_sample"} <= PRESETS.keys()
 
 

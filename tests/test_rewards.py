@@ -121,6 +121,39 @@ def test_cells_are_shares_of_the_clip(perceptual, weights, more):
     assert found.clip[0] > found.clip[1]
 
 
+@pytest.mark.parametrize("weights", [{}, {"psnr": 0.0}, {"ssim": 0.0}])
+def test_elements_share_what_a_candidate_has_over_the_mean(perceptual, weights):
+    """Their sum is the difference between the candidate's reward and that of the group's mean latent.
+
+    Without LPIPS: on noise, a network of four channels is no smooth function.
+    """
+    rewards = model(FoldedPixels(), perceptual, credit="element", lpips=0.0, **weights)
+    rng = torch.Generator().manual_seed(0)
+    truth, error = 0.2 * torch.randn(2, 2, 48, 24, 8, generator=rng)
+    candidates = truth + torch.tensor([0.98, 1.0, 1.04]).reshape(3, 1, 1, 1, 1) * error
+    target = rewards.target(rewards.decode(truth))
+    found = rewards.score(candidates, target)
+    mean = rewards.score(candidates.mean(dim=0, keepdim=True), target).clip
+    frames_and_views = 2 * len(VIEWS)
+    assert found.credit.shape == candidates.shape
+    assert (found.credit.sum(dim=(1, 2, 3, 4)) / frames_and_views).tolist() == pytest.approx((found.clip - mean).tolist(), rel=0.02)
+
+
+def test_an_elements_share_is_its_gradient_times_its_deviation(perceptual):
+    rewards = model(FoldedPixels(), perceptual, credit="element")
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.zeros(1, 48, 24, 8)
+    candidates = 0.3 * torch.randn(2, *truth.shape, generator=rng)
+    target, place = rewards.target(rewards.decode(truth)), (0, 5, 11, 3)
+    found = rewards.score(candidates, target).credit
+    mean, step = candidates.mean(dim=0), torch.zeros_like(truth)
+    step[place] = 0.01
+    halfway = (candidates[0] + mean) / 2
+    higher, lower = rewards.score(torch.stack([halfway + step, halfway - step]), target).clip * len(VIEWS)
+    slope = (higher - lower) / 0.02
+    assert found[0][place].item() == pytest.approx((slope * (candidates[0] - mean)[place]).item(), rel=0.05)
+
+
 def test_latent_credit_is_each_elements_own_error(store):
     truth = store.latents(0, range(CLIP))
     candidates = torch.stack([truth, truth])

@@ -130,16 +130,16 @@ def test_what_was_not_made_is_not_recorded_and_said(finished, capsys):
 
 def test_other_models_and_variants_reach_dvc(changeable):
     default = "[copy_frame, base, teacher_forced, post_trained, autoencoder]"
-    change(changeable / "params.yaml", default, "[base, post_trained, image_reward]")
+    change(changeable / "params.yaml", default, "[base, post_trained, latent_credit]")
     with contextlib.chdir(changeable):
-        found = {stage.name: stage for stage in dvc_yaml.find_stages(["results/scores/image_reward.parquet", "tables"])}
+        found = {stage.name: stage for stage in dvc_yaml.find_stages(["results/scores/latent_credit.parquet", "tables"])}
         # The stage `parameters` refuses stages that are out of date.
         with pytest.raises(SystemExit):
             dvc_yaml.check(["all"])
-    assert {"post_training-image_reward", "rollouts-image_reward", "scores-image_reward", "tables"} <= found.keys()
+    assert {"post_training-latent_credit", "rollouts-latent_credit", "scores-latent_credit", "tables"} <= found.keys()
     assert not {"teacher_forcing", "scores-copy_frame"} & found.keys()
-    assert found["post_training-image_reward"].parameters["post_training"]["reward"]["credit"] == "cell"
-    assert found["tables"].inputs[:3] == [f"results/scores/{model}.parquet" for model in ("base", "image_reward", "post_trained")]
+    assert found["post_training-latent_credit"].parameters["post_training"]["reward"]["credit"] == "latent"
+    assert found["tables"].inputs[:3] == [f"results/scores/{model}.parquet" for model in ("base", "latent_credit", "post_trained")]
 
 
 def test_policies_are_made_on_request_and_reach_dvc(finished):

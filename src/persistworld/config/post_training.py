@@ -16,7 +16,7 @@ class RewardConfig:
     ssim: float = 1.0
     psnr: float = 1.0 / 32.0
     view_weights: dict[str, float] = field(default_factory=dict)  # weight per view; views that are not named have weight 1 (Table 8)
-    credit: Literal["clip", "view_frame", "cell", "latent"] = "clip"  # latent: uses the error of the latents, no image is decoded
+    credit: Literal["clip", "view_frame", "cell", "element", "latent"] = "clip"  # latent: the error of the latents, no image is decoded
     target: Literal["raw", "decoded"] = "raw"  # raw: the dataset's ground-truth frames; decoded: their autoencoder reconstruction
     epsilon: float = 1e-4  # of Eq. 6
 

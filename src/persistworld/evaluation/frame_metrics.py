@@ -44,10 +44,9 @@ def ssim_map(x: Tensor, y: Tensor | SsimTarget, window: int = 7) -> Tensor:
     x: (N, 3, H, W); y: (M, 3, H, W) with N a multiple of M, or its `SsimTarget` (whose window is then used). At the
     border, where the window does not fit, the image is reflected. Only masked scores use these pixels; `ssim` does not.
     """
-    with torch.no_grad():
-        target = y if isinstance(y, SsimTarget) else ssim_target(y, window)
-        # One candidate at a time, so that the intermediate images stay in the CPU cache.
-        return torch.cat([_ssim_map(candidate, target) for candidate in _by_candidate(x, target.images)])
+    target = y if isinstance(y, SsimTarget) else ssim_target(y, window)
+    # One candidate at a time, so that the intermediate images stay in the CPU cache.
+    return torch.cat([_ssim_map(candidate, target) for candidate in _by_candidate(x, target.images)])
 
 
 def _ssim_map(x: Tensor, target: SsimTarget) -> Tensor:
@@ -77,8 +76,7 @@ def valid_mean(values: Tensor, window: int) -> Tensor:
 
 def squared_error_map(x: Tensor, y: Tensor) -> Tensor:
     """Squared error averaged over channels, (N, H, W). x: (N, 3, H, W), y: (M, 3, H, W), N a multiple of M."""
-    with torch.no_grad():
-        return (_by_candidate(x, y) - y).square().mean(dim=2).flatten(0, 1)
+    return (_by_candidate(x, y) - y).square().mean(dim=2).flatten(0, 1)
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:

@@ -62,7 +62,6 @@ class RewardModel:
         images = images.to(self.perceptual.device)
         return Target(images, ssim_target(images, self.window), self._features(images, len(images)))
 
-    @torch.no_grad()
     def decode(self, stacked: Tensor) -> Tensor:
         """Stacked latents (N, C, Vh, w) to images (N * V, 3, H, W) in [0, 1], view fastest."""
         latents = split_views(stacked, len(self.view_weights)).flatten(0, 1)
@@ -75,17 +74,15 @@ class RewardModel:
         """candidates: (K, frames, C, Vh, w) stacked latents of one group."""
         count, frames, _, _, width = candidates.shape
         images = self.decode(candidates.flatten(0, 1))
-        shape = (count, frames, len(self.view_weights))
         features = self._features(images, len(target.images))
         similarity = ssim_map(images, target.ssim)
         error = squared_error_map(images, target.images)
-        lpips = self.perceptual.distance(features, target.features)
-        per_frame = self._combine(
-            lpips, valid_mean(similarity, self.window), psnr_of(error.mean(dim=(1, 2)))
-        ).reshape(shape)
+        per_frame = self._per_frame(features, similarity, error, target).reshape(count, frames, len(self.view_weights))
         clip = (per_frame.mean(dim=1) * self.view_weights).sum(dim=1)
         if self.settings.credit == "clip":
             return Rewards(clip, clip.reshape(-1, 1, 1, 1, 1), views=1)
+        if self.settings.credit == "element":
+            return Rewards(clip, self._element_shares(candidates, target), len(self.view_weights))
         views = len(self.view_weights)
         cells = candidates.shape[3] // views
         if self.settings.credit == "view_frame":
@@ -100,6 +97,30 @@ class RewardModel:
             -DECIBELS * _pool(error, size) / frame_error[:, None, None],
         )
         return Rewards(clip, local.reshape(count, frames, 1, -1, width), views)
+
+    def _element_shares(self, candidates: Tensor, target: Target) -> Tensor:
+        """What each latent element adds to a candidate's reward: (K, frames, C, Vh, w).
+
+        To first order, a candidate's reward exceeds that of the group's mean latent by the sum over elements of gradient times
+        deviation. The gradient is taken halfway between the two, which is exact for quadratic rewards (integrated gradients,
+        Sundararajan et al. 2017, with one point).
+        """
+        mean = candidates.mean(dim=0, keepdim=True)
+        halfway = (candidates + mean) / 2
+        shares = []
+        for point, candidate in zip(halfway, candidates, strict=True):
+            with torch.enable_grad():
+                point = point.requires_grad_()
+                images = self.decode(point)
+                maps = ssim_map(images, target.ssim), squared_error_map(images, target.images)
+                total = self._per_frame(self._features(images, len(images)), *maps, target).sum()
+            shares.append(torch.autograd.grad(total, point)[0] * (candidate - mean[0]))
+        return torch.stack(shares)
+
+    def _per_frame(self, features: list[Tensor], similarity: Tensor, error: Tensor, target: Target) -> Tensor:
+        """The reward of each image (Eq. 3): (N,)."""
+        lpips = self.perceptual.distance(features, target.features)
+        return self._combine(lpips, valid_mean(similarity, self.window), psnr_of(error.mean(dim=(1, 2))))
 
     def _features(self, images: Tensor, batch: int) -> list[Tensor]:
         # One candidate at a time keeps the feature maps in the CPU cache: twice as fast as all candidates at once.
