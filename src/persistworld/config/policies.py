@@ -45,11 +45,10 @@ class PoliciesConfig:
     eyes: str = "assets/tabletop_policies"  # what the shipped policies see with
     judge: str = "assets/tabletop_judge"
     grasp: str = "assets/tabletop_grasp_reader"
-    shown: int = 4  # rollouts where model and reality part most, on the page
 
     def check(self) -> None:
         at_least(1, self, "policies", "states", "chunks")
-        at_least(0, self, "policies", "scenes", "shown", "replay_states")
+        at_least(0, self, "policies", "scenes", "replay_states")
         least = self.replay_states <= self.states
         require(least, "policies.replay_states", self.replay_states, f"at most policies.states, {self.states}")
         for name in ("names", "models", "seeds"):

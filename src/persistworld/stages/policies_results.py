@@ -28,6 +28,7 @@ from persistworld.runtime.workspace import FIGURES, METRICS, POLICIES, POLICIES_
 from persistworld.simulator.labels import STAGES
 
 OF_TRUE_POSES = "_replayed"  # ends the name of the world
+PARTINGS = 4  # rollouts on the page where model and reality differ most
 Rollouts = dict[tuple[str, str], PolicyRollouts]  # (world, policy); worlds as in the table of progress
 
 
@@ -136,14 +137,14 @@ def _tile(views: np.ndarray) -> np.ndarray:
 def _partings(params: Params, table: pd.DataFrame, rollouts: Rollouts) -> list[Parting]:
     """The rollouts with the largest difference in stages reached, mean over seeds and models; at most one of each policy."""
     settings = params.policies
-    if not rollouts or not settings.shown:
+    if not rollouts:
         return []
     means = table[table["world"].isin([REAL, *settings.models])].pivot_table("reached", UNIT, "world", aggfunc="mean")
     gap = (means[[*settings.models]].sub(means[REAL], axis=0)).mean(axis=1)
     ranked = gap.abs().sort_values(ascending=False, kind="stable").index
     found: dict[str, Parting] = {}
     for rank, (policy, task, state) in enumerate(ranked, 1):
-        if policy in found or gap[policy, task, state] == 0 or len(found) == settings.shown:
+        if policy in found or gap[policy, task, state] == 0 or len(found) == PARTINGS:
             continue
         films, reached = {}, []
         for world in (REAL, *settings.models):
