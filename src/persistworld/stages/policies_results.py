@@ -1,6 +1,6 @@
 """Compare what policies achieve in reality and in the world models: Table 12, Figures 7 and 8, results/metrics/policies.json.
 
-"Real" is the simulator, and a judge scores all rollouts; or people scored rollouts that were made elsewhere (policies.labels).
+"Real" is the simulator, and a judge scores all rollouts. With policies.labels, people have scored rollouts that were made elsewhere.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def _table(params: Params, rollouts: Rollouts) -> pd.DataFrame:
 
 
 def _labels(params: Params) -> pd.DataFrame:
-    """People's labels. Raises UserError where they do not fit the parameters."""
+    """People's labels. Raises UserError if they do not fit the parameters."""
     settings = params.policies
     table = read_progress(settings.labels)
     for column, known in (("policy", settings.names), ("task", settings.tasks), ("world", (REAL, *settings.models))):
@@ -106,7 +106,7 @@ def _judged(rollouts: Rollouts) -> dict[str, Any]:
 
 
 def _count_lost(numbers: dict[str, Any], world: str, policy: str, found: PolicyRollouts) -> None:
-    """Add the rollouts at whose end the object cannot be seen to the numbers of its world."""
+    """Add, for each world, the number of rollouts at whose end the object is not visible."""
     agreement = numbers["agreement"]
     model = world.removesuffix(OF_TRUE_POSES)
     if model not in agreement:
