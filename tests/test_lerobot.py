@@ -289,5 +289,5 @@ def test_folders_that_are_no_data_set(copy, tmp_path):
     with refused("episodes.jsonl"):
         open_episodes(copy)
     (copy / "meta/info.json").write_text('{"codebase_version": "v3.0"}')
-    with refused("info.json"):
+    with refused("info.json", "v3.0"):
         open_episodes(copy)

@@ -163,7 +163,7 @@ def test_a_variant_may_be_named_after_a_comparison(folder, tmp_path):
         (lambda f: f.drop(columns="region"), ("'region'",)),
         (lambda f: f.assign(metric=f["metric"].replace("ssim", "fid")), ("metric", "'fid'")),
         (lambda f: f.assign(value=f["value"].where(f.index != 5)), ("episode 3", "frame 0", "nan")),
-        (lambda f: pd.concat([f, f.iloc[:1]]), ("episode 0",)),
+        (lambda f: pd.concat([f, f.iloc[:1]]), ("episode 3", "frame 0")),
         (lambda f: f.assign(episode="three"), ()),
     ],
 )

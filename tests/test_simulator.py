@@ -232,9 +232,11 @@ def test_pushes_have_outcomes_too(outcome, done):
     assert one.success == done and not one.stages[:, 1:3].any()
 
 
-@pytest.mark.parametrize("wrong", [{"frames": 0}, {"height": 4}, {"fps": 60.0}, {"fps": 0.0}])
-def test_sizes_that_cannot_be_simulated(wrong):
-    with refused(*wrong.values()):
+@pytest.mark.parametrize(
+    ("wrong", "named"), [({"frames": 0}, "0 frames"), ({"height": 4}, "4x"), ({"fps": 60.0}, "60.0 fps"), ({"fps": 0.0}, "0.0 fps")]
+)
+def test_sizes_that_cannot_be_simulated(wrong, named):
+    with refused(named):
         simulate_episode(0, 0, **SMALL | wrong)
 
 
