@@ -233,7 +233,7 @@ def test_pushes_have_outcomes_too(outcome, done):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"), [({"frames": 0}, "0 frames"), ({"height": 4}, "4x"), ({"fps": 60.0}, "60.0 fps"), ({"fps": 0.0}, "0.0 fps")]
+    ("wrong", "named"), [({"frames": 0}, "0 frames"), ({"height": 4}, "4x40"), ({"fps": 60.0}, "60.0 fps"), ({"fps": 0.0}, "0.0 fps")]
 )
 def test_sizes_that_cannot_be_simulated(wrong, named):
     with refused(named):
