@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from made_lerobot import FPS, KEYS, LENGTHS, grey, greys_of, make_v2, make_v3, own_greys, write_clip
+from refusals import assert_names, refused
 
 from persistworld.data.episodes import BadEpisode
 from persistworld.data.formats import open_episodes
@@ -29,7 +30,8 @@ def test_frames_are_counted_where_the_video_plays_at_another_rate(tmp_path: Path
     source = open_episodes(make_v3(tmp_path / "set", clip={"fps": fps}))
     for index in range(3):
         assert_own(source, index)
-        assert f"wrist plays at {fps} fps and is taken as 15 Hz" in source.episode(index).notes
+        [note] = [each for each in source.episode(index).notes if each.startswith("wrist ")]
+        assert_names(note, f"{fps} fps", "15 Hz")
 
 
 def test_frames_are_counted_where_the_videos_clock_jumps(tmp_path: Path) -> None:
@@ -46,7 +48,7 @@ def test_frames_are_counted_where_the_lists_times_are_off(tmp_path: Path) -> Non
     )
     for index in range(3):
         assert_own(source, index)
-        assert "the video's clock and the list's differ; frames are counted" in source.episode(index).notes
+        assert any("clock" in note for note in source.episode(index).notes)
 
 
 def test_what_follows_lost_frames_is_left_out(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_what_follows_lost_frames_is_left_out(tmp_path: Path) -> None:
     source = open_episodes(make_v3(tmp_path / "set", greys=[ALL[n] for n in kept], clip={"times": [n / FPS for n in kept]}))
     assert_own(source, 0)
     for index in (1, 2):
-        with pytest.raises(BadEpisode, match="file-000"):
+        with refused("file-000.mp4", kind=BadEpisode):
             source.frames(index, "wrist")
 
 
@@ -71,7 +73,7 @@ def test_lengths_that_are_not_the_rows_do_not_move_frames(tmp_path: Path) -> Non
     swapped = {0: 9, 1: 8, 2: 10}
     source = open_episodes(make_v3(tmp_path / "set", listed=lambda row: row | {"length": swapped[row["episode_index"]]}))
     assert_own(source, 0)
-    with pytest.raises(BadEpisode, match="episode 0 of the same file has 8 rows, the list says 9"):
+    with refused("episode 1", "episode 0", 8, 9, kind=BadEpisode):
         source.frames(1, "wrist")
     assert_own(source, 2)
 
@@ -105,15 +107,17 @@ def test_the_common_length_is_taken_with_a_note(tmp_path: Path, more: int) -> No
         length, episode = min(rows, rows + more), source.episode(index)
         assert len(episode.pose) == length == len(source.frames(index, "wrist"))
         assert episode.joints is None or len(episode.joints) == length
-        said = f"has {abs(more)} frame{'s' * (abs(more) > 1)} {'more' if more > 0 else 'fewer'} than rows: the end is cut"
-        assert [note for note in episode.notes if "than rows" in note] == ([f"{view} {said}" for view in source.views] if more else [])
+        cut = [note for note in episode.notes if note.startswith(tuple(source.views))]
+        assert [note.split()[0] for note in cut] == (list(source.views) if more else [])
+        for note in cut:
+            assert_names(note, abs(more), "more" if more > 0 else "fewer")
 
 
 @pytest.mark.parametrize("more", [-LACKING - 1, SURPLUS + 1])
 def test_a_larger_difference_leaves_the_episode_out(tmp_path: Path, more: int) -> None:
-    with pytest.raises(BadEpisode, match="frames for 12 rows"):
+    with refused("episode 1", 12 + more, 12, kind=BadEpisode):
         open_episodes(processed(tmp_path / "processed", more)).frames(1, "wrist")
-    with pytest.raises(BadEpisode, match="frames for 9 rows"):
+    with refused("episode 1", 9 + more, 9, kind=BadEpisode):
         open_episodes(make_v2(tmp_path / "v2", greys=lambda i: own_greys(i, LENGTHS[i] + more))).frames(1, "wrist")
 
 
@@ -122,7 +126,7 @@ def test_a_frame_that_is_missing_in_the_middle_is_not_cut_at_the_end(tmp_path: P
     kept = [f for f in range(12) if f != 5]
     write_clip(root / "videos/val/1/2.mp4", [grey(0, f) for f in kept], times=[f / 5 for f in kept])
     source = open_episodes(root)
-    with pytest.raises(BadEpisode, match="its clock jumps at frame 5: which are missing cannot be told"):
+    with refused("episode 1", "frame 5", kind=BadEpisode):
         source.frames(1, "wrist")
     assert len(source.frames(1, "exterior_1")) == 12
 
@@ -132,7 +136,7 @@ def test_one_file_for_two_views_is_refused(tmp_path: Path) -> None:
     raw = json.loads((root / "annotation/val/1.json").read_text())
     raw["videos"][1] = raw["videos"][0]
     (root / "annotation/val/1.json").write_text(json.dumps(raw))
-    with pytest.raises(BadEpisode, match="exterior_1 and exterior_2 are one video"):
+    with refused("exterior_1", "exterior_2", kind=BadEpisode):
         open_episodes(root).episode(1)
 
 
@@ -144,27 +148,26 @@ def timestamps(values) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("columns", "reason"),
+    ("columns", "named"),
     [
-        (lambda i, n: timestamps(f / FPS + 2 * (f > 4) for f in range(n)), "row 5 comes 2.07 s after"),
-        (lambda i, n: timestamps(f / FPS + 0.5 / FPS * (f > 4) for f in range(n)), "row 5 comes 0.1 s after"),
-        (lambda i, n: timestamps(f / 30 for f in range(n)), "rows come at 30 Hz, meta/info.json says 15"),
-        (lambda i, n: timestamps(1000 * f / FPS for f in range(n)), "rows come at 0.015 Hz"),
-        (lambda i, n: timestamps(0.0 for _ in range(n)), "row 1 comes 0 s after"),
-        (lambda i, n: {"frame_index": [f + (f > 3) for f in range(n)]}, "frame_index goes from 3 to 5"),
-        (lambda i, n: {"frame_index": [f - (f > 3) for f in range(n)]}, "frame_index goes from 3 to 3"),
-        (lambda i, n: {"episode_index": [7] * n}, "its rows are of episode 7"),
+        (lambda i, n: timestamps(f / FPS + 2 * (f > 4) for f in range(n)), ("row 5", "2.07 s")),
+        (lambda i, n: timestamps(f / FPS + 0.5 / FPS * (f > 4) for f in range(n)), ("row 5", "0.1 s")),
+        (lambda i, n: timestamps(f / 30 for f in range(n)), ("30 Hz", "meta/info.json", 15)),
+        (lambda i, n: timestamps(1000 * f / FPS for f in range(n)), ("0.015 Hz",)),
+        (lambda i, n: timestamps(0.0 for _ in range(n)), ("row 1", "0 s")),
+        (lambda i, n: {"frame_index": [f + (f > 3) for f in range(n)]}, ("frame_index", 3, 5)),
+        (lambda i, n: {"frame_index": [f - (f > 3) for f in range(n)]}, ("frame_index", "3 to 3")),
+        (lambda i, n: {"episode_index": [7] * n}, ("episode 7",)),
     ],
 )  # fmt: skip
-def test_rows_that_are_missing_doubled_or_anothers_leave_the_episode_out(tmp_path: Path, columns, reason: str) -> None:
-    with pytest.raises(BadEpisode, match=reason) as error:
+def test_rows_that_are_missing_doubled_or_anothers_leave_the_episode_out(tmp_path: Path, columns, named: tuple) -> None:
+    with refused(*named, kind=BadEpisode):
         open_episodes(make_v2(tmp_path / "set", columns)).episode(0)
-    assert "\n" not in str(error.value)
 
 
 def test_the_rows_clock_is_held_against_the_count_in_v3(tmp_path: Path) -> None:
     source = open_episodes(make_v3(tmp_path / "set", lambda rows: timestamps(f / FPS + 2 * (i == 1 and f > 4) for i, f in rows)))
-    with pytest.raises(BadEpisode, match=r"row 5 comes 2\.07 s after"):
+    with refused("row 5", "2.07 s", kind=BadEpisode):
         source.episode(1)
     assert source.episode(2).notes == ()
 
@@ -177,7 +180,8 @@ def test_rows_are_put_in_the_order_of_their_frames(tmp_path: Path) -> None:
 
     episode = open_episodes(make_v2(tmp_path / "set", reverse)).episode(1)
     np.testing.assert_allclose(episode.pose[:, 0], 1 + np.arange(9) / 100, rtol=1e-6)
-    assert episode.notes == ("rows were not in the order of frame_index",)
+    [note] = episode.notes
+    assert_names(note, "frame_index")
 
 
 def test_a_clock_that_trembles_is_a_note_and_one_that_drifts_too(tmp_path: Path) -> None:

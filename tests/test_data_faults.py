@@ -15,6 +15,7 @@ import torch
 import yaml
 from dvc.utils.hydra import apply_overrides
 from made_lerobot import FPS, KEYS, LENGTHS, TASKS, greys_of, make_v2, make_v3, own_greys
+from refusals import refused
 
 from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig
 from persistworld.config.evaluation import LPIPS_SMALLEST, EvaluationConfig, MetricsConfig
@@ -27,7 +28,6 @@ from persistworld.data.formats.words import first_words
 from persistworld.data.ranges import check_ranges, closed_at_first, pose_ranges
 from persistworld.evaluation.perceptual import PackageBackbone, PerceptualDistance, package_heads
 from persistworld.preflight.page import preflight
-from persistworld.runtime.errors import UserError
 from persistworld.stages.episodes import main as episodes_stage
 from persistworld.world_model.poses import CTRL_WORLD_STATISTICS as DROID
 from persistworld.world_model.poses import PoseStatistics
@@ -109,21 +109,20 @@ def test_droids_cameras_have_one_name_each(prefix: str, names: tuple[str, ...]) 
     ],
 )
 def test_two_cameras_of_one_name_are_refused(keys: tuple[str, str]) -> None:
-    with pytest.raises(UserError) as error:
+    with refused(*keys):
         video_keys({key: {"dtype": "video"} for key in keys})
-    assert all(key in str(error.value) for key in keys)
 
 
 def test_two_episodes_or_tasks_of_one_number_are_refused(tmp_path: Path) -> None:
     root = make_v2(tmp_path / "set", listed=lambda row: row | {"episode_index": min(row["episode_index"], 1)})
-    with pytest.raises(UserError, match="lists episode 1 twice"):
+    with refused("episode 1"):
         open_episodes(root)
-    with pytest.raises(UserError, match="lists episode 1 twice"):
+    with refused("episode 1"):
         open_episodes(make_v3(tmp_path / "v3", listed=lambda row: row | {"episode_index": min(row["episode_index"], 1)}))
     root = make_v2(tmp_path / "tasks")
     with open(root / "meta/tasks.jsonl", "a") as file:
         file.write('{"task_index": 1, "task": "another"}\n')
-    with pytest.raises(UserError, match=r"tasks\.jsonl: task_index 1 is both 'lift the cup' and 'another'"):
+    with refused("tasks.jsonl", "task_index 1", "'lift the cup'", "'another'"):
         open_episodes(root)
 
 
@@ -131,60 +130,59 @@ def test_two_episodes_or_tasks_of_one_number_are_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "named"),
     [
         (
             {"video_path": "videos/{video_key}/episode_{episode_id:06d}.mp4"},
-            "video_path = .*placeholders are {episode_chunk}",
+            ("video_path", "{episode_chunk}"),
         ),
-        ({"video_path": "videos/episode_{episode_index:06d}.mp4"}, "video_path = .* has no {video_key}"),
-        ({"data_path": "data/{episode_chunk:03d}.parquet"}, "data_path = .* has no {episode_index}"),
-        ({"data_path": "data/{episode_index:zz}.parquet"}, "data_path = .*cannot be filled in"),
-        ({"data_path": "data/{"}, "data_path = .*cannot be filled in"),
-        ({"data_path": 7}, "data_path = 7: expected text"),
-        ({"features": {"observation.state": "float32"}}, r"features\.observation\.state = 'float32'"),
-        ({"features": ["observation.state"]}, "features is list"),
-        ({"fps": "15"}, "fps = '15': expected frames a second"),
-        ({"fps": math.nan}, "fps = nan"),
-        ({"fps": True}, "fps = True"),
-        ({"chunks_size": "1000"}, "chunks_size = '1000'"),
-        ({"codebase_version": None}, "codebase_version is None"),
+        ({"video_path": "videos/episode_{episode_index:06d}.mp4"}, ("video_path", "{video_key}")),
+        ({"data_path": "data/{episode_chunk:03d}.parquet"}, ("data_path", "{episode_index}")),
+        ({"data_path": "data/{episode_index:zz}.parquet"}, ("data_path",)),
+        ({"data_path": "data/{"}, ("data_path",)),
+        ({"data_path": 7}, ("data_path = 7",)),
+        ({"features": {"observation.state": "float32"}}, ("features.observation.state = 'float32'",)),
+        ({"features": ["observation.state"]}, ("features", "list")),
+        ({"fps": "15"}, ("fps = '15'",)),
+        ({"fps": math.nan}, ("fps = nan",)),
+        ({"fps": True}, ("fps = True",)),
+        ({"chunks_size": "1000"}, ("chunks_size = '1000'",)),
+        ({"codebase_version": None}, ("codebase_version", "None")),
     ],
 )
-def test_an_odd_info_is_one_line_that_names_the_key(tmp_path: Path, change: dict, said: str) -> None:
-    with pytest.raises(UserError, match=rf"meta/info\.json: {said}") as error:
+def test_an_odd_info_is_one_line_that_names_the_key(tmp_path: Path, change: dict, named: tuple) -> None:
+    with refused("meta/info.json", *named):
         open_episodes(make_v2(tmp_path / "set", info=change))
-    assert "\n" not in str(error.value)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "named"),
     [
-        ("meta/info.json", POINTER, "git-lfs pointer"),
-        ("meta/info.json", b"", "empty"),
-        ("meta/info.json", b"<!DOCTYPE html><p>", "web page"),
-        ("meta/info.json", b"\xff\xfe\x00", "not valid JSON"),
-        ("meta/info.json", b'{"fps": 15, "fps": 30}', "the key fps stands there twice"),
-        ("meta/info.json", b"[1]", "expected keys with values"),
-        ("meta/episodes.jsonl", POINTER, "git-lfs pointer"),
-        ("meta/episodes.jsonl", b"[1, 2]\n", "not a list of episodes"),
-        ("meta/episodes.jsonl", b'{"episode_index": 1.5}\n', "1.5"),
-        ("meta/tasks.jsonl", b'{"task": "lift"}\n', "task_index"),
-        ("data/chunk-000/episode_000001.parquet", POINTER, "git-lfs pointer"),
-        ("videos/chunk-000/observation.images.wrist_left/episode_000001.mp4", POINTER, "git-lfs pointer"),
-        ("videos/chunk-000/observation.images.wrist_left/episode_000001.mp4", b"nonsense" * 40, "cannot be decoded"),
+        ("meta/info.json", POINTER, ("git-lfs",)),
+        ("meta/info.json", b"", ()),
+        ("meta/info.json", b"<!DOCTYPE html><p>", ()),
+        ("meta/info.json", b"\xff\xfe\x00", ("JSON",)),
+        ("meta/info.json", b'{"fps": 15, "fps": 30}', ("fps",)),
+        ("meta/info.json", b"[1]", ()),
+        ("meta/episodes.jsonl", POINTER, ("git-lfs",)),
+        ("meta/episodes.jsonl", b"[1, 2]\n", ()),
+        ("meta/episodes.jsonl", b'{"episode_index": 1.5}\n', ("1.5",)),
+        ("meta/tasks.jsonl", b'{"task": "lift"}\n', ("task_index",)),
+        ("data/chunk-000/episode_000001.parquet", POINTER, ("git-lfs",)),
+        ("videos/chunk-000/observation.images.wrist_left/episode_000001.mp4", POINTER, ("git-lfs",)),
+        ("videos/chunk-000/observation.images.wrist_left/episode_000001.mp4", b"nonsense" * 40, ()),
     ],
 )
-def test_a_file_that_is_something_else_is_said_without_wrong_advice(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_a_file_that_is_something_else_is_said_without_wrong_advice(tmp_path: Path, name: str, content: bytes, named: tuple) -> None:
     root = make_v2(tmp_path / "set")
     (root / name).write_bytes(content)
-    with pytest.raises(UserError, match=said) as error:
+    with refused(Path(name).name, *named) as error:
         source = open_episodes(root)
         source.episode(1), source.frames(1, "wrist")
-    assert Path(name).name in str(error.value) and "run the stage" not in str(error.value) and "\n" not in str(error.value)
+    assert "run the stage" not in str(error.value)
 
 
 @pytest.mark.parametrize("value", [math.nan, None, "0", [0, 1]])
@@ -196,7 +194,7 @@ def test_a_camera_that_one_episode_lacks_concerns_that_episode(tmp_path: Path, v
             listed=lambda row: row | {key: value if row["episode_index"] == 2 else type(value)() if isinstance(value, str | list) else 0},
         )
     )  # a column has one type
-    with pytest.raises(BadEpisode, match=r"names no file for videos/observation\.images\.wrist_left"):
+    with refused("episode 2", "videos/observation.images.wrist_left", kind=BadEpisode):
         source.frames(2, "wrist")
     assert len(source.frames(2, "exterior_1")) == LENGTHS[2]
 
@@ -223,7 +221,7 @@ def test_an_odd_column_is_a_bad_episode_or_does_not_matter(tmp_path: Path, colum
 
 def test_a_home_is_filled_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(UserError, match=rf"^{tmp_path}/set: no episodes here \(~ is your home, {tmp_path}\)"):
+    with refused(f"{tmp_path}/set", "~"):
         open_episodes("~/set")
     make_v2(tmp_path / "set")
     assert open_episodes("~/set").root == tmp_path / "set"
@@ -255,11 +253,8 @@ CONTINUOUS = PoseStatistics("continuous", (*DROID.low[:3], *(-1.0,) * 6, 0.0), (
     ],
 )
 def test_other_units_stop_with_number_range_and_guess(statistics: PoseStatistics, scale, shift, number: str, looks: str) -> None:
-    with pytest.raises(UserError) as error:
+    with refused("set: ", number, looks):
         check_ranges(pose_ranges(statistics, poses(scale, shift)), "set")
-    assert (
-        number in str(error.value) and looks in str(error.value) and str(error.value).startswith("set: ") and "\n" not in str(error.value)
-    )
 
 
 def test_droids_own_units_pass_and_a_gripper_that_is_mostly_open_does_not_hide_its_units() -> None:
@@ -269,7 +264,7 @@ def test_droids_own_units_pass_and_a_gripper_that_is_mostly_open_does_not_hide_i
         assert max(each.outside for each in ranges) < 0.03
     mostly_open = poses()
     mostly_open[:, 6] = np.where(np.arange(500) % 5 == 0, 100, 0)  # a fifth is closed: a fifth outside, far away
-    with pytest.raises(UserError, match=r"number 7 \(gripper\).*0\.\.100"):
+    with refused("number 7 (gripper)", "0..100"):
         check_ranges(pose_ranges(DROID, mostly_open), "set")
 
 
@@ -277,7 +272,7 @@ def test_an_inverted_gripper_shows_in_how_episodes_begin() -> None:
     opened, closed = poses()[:8], poses()[:8]
     opened[:, 6], closed[:, 6] = 0, 1
     assert closed_at_first(list(opened), DROID) is None and "100%" in closed_at_first(list(closed), DROID)
-    with pytest.raises(UserError, match="poses have 4 numbers"):
+    with refused("4 numbers"):
         pose_ranges(DROID, poses()[:, :4])
 
 
@@ -321,15 +316,15 @@ def test_the_smallest_view_of_each_lpips_network(name: str) -> None:
     assert distance(torch.zeros(1, 3, least, 64), torch.ones(1, 3, least, 64)).isfinite().all()
     with pytest.raises(RuntimeError):
         distance(torch.zeros(1, 3, least - 1, 64), torch.ones(1, 3, least - 1, 64))
-    with pytest.raises(UserError, match=f"metrics.lpips = {name}: takes no views below {least} pixels"):
+    with refused(f"metrics.lpips = {name}", f"{least} pixels"):
         dataclasses.replace(params, metrics=MetricsConfig(lpips=name), episodes=EpisodesConfig(width=least - 1)).check()
 
 
 def test_frames_that_the_unet_cannot_halve_are_refused() -> None:
     WorldModelConfig().check_frames(192, 320, 3)
-    with pytest.raises(UserError, match=r"episodes\.width = 328: is 41 latent cells for the U-Net, which halves them 3 times.*e\.g\. 320"):
+    with refused("episodes.width = 328", 41, 320):
         WorldModelConfig().check_frames(192, 328, 3)
-    with pytest.raises(UserError, match=r"episodes\.height = 190: the checkpoint's autoencoder makes cells of 8 pixels"):
+    with refused("episodes.height = 190", "8 pixels"):
         WorldModelConfig().check_frames(190, 320, 3)
 
 
@@ -351,30 +346,29 @@ def test_the_page_says_what_is_used_left_out_and_converted(small: Params) -> Non
     (Path(small.episodes.path) / f"videos/chunk-000/{KEYS['wrist']}/episode_000001.mp4").write_bytes(POINTER)
     page = preflight(small, 2)
     for part in (
-        "3 episodes, 3 asked for (3 train)", "not used: exterior_1", "16 x 24 -> 32 x 32, every third frame -> 5 Hz", "2 can be used",
-        "left out    episode 1: video", "git-lfs pointer", "disk", "reading",
+        "3 train", "exterior_1", "16 x 24", "32 x 32", "5 Hz", "2 can be used", "episode 1", "git-lfs", "disk", "reading",
     ):  # fmt: skip
         assert part in page
     assert len(page.splitlines()) < 40
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "named"),
     [
-        ({"views": ("wrist", "exterior_3")}, r"episodes\.views = exterior_3: .* has no such view; did you mean 'exterior_1'\?"),
-        ({"fps": 4.0}, "15 fps cannot be thinned to 4 fps"), ({"count": 0}, "none of its 3 episodes is asked for"),
+        ({"views": ("wrist", "exterior_3")}, ("episodes.views = exterior_3", "'exterior_1'")),
+        ({"fps": 4.0}, ("15 fps", "4 fps")), ({"count": 0}, ("3 episodes", "episodes.count")),
     ],
 )  # fmt: skip
-def test_what_the_data_set_lacks_stops_the_first_stage(small: Params, change: dict, said: str) -> None:
+def test_what_the_data_set_lacks_stops_the_first_stage(small: Params, change: dict, named: tuple) -> None:
     params = dataclasses.replace(small, episodes=dataclasses.replace(small.episodes, **change))
-    with pytest.raises(UserError, match=said):
+    with refused(*named):
         episodes_stage(params, argparse.Namespace(threads=1))
     assert not Path("data/episodes").exists()
 
 
 def test_a_disk_that_does_not_suffice_and_folders_that_cannot_be_written(small: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("persistworld.preflight.page.free_bytes", lambda path: 10)
-    with pytest.raises(UserError, match=r"do not fit into the 10 bytes that are free"):
+    with refused("10 bytes"):
         episodes_stage(small, argparse.Namespace(threads=1))
     monkeypatch.undo()
     monkeypatch.chdir(Path(small.episodes.path).parent)
@@ -382,13 +376,13 @@ def test_a_disk_that_does_not_suffice_and_folders_that_cannot_be_written(small: 
     for variable in ("TORCH_HOME", "HF_HOME"):
         monkeypatch.setenv(variable, str(Path("home").absolute()))
     large = dataclasses.replace(small, metrics=MetricsConfig(lpips="alex"))
-    with pytest.raises(UserError, match=r"metrics\.lpips = alex: its weights would be downloaded to .*home.*set TORCH_HOME"):
+    with refused("metrics.lpips = alex", Path("home").absolute(), "TORCH_HOME"):
         preflight(large, 1)
     hub = dataclasses.replace(small, base_checkpoint=BaseCheckpointConfig())
-    with pytest.raises(UserError, match="set HF_HOME"):
+    with refused("HF_HOME"):
         preflight(hub, 1)
     Path("data").write_text("")
-    with pytest.raises(UserError, match=r"data: cannot be written"):
+    with refused(Path("data").absolute()):
         preflight(small, 1)
 
 
@@ -399,7 +393,7 @@ def test_other_units_stop_the_first_stage(small: Params) -> None:
     config = {"world_model": dataclasses.asdict(WorldModelConfig()), "pose_statistics": statistics, "views": ["wrist"]}
     config["world_model"]["unet"] |= {"channels": [32, 32], "heads": [1, 1]}
     (base / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"number 1 \(x\) is"):
+    with refused("number 1 (x)"):
         episodes_stage(small, argparse.Namespace(threads=1))
     statistics["high"][0] = 3.0
     (base / "config.json").write_text(json.dumps(config))
@@ -447,18 +441,18 @@ def test_of_an_episode_the_longest_stretch_without_idle_time_is_kept(cosmos: Pat
     assert source.indices() == [0, 2]
     for index, (first, end) in {0: (3, 8), 2: (1, 4)}.items():
         np.testing.assert_array_equal(source.episode(index).pose, whole.episode(index).pose[first:end])
-        assert len(source.episode(index).joints) == end - first and "idle time is left out" in source.episode(index).notes
+        assert len(source.episode(index).joints) == end - first and any("idle" in note for note in source.episode(index).notes)
         for stride in (1, 2):
             found = np.concatenate(list(source.frame_batches(index, "wrist", stride, 2)))
             np.testing.assert_array_equal(found, whole.frames(index, "wrist")[first:end:stride])
     path.write_text(json.dumps({key(0): [[0, 30]]}))
-    with pytest.raises(BadEpisode, match="keeps frames 0 to 30, the episode has 8"):
+    with refused("episode 0", 30, 8, kind=BadEpisode):
         open_episodes(cosmos, path).episode(0)
     path.write_text(json.dumps({key(9): [[0, 30]]}))
-    with pytest.raises(UserError, match=r"keep_ranges = .*: knows none of the 3 episodes"):
+    with refused(f"episodes.keep_ranges = {path}", 3):
         open_episodes(cosmos, path)
     path.write_text("[]")
-    with pytest.raises(UserError, match="expected keys with values"):
+    with refused(path):
         open_episodes(cosmos, path)
     # The record of a data set remembers the list, and that it has not changed.
     monkeypatch.chdir(tmp_path)
@@ -471,5 +465,5 @@ def test_of_an_episode_the_longest_stretch_without_idle_time_is_kept(cosmos: Pat
     episodes_stage(params, argparse.Namespace(threads=1))
     assert len(open_episodes("data/episodes").episode(0).pose) == 5
     path.write_text(json.dumps({key(0): [[3, 7]]}))
-    with pytest.raises(UserError, match=r"episodes\.keep_ranges = .* is gone or not the file"):
+    with refused("episodes.keep_ranges"):
         open_episodes("data/episodes")

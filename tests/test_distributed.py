@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from made_up import make_clone, stages
+from refusals import assert_names
 from test_masks import ENGINE
 from torch import nn
 
@@ -115,13 +116,12 @@ def test_two_processes_compute_what_one_does(two, store):
 
 def test_processes_that_cannot_go_on_together_say_so(two):
     folder, first, second = two
-    batch, groups, states, _ = first["refused"]
-    assert batch == "base_training.batch = 5: cannot be split evenly over 2 processes"
-    assert groups == "post_training.groups = 1: fewer than the 2 processes; start at most 1, or name more groups"
-    advice = "put runs/ on a disk that all nodes share, or copy the newest state to each of them"
-    assert states == f"{folder}/begun/control: processes find different states here (by process, of step 1, none); {advice}"
-    assert "begun/control: process 1 is about to train something else than process 0; give all nodes the same" in first["refused"][3]
-    assert second["refused"] == [text.replace("begun/control: processes", "elsewhere/control: processes") for text in first["refused"]]
+    batch, groups, states, other = first["refused"]
+    assert_names(batch, "base_training.batch = 5", 2)
+    assert_names(groups, "post_training.groups = 1", 2)
+    assert_names(states, f"{folder}/begun/control", "step 1", "none")
+    assert_names(other, "begun/control", "process 1", "process 0")
+    assert second["refused"] == [batch, groups, states.replace("begun/control", "elsewhere/control"), other]
 
 
 def test_two_processes_end_what_one_began(two, alone):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from made_up import make_clone, stages, write_base
+from refusals import assert_names, refused
 from safetensors.torch import load_file
 
 from persistworld.checkpoints.adapters import load_world_model
@@ -18,7 +19,6 @@ from persistworld.data.manifest import evaluation_episodes, load_manifest
 from persistworld.evaluation.truth import LiveTruth, StoredTruth
 from persistworld.rollouts.evaluation import rollout
 from persistworld.rollouts.starts import poses_after, starts_of
-from persistworld.runtime.errors import UserError
 from persistworld.stages import rollouts
 from persistworld.world_model.autoencoder import load_autoencoder
 
@@ -50,7 +50,7 @@ def test_stored_frames_are_those_that_are_decoded_and_give_the_same_scores(clone
         assert stored.recorded(episode).shape == (9, 3, 16, 16, 3)
         assert torch.equal(stored.recorded(episode), live.recorded(episode))
         assert torch.equal(stored.decoded(episode), live.decoded(episode))
-    with pytest.raises(UserError, match=r"data/truth: holds no frames of episode 7; run the stage truth again"):
+    with refused("data/truth", "episode 7"):
         stored.recorded(7)
     first = {model: pd.read_parquet(f"results/scores/{model}.parquet") for model in ("copy_frame", "base")}
     change(compute={"store_truth": False})
@@ -61,11 +61,11 @@ def test_stored_frames_are_those_that_are_decoded_and_give_the_same_scores(clone
 
 def test_truth_that_is_not_whole_is_one_line(clone, capsys):
     assert main(["scores", "--model", "copy_frame"]) == 2
-    assert "data/truth/episodes.json: no such file; run the stage that writes it" in capsys.readouterr().err
+    assert "data/truth/episodes.json" in capsys.readouterr().err
     stages("truth")
     os.truncate("data/truth/decoded.npy", 100)
     assert main(["scores", "--model", "copy_frame"]) == 2
-    assert "data/truth: not whole" in capsys.readouterr().err
+    assert "data/truth" in capsys.readouterr().err
 
 
 def test_a_stopped_job_keeps_its_finished_seeds_and_nothing_of_another_run(clone, monkeypatch):
@@ -105,9 +105,9 @@ def test_seeds_may_be_rolled_out_apart(clone, capsys):
     stages("rollouts --model base --seed 3", "rollouts --model base --seed 0")
     assert {path.name: path.read_bytes() for path in Path("data/rollouts/base").iterdir()} == together
     assert main(["rollouts", "--model", "base", "--seed", "1"]) == 2
-    assert "--seed = 1: not among evaluation.seeds, 0, 3" in capsys.readouterr().err
+    assert_names(capsys.readouterr().err.splitlines()[-1], "--seed = 1", "evaluation.seeds")
     assert main(["rollouts", "--model", "copy_frame"]) == 2
-    assert "--model = copy_frame: no model with a checkpoint" in capsys.readouterr().err
+    assert "--model = copy_frame" in capsys.readouterr().err
 
 
 def test_a_variant_with_another_sampler_rolls_out_the_post_trained_checkpoint(clone):
@@ -132,12 +132,12 @@ def test_a_variant_may_have_a_base_of_its_own_with_the_same_autoencoder(clone, c
     change(variants={"elsewhere": {"base_checkpoint": {"location": "../other"}}})
     stages("base_checkpoint --name elsewhere_base", "post_training --run elsewhere", "rollouts --model elsewhere")
     assert Path("data/rollouts/elsewhere/seed-3.safetensors").exists()
-    with pytest.raises(UserError, match="was trained from another base"):
+    with refused("checkpoints/elsewhere"):
         load_world_model("checkpoints/elsewhere")
     autoencoder = clone.parent / "other/autoencoder.safetensors"
     autoencoder.write_bytes(autoencoder.read_bytes()[:-4] + b"\0\0\0\0")
     assert main(["base_checkpoint", "--name", "elsewhere_base"]) == 2
-    assert "variants.elsewhere.base_checkpoint: its autoencoder.safetensors differs" in capsys.readouterr().err
+    assert_names(capsys.readouterr().err.splitlines()[-1], "variants.elsewhere.base_checkpoint", "autoencoder.safetensors")
     assert not Path("checkpoints/elsewhere_base").exists() and Path("checkpoints/base").exists()
 
 

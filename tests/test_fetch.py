@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 
 from persistworld.checkpoints import hub as fetching
 from persistworld.checkpoints.ctrl_world import CTRL_WORLD_STATISTICS, flat_shapes
@@ -112,12 +113,12 @@ def test_file_source_copies_and_checks(origin: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("digests", "message"),
-    [({"config.json": "0" * 64}, "config.json has sha256"), ({"absent.bin": "0" * 64}, "lacks the file absent.bin")],
+    ("digests", "name"),
+    [({"config.json": "0" * 64}, "config.json"), ({"absent.bin": "0" * 64}, "absent.bin")],
 )
-def test_wrong_sha256_and_missing_file_leave_nothing(origin: Path, tmp_path: Path, digests: dict, message: str) -> None:
+def test_wrong_sha256_and_missing_file_leave_nothing(origin: Path, tmp_path: Path, digests: dict, name: str) -> None:
     folder = tmp_path / "checkpoints" / "base"
-    with pytest.raises(UserError, match=message):
+    with refused(name):
         fetch(BaseCheckpointConfig(source="file", location=str(origin), sha256=digests), folder)
     assert_nothing_left(folder)
 
@@ -131,9 +132,9 @@ def test_a_failed_fetch_keeps_the_checkpoint_that_was_there(origin: Path, tmp_pa
 
 
 def test_missing_folder_and_a_file_for_a_folder(origin: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such folder"):
+    with refused(f"base_checkpoint.location = {tmp_path / 'nowhere'}"):
         fetch(BaseCheckpointConfig(source="file", location=str(tmp_path / "nowhere")), tmp_path / "base")
-    with pytest.raises(UserError, match=r"config\.json: is a file; name the folder that it lies in, .*origin"):
+    with refused(f"base_checkpoint.location = {origin / 'config.json'}", origin):
         fetch(BaseCheckpointConfig(source="file", location=str(origin / "config.json")), tmp_path / "base")
 
 
@@ -148,7 +149,7 @@ def test_archive_is_unpacked_recorded_and_held_to_the_record(server: Server, arc
     fetch(source, folder, server.open_url)  # the same bytes again: nothing to say
     changed = archive.replace(FILES["world_model.safetensors"], b"x" * len(FILES["world_model.safetensors"]))
     server.answers["/base.tar"] = (200, {}, changed)
-    with pytest.raises(UserError, match=r"world_model\.safetensors has sha256 .* record of its first download"):
+    with refused("world_model.safetensors", "sha256"):
         fetch(source, folder, server.open_url)
     assert (folder / "world_model.safetensors").read_bytes() == FILES["world_model.safetensors"]
 
@@ -157,7 +158,7 @@ def test_archive_is_unpacked_recorded_and_held_to_the_record(server: Server, arc
 def test_truncated_archive_leaves_nothing(server: Server, archive: bytes, tmp_path: Path, share: float) -> None:
     folder = tmp_path / "checkpoints" / "base"
     server.answers["/base.tar"] = (200, {"Content-Length": str(len(archive))}, archive[: int(len(archive) * share)])
-    with pytest.raises(UserError, match="broke off"):
+    with refused(URL):
         fetch(BaseCheckpointConfig(source="https", location=URL), folder, server.open_url)
     assert_nothing_left(folder)
 
@@ -171,7 +172,7 @@ def test_archive_cut_between_members_is_noticed(server: Server, origin: Path, tm
         tar.add(origin / "world_model.safetensors", arcname="world_model.safetensors")
     whole = path.read_bytes()
     server.answers["/base.tar"] = (200, {"Content-Length": str(len(whole))}, whole[:boundary])
-    with pytest.raises(UserError, match="broke off"):
+    with refused(URL):
         fetch(BaseCheckpointConfig(source="https", location=URL), tmp_path / "base", server.open_url)
     assert_nothing_left(tmp_path / "base")
 
@@ -181,24 +182,25 @@ def test_archive_that_reaches_outside_is_refused(server: Server, origin: Path, t
     with tarfile.open(path, "w") as tar:
         tar.add(origin / "config.json", arcname="../escaped.json")
     server.answers["/base.tar"] = (200, {}, path.read_bytes())
-    with pytest.raises(UserError, match="refused"):
+    with refused(URL, "../escaped.json"):
         fetch(BaseCheckpointConfig(source="https", location=URL), tmp_path / "base", server.open_url)
     assert not (tmp_path / "escaped.json").exists()
 
 
 def test_https_errors(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="answered 404"):
+    with refused(URL, 404):
         fetch(BaseCheckpointConfig(source="https", location=URL), tmp_path / "base", server.open_url)
-    with pytest.raises(UserError, match="starts with https"):
+    with refused("base_checkpoint.location = http://example.test/base.tar", "https"):
         fetch(BaseCheckpointConfig(source="https", location="http://example.test/base.tar"), tmp_path / "base")
     server.answers["/base.tar"] = (200, {}, b"<html>this is a page</html>" * 100)
-    with pytest.raises(UserError, match=r"is no \.tar"):
+    with refused(URL, ".tar"):
         fetch(BaseCheckpointConfig(source="https", location=URL), tmp_path / "base", server.open_url)
 
 
 def test_https_offline(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be reached"):
-        fetch(BaseCheckpointConfig(source="https", location=f"https://127.0.0.1:{closed_port()}/base.tar"), tmp_path / "base")
+    port = closed_port()
+    with refused(f"https://127.0.0.1:{port}/base.tar"):
+        fetch(BaseCheckpointConfig(source="https", location=f"https://127.0.0.1:{port}/base.tar"), tmp_path / "base")
 
 
 def closed_port() -> int:
@@ -246,25 +248,25 @@ def test_hub_snapshot_at_a_commit(hub: Server, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("revision", ["main", "v1.0", "abc123"])
 def test_a_branch_is_no_revision(tmp_path: Path, revision: str) -> None:
-    with pytest.raises(UserError, match="branches and tags move"):
+    with refused("base_checkpoint.revision"):
         fetch(from_hub(revision=revision), tmp_path / "base")
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "message"),
+    ("status", "code", "named"),
     [
-        (403, "GatedRepo", "access is gated; accept its licence"),
-        (404, "RepoNotFound", "no such repository"),
-        (404, "RevisionNotFound", "has no such commit"),
+        (403, "GatedRepo", "hf auth login"),
+        (404, "RepoNotFound", "base_checkpoint.location"),
+        (404, "RevisionNotFound", COMMIT),
     ],
 )
-def test_hub_refusals(hub: Server, tmp_path: Path, status: int, code: str, message: str) -> None:
+def test_hub_refusals(hub: Server, tmp_path: Path, status: int, code: str, named: str) -> None:
     hub.answers[f"/api/models/group/model/tree/{COMMIT}"] = (
         status,
         {"X-Error-Code": code, "X-Error-Message": code},
         b"{}",
     )
-    with pytest.raises(UserError, match=message):
+    with refused("group/model", named):
         fetch(from_hub(), tmp_path / "checkpoints" / "base", endpoint=hub.address)
     assert_nothing_left(tmp_path / "checkpoints" / "base")
 
@@ -273,9 +275,8 @@ def test_hub_refusals(hub: Server, tmp_path: Path, status: int, code: str, messa
 def test_a_gated_repository_shows_its_list_and_refuses_its_files(hub: Server, tmp_path: Path, status: int) -> None:
     for name in FILES:
         hub.answers[f"/group/model/resolve/{COMMIT}/{name}"] = (status, {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"}, b"")
-    with pytest.raises(UserError, match=r"group/model: access is gated; accept its licence .*`hf auth login`") as error:
+    with refused("group/model", "hf auth login"):
         fetch(from_hub(), tmp_path / "checkpoints" / "base")
-    assert "\n" not in str(error.value)
     assert_nothing_left(tmp_path / "checkpoints" / "base")
 
 
@@ -293,7 +294,7 @@ def test_files_that_had_arrived_are_not_fetched_again(hub: Server, tmp_path: Pat
 
 
 def test_hub_offline(hub: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be reached"):
+    with refused("group/model", "base_checkpoint.source: file"):
         fetch(from_hub(), tmp_path / "base", endpoint=f"http://127.0.0.1:{closed_port()}")
 
 
@@ -301,7 +302,7 @@ def test_hub_repository_without_the_file_that_is_known_to_be_needed(
     hub: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(fetching.KNOWN, "group", fetching.HubModel("group/model", COMMIT, ("config.json", "model.pt")))
-    with pytest.raises(UserError, match=r"has no file model\.pt"):
+    with refused("group/model", "model.pt"):
         fetch(from_hub("group"), tmp_path / "base", endpoint=hub.address)
 
 
@@ -326,7 +327,7 @@ def test_a_part_of_a_repository_is_recorded_and_held_to_the_record_with_the_rest
     assert {p.name for p in (tmp_path / "part").iterdir()} == {"config.json", "fetched.json"}
     record.write_text(record.read_text().replace(digest(FILES["config.json"]), "0" * 64))
     for again in (model, whole):
-        with pytest.raises(UserError, match=r"config\.json has sha256 .* record of its first download"):
+        with refused("config.json", "sha256"):
             fetch_model(again, tmp_path / "again")
     assert_nothing_left(tmp_path / "again")
 
@@ -334,9 +335,8 @@ def test_a_part_of_a_repository_is_recorded_and_held_to_the_record_with_the_rest
 def test_a_model_without_a_commit_on_record_asks_for_one(hub: Server, tmp_path: Path) -> None:
     publish(hub, "jaibrdhn/persistworld", COMMIT, {"checkpoint-5760-merged.pt": b"weights", "README.md": b"not needed"})
     args = argparse.Namespace(name="persistworld", output=tmp_path / "model", revision=None)
-    with pytest.raises(UserError, match=r"no commit of it is on record here; .* `hf models info jaibrdhn/persistworld`") as error:
+    with refused("jaibrdhn/persistworld", "hf models info jaibrdhn/persistworld", "--revision"):
         fetch_tool.main(Params(), args)
-    assert "--revision" in str(error.value) and "\n" not in str(error.value)
     args.revision = COMMIT
     fetch_tool.main(Params(), args)
     assert {p.name for p in (tmp_path / "model").iterdir()} == {"checkpoint-5760-merged.pt", "fetched.json"}
@@ -361,7 +361,7 @@ def test_the_tool_fetches_what_is_needed_of_a_known_model(
 def test_the_tool_replaces_nothing_that_it_did_not_fetch(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="holds something else"):
+    with refused(f"--output {tmp_path / 'mine'}"):
         fetch_tool.main(Params(), argparse.Namespace(name="clip", output=tmp_path / "mine", revision=None))
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
@@ -391,7 +391,7 @@ def test_stage_imports_a_flat_checkpoint(tmp_path: Path, monkeypatch: pytest.Mon
     write_pickle({name: torch.randn(shape) for name, shape in shapes.items()}, source / "checkpoint-1.pt")
     settings = BaseCheckpointConfig(source="file", location=str(source))
     params = dataclasses.replace(Params(), world_model=config, base_checkpoint=settings)
-    with pytest.raises(UserError, match=r"stat\.json"):
+    with refused("stat.json"):
         base_checkpoint.main(params, argparse.Namespace(name="base"))
     (source / "stat.json").write_text(json.dumps({"state_01": [-1] * 7, "state_99": [1] * 7}))
     base_checkpoint.main(params, argparse.Namespace(name="base"))
@@ -424,29 +424,27 @@ def test_stage_takes_the_tokenizer_of_clip_and_records_it(hub: Server, tmp_path:
     assert load_base_model("checkpoints/base").statistics == CTRL_WORLD_STATISTICS
 
     two = dataclasses.replace(params, episodes=EpisodesConfig(views=("exterior_1", "wrist")))
-    with pytest.raises(UserError, match=r"episodes\.views = exterior_1, wrist: the checkpoint .* was trained on 3 views, not 2"):
+    with refused("episodes.views = exterior_1, wrist", 3, 2):
         base_checkpoint.main(two, argparse.Namespace(name="base"))
     record.write_text(record.read_text().replace(digest(tokens), "0" * 64))
-    with pytest.raises(UserError, match=r"tokenizer\.json has sha256 .*; or put CLIP's tokenizer\.json .* beside c\.pt"):
+    with refused("tokenizer.json", "sha256", "c.pt"):
         base_checkpoint.main(params, argparse.Namespace(name="base"))
 
 
 @pytest.mark.parametrize("location", ["svd", "clip", "openai/clip-vit-base-patch32"])
 def test_stage_refuses_a_part_of_a_model_before_it_is_fetched(hub: Server, location: str) -> None:
     settings = BaseCheckpointConfig(source="hf", location=location, revision=COMMIT)
-    with pytest.raises(UserError, match=rf"base_checkpoint\.location = {location}: is a part of .* `persistworld import-checkpoint SVD"):
+    with refused(f"base_checkpoint.location = {location}", "persistworld import-checkpoint"):
         base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace(name="base"))
     assert not Path("checkpoints").exists()
 
 
-@pytest.mark.parametrize(
-    ("file", "said"), [("config.json", "no key world_model. If it is CLIP's"), ("unet/config.json", "is SVD's folder")]
-)
-def test_stage_refuses_folders_of_clip_and_svd(tmp_path: Path, file: str, said: str) -> None:
+@pytest.mark.parametrize("file", ["config.json", "unet/config.json"])
+def test_stage_refuses_folders_of_clip_and_svd(tmp_path: Path, file: str) -> None:
     (tmp_path / "source" / file).parent.mkdir(parents=True)
     (tmp_path / "source" / file).write_text('{"model_type": "clip"}')
     settings = BaseCheckpointConfig(source="file", location=str(tmp_path / "source"))
-    with pytest.raises(UserError, match=said):
+    with refused(f"base_checkpoint.location = {settings.location}", "persistworld import-checkpoint"):
         base_checkpoint.main(dataclasses.replace(Params(), base_checkpoint=settings), argparse.Namespace(name="base"))
     assert not Path("checkpoints/base").exists() and not Path("checkpoints/fetched/base").exists()
 
@@ -456,7 +454,7 @@ def test_views_of_a_checkpoint_may_have_other_names_but_are_as_many(origin: Path
     ours = dataclasses.replace(Params(), base_checkpoint=settings, episodes=EpisodesConfig(views=("left", "right", "hand")))
     base_checkpoint.main(ours, argparse.Namespace(name="base"))
     fewer = dataclasses.replace(ours, episodes=EpisodesConfig(views=("left", "hand")))
-    with pytest.raises(UserError, match=r"episodes\.views = left, hand: .* trained on 3 views, not 2; name as many, or train a base model"):
+    with refused("episodes.views = left, hand", 3, 2):
         base_checkpoint.main(fewer, argparse.Namespace(name="base"))
 
 
@@ -464,5 +462,5 @@ def test_stage_names_a_folder_without_a_checkpoint(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     params = dataclasses.replace(Params(), base_checkpoint=BaseCheckpointConfig(source="file", location="empty"))
-    with pytest.raises(UserError, match=r"expected config\.json, or one \.pt file; \.pt files found: none"):
+    with refused("base_checkpoint.location = empty", "config.json", ".pt"):
         base_checkpoint.main(params, argparse.Namespace(name="base"))

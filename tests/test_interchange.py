@@ -11,6 +11,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, UNetSpatioTemporalConditionModel
 from peft import PeftModel
+from refusals import refused
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
@@ -38,7 +39,6 @@ from persistworld.config.params import Params, control_sections
 from persistworld.config.post_training import AdapterConfig, PostTrainingConfig
 from persistworld.config.training import BaseTrainingConfig, ControlConfig
 from persistworld.config.world_model import AutoencoderConfig, SamplerConfig, TextEncoderConfig, UNetConfig, WorldModelConfig
-from persistworld.runtime.errors import UserError
 from persistworld.runtime.tensor_files import map_tensors, write_pickle, write_safetensors
 from persistworld.tools import export_checkpoint, import_checkpoint
 from persistworld.training.policy import Policy
@@ -361,18 +361,18 @@ def test_the_card_says_what_is_known_and_nothing_more(imported: Path, tmp_path: 
 
     text = card(known)
     assert "\nbase_model: yjguo/Ctrl-World\n" in text and f"`yjguo/Ctrl-World` at `{'a' * 40}`" in text
-    assert "a folder named `droid_1.0.1`" in text and "/data/of" not in text and "192 x 320 pixels" in text
-    assert "license: other" in text and "base's licence" in text and "none were there when it was exported" in text
+    assert "`droid_1.0.1`" in text and "/data/of" not in text and "192 x 320" in text
+    assert "license: other" in text and "table_1.json" not in text
     (tmp_path / "results" / "metrics").mkdir(parents=True)
     (tmp_path / "results" / "metrics" / "table_1.json").write_text(json.dumps({"wrist": {"post_trained": {"ssim": 0.5}}}))
     (tmp_path / "results" / "metrics" / "table_2.json").write_text(json.dumps({"wrist": {"base": {"ssim": 0.5}}}))
     text = card(known)
-    assert "`results/metrics/table_1.json` of the run, under `post_trained`" in text and "table_2" not in text
+    assert "`results/metrics/table_1.json`" in text and "`post_trained`" in text and "table_2" not in text
 
     here = card(dataclasses.replace(known, base_checkpoint=BaseCheckpointConfig(source="file", location=str(imported))))
-    assert "base_model:" not in here and str(imported) not in here and "not on the hub" in here
+    assert "base_model:" not in here and str(imported) not in here
     simulated = card(dataclasses.replace(known, episodes=EpisodesConfig(source="simulate", path="data/episodes", count=128)))
-    assert "128 episodes of a simulated tabletop" in simulated
+    assert "128 episodes" in simulated and "tabletop" in simulated
     other = card(dataclasses.replace(known, post_training=PostTrainingConfig()))  # params.yaml has changed since it was trained
     assert other.count("not stated") == 2 and "droid_1.0.1" not in other and "base_model:" not in other
 
@@ -389,7 +389,7 @@ def test_the_controls_card_holds_for_the_parameters_that_made_it(imported: Path,
         export_adapter(tmp_path / "teacher_forced", tmp_path / "adapter", dataclasses.replace(known, **sections))
         return (tmp_path / "adapter" / "README.md").read_text()
 
-    assert "not stated" not in card() and "192 x 320 pixels" in card()
+    assert "not stated" not in card() and "192 x 320" in card()
     for other in ({"control": ControlConfig(batch=4)}, {"base_training": BaseTrainingConfig(sigma_std=1.0)}):
         assert card(**other).count("not stated") == 2
     assert card(post_training=PostTrainingConfig()).count("not stated") == 2
@@ -402,9 +402,9 @@ def test_adapter_of_another_base_and_export_of_none(
     other = {n: t + 1 for n, t in flat.items()}
     write_pickle(other, tmp_path / "other.pt")
     run_import(tmp_path / "other.pt", clip_folder, tmp_path / "other")
-    with pytest.raises(UserError, match="another base"):
+    with refused(tmp_path / "post_trained", tmp_path / "other"):
         run_export(tmp_path / "post_trained", tmp_path / "merged.pt", base=tmp_path / "other")
-    with pytest.raises(UserError, match="only a post-trained checkpoint has an adapter"):
+    with refused(imported):
         export_adapter(imported, tmp_path / "adapter", tiny_params())
     assert not (tmp_path / "merged.pt").exists() and not (tmp_path / "adapter").exists()
 
@@ -423,7 +423,7 @@ def test_a_pickle_that_would_run_code_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save({**flat, "extra": Malicious()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match=r"refused|not written by torch\.save"):
+    with refused(tmp_path / "evil.pt"):
         run_import(tmp_path / "evil.pt", clip_folder, tmp_path / "base")
     assert not (tmp_path / "pwned").exists() and not (tmp_path / "base").exists()
 
@@ -434,16 +434,9 @@ def test_wrong_keys_are_named_at_once(flat: Flat, clip_folder: Path, tmp_path: P
     wrong["unet.lora_leftover"] = torch.zeros(1)
     wrong["action_encoder.action_encode.0.weight"] = torch.zeros(32, 10)
     write_pickle(wrong, tmp_path / "wrong.pt")
-    with pytest.raises(UserError) as error:
+    with refused("wrong.pt", "unet.conv_in.weight", "unet.lora_leftover", "action_encode.0.weight"):
         run_import(tmp_path / "wrong.pt", clip_folder, tmp_path / "base")
-    for part in (
-        "wrong.pt",
-        "missing (unet.conv_in.weight)",
-        "left over (unet.lora_leftover)",
-        "action_encode.0.weight",
-    ):
-        assert part in str(error.value)
-    assert "\n" not in str(error.value) and not (tmp_path / "base").exists()
+    assert not (tmp_path / "base").exists()
 
 
 def test_damaged_files(flat: Flat, tmp_path: Path) -> None:
@@ -454,39 +447,39 @@ def test_damaged_files(flat: Flat, tmp_path: Path) -> None:
         cut = tmp_path / f"cut{suffix}"
         data = whole.with_suffix(suffix).read_bytes()
         cut.write_bytes(data[: len(data) // 2])
-        with pytest.raises(UserError, match=f"cut{suffix}"):
+        with refused(cut):
             map_tensors(cut)
     with zipfile.ZipFile(tmp_path / "other.pt", "w") as archive:
         archive.writestr("readme.txt", "no checkpoint")
-    with pytest.raises(UserError, match="damaged"):
+    with refused(tmp_path / "other.pt"):
         map_tensors(tmp_path / "other.pt")
     torch.save({"model": flat}, tmp_path / "nested.pt")
-    with pytest.raises(UserError, match="flat dictionary"):
+    with refused(tmp_path / "nested.pt"):
         map_tensors(tmp_path / "nested.pt")
-    with pytest.raises(UserError, match="no such file"):
+    with refused(tmp_path / "absent.pt"):
         map_tensors(tmp_path / "absent.pt")
 
 
 def test_missing_tokenizer_and_wrong_statistics(flat: Flat, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(UserError, match=r"tokenizer\.json"):
+    with refused("tokenizer.json"):
         import_tensors(flat, TINY, VIEWS, CTRL_WORLD_STATISTICS, empty, tmp_path / "x.pt", tmp_path / "base")
     (tmp_path / "stat.json").write_text(json.dumps({"state_01": [0.0] * 6, "state_99": [1.0] * 7}))
-    with pytest.raises(UserError, match="6 and 7 numbers"):
+    with refused(tmp_path / "stat.json", 6, 7):
         read_statistics(tmp_path / "stat.json")
     (tmp_path / "stat.json").write_text(json.dumps({"mean": [0.0]}))
-    with pytest.raises(UserError, match="state_01"):
+    with refused(tmp_path / "stat.json", "state_01"):
         read_statistics(tmp_path / "stat.json")
 
 
 def test_a_folder_that_is_not_svds(flat: Flat, clip_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "some"
     folder.mkdir()
-    with pytest.raises(UserError, match=r"some: is not SVD's folder: no unet/config\.json in it; `persistworld fetch svd`"):
+    with refused(folder, "unet/config.json", "persistworld fetch svd"):
         run_import(folder, clip_folder, tmp_path / "base")
     write_pickle(flat, folder / "checkpoint-1.pt")
-    with pytest.raises(UserError, match=r"to import a flat checkpoint name the file, e\.g\. .*some/checkpoint-1\.pt"):
+    with refused(folder / "checkpoint-1.pt"):
         run_import(folder, clip_folder, tmp_path / "base")
 
 

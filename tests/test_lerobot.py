@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from refusals import refused
 
 from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig, OutcomesConfig
 from persistworld.config.params import Params
 from persistworld.data.episodes import VIEWS, BadEpisode
 from persistworld.data.formats import open_episodes
 from persistworld.data.formats.lerobot_writer import episode_statistics, write_episode, write_meta
-from persistworld.runtime.errors import UserError
 from persistworld.simulator.episode import simulate_episode
 from persistworld.simulator.generation import generate, write_simulated
 from persistworld.simulator.labels import STAGES
@@ -170,7 +170,7 @@ def test_what_a_killed_stage_simulated_is_taken_up_though_its_output_is_gone(tmp
 
 
 def test_generate_leaves_foreign_episodes_alone(copy):
-    with pytest.raises(UserError, match="not simulated here"):
+    with refused(copy):
         generate(copy, [2], seed=0, workers=1, **SIZE)
     assert (copy / PARQUET).is_file()
 
@@ -193,20 +193,20 @@ def _nan(values):
 
 
 @pytest.mark.parametrize(
-    ("edit", "reason"),
+    ("edit", "named"),
     [
-        (_without("observation.state.cartesian_position"), "no column observation.state.cartesian_position"),
-        (_replace("observation.state.cartesian_position", _nan), "pose is not finite at frame 3"),
-        (_replace("observation.state.cartesian_position", lambda v: v[:, :3]), "is not 6 numbers a frame"),
-        (_replace("is_episode_successful", lambda v: v + 0.7), "success is .*, not 0 or 1"),
-        (lambda table: table.slice(0, 4), "holds 4 of its frames, .*meta/episodes.jsonl says 6"),
+        (_without("observation.state.cartesian_position"), ("observation.state.cartesian_position",)),
+        (_replace("observation.state.cartesian_position", _nan), ("frame 3",)),
+        (_replace("observation.state.cartesian_position", lambda v: v[:, :3]), ("observation.state.cartesian_position", "6 numbers")),
+        (_replace("is_episode_successful", lambda v: v + 0.7), ("success",)),
+        (lambda table: table.slice(0, 4), (4, "meta/episodes.jsonl", 6)),
     ],
 )
-def test_bad_parquet(copy, edit, reason):
+def test_bad_parquet(copy, edit, named):
     pq.write_table(edit(pq.read_table(copy / PARQUET)), copy / PARQUET)
-    with pytest.raises(BadEpisode, match=reason) as caught:
+    with refused(*named, kind=BadEpisode) as caught:
         open_episodes(copy).episode(2)
-    assert caught.value.index == 2 and "\n" not in str(caught.value)
+    assert caught.value.index == 2
     open_episodes(copy).episode(1005)  # the others are not touched
 
 
@@ -247,7 +247,7 @@ def test_episodes_to_a_folder_are_as_many_as_info_says(copy, size):
     assert [source.episode(index).index for index in INDICES] == list(INDICES)
     assert len(source.frames(1005, "wrist")) == 6 and len(source.masks(1005)) == 6
     (copy / "meta/info.json").write_text(json.dumps(info | {"chunks_size": 0}))
-    with pytest.raises(UserError, match=r"info\.json: chunks_size = 0: expected the number of episodes to a folder"):
+    with refused("info.json", "chunks_size = 0"):
         open_episodes(copy)
 
 
@@ -257,20 +257,19 @@ def test_truncated_files(copy, name, share):
     content = (copy / name).read_bytes()
     (copy / name).write_bytes(content[: int(share * len(content))])
     source = open_episodes(copy)
-    with pytest.raises(BadEpisode, match="episode 2: ") as caught:
+    with refused("episode 2", kind=BadEpisode):
         source.episode(2), source.frames(2, "wrist"), source.masks(2)
-    assert "\n" not in str(caught.value)
 
 
 def test_missing_files(copy):
     (copy / PARQUET).unlink()
     (copy / VIDEO).unlink()
     source = open_episodes(copy)
-    with pytest.raises(BadEpisode, match=r"listed, but .* is missing"):
+    with refused("episode 2", PARQUET, kind=BadEpisode):
         source.episode(2)
-    with pytest.raises(BadEpisode, match=r"wrist_left.* missing"):
+    with refused("episode 2", VIDEO, kind=BadEpisode):
         source.frames(2, "wrist")
-    with pytest.raises(BadEpisode, match="not listed"):
+    with refused("episode 3", "meta/episodes.jsonl", kind=BadEpisode):
         source.episode(3)
     assert len(source.frames(2, "exterior_1")) == 6
 
@@ -279,16 +278,16 @@ def test_a_list_that_says_another_length(copy):
     rows = _lines(copy / "meta/episodes.jsonl")
     rows[0]["length"] = 8
     (copy / "meta/episodes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.raises(BadEpisode, match=r"holds 6 of its frames, .*meta/episodes\.jsonl says 8"):
+    with refused("episode 2", 6, "meta/episodes.jsonl", 8, kind=BadEpisode):
         open_episodes(copy).frames(2, "wrist")
 
 
 def test_folders_that_are_no_data_set(copy, tmp_path):
-    with pytest.raises(UserError, match="no episodes here"):
+    with refused(tmp_path):
         open_episodes(tmp_path)
     (copy / "meta/episodes.jsonl").write_text("nonsense\n")
-    with pytest.raises(UserError, match=r"episodes\.jsonl: not a list"):
+    with refused("episodes.jsonl"):
         open_episodes(copy)
     (copy / "meta/info.json").write_text('{"codebase_version": "v3.0"}')
-    with pytest.raises(UserError, match=r"v3\.0"):
+    with refused("info.json", "v3.0"):
         open_episodes(copy)

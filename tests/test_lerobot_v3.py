@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from refusals import refused
 
 from persistworld.data.episodes import BadEpisode
 from persistworld.data.formats import open_episodes
 from persistworld.data.formats.lerobot_v3 import LeRobotV3Episodes
 from persistworld.data.video import Span, video_batches
-from persistworld.runtime.errors import UserError
 
 FPS = 15.0
 LENGTHS = {0: 5, 1: 4, 2: 6}  # 0 and 1 share files, 2 has its own
@@ -128,41 +128,40 @@ def test_damage_is_named(root):
     broken.write_bytes(broken.read_bytes()[:200])
     (root / "data/chunk-000/file-001.parquet").unlink()
     source = open_episodes(root)
-    for what, reason in (
-        (lambda: source.frames(2, "front"), r"front.*file-001\.mp4 missing"),
-        (lambda: source.frames(2, "wrist"), "cannot be decoded"),
-        (lambda: source.episode(2), r"listed, but .*file-001\.parquet is missing"),
-        (lambda: source.episode(9), "not listed"),
+    for what, named in (
+        (lambda: source.frames(2, "front"), (f"{KEYS[1]}/chunk-000/file-001.mp4",)),
+        (lambda: source.frames(2, "wrist"), (broken,)),
+        (lambda: source.episode(2), ("data/chunk-000/file-001.parquet",)),
+        (lambda: source.episode(9), ("meta/episodes",)),
     ):
-        with pytest.raises(BadEpisode, match=reason) as caught:
+        with refused(*named, kind=BadEpisode):
             what()
-        assert "\n" not in str(caught.value)
     assert len(source.frames(0, "front")) == 5  # the others are not touched
 
 
 def test_lengths_that_disagree(root):
     relist(root, {"length": 8})
     source = open_episodes(root)
-    with pytest.raises(BadEpisode, match=r"holds 5 of its frames, .*meta/episodes says 8"):
+    with refused("episode 0", 5, "meta/episodes", 8, kind=BadEpisode):
         source.episode(0)
-    with pytest.raises(BadEpisode, match=r"holds 6 of its frames, .*meta/episodes says 8"):
+    with refused("episode 2", 6, "meta/episodes", 8, kind=BadEpisode):
         source.frames(2, "front")
 
 
 def test_view_without_a_file(root):
     relist(root, {f"videos/{KEYS[0]}/chunk_index": None})
-    with pytest.raises(BadEpisode, match="names no file for videos/observation"):
+    with refused(f"videos/{KEYS[0]}", kind=BadEpisode):
         open_episodes(root).frames(0, "wrist")
 
 
 def test_folders_that_are_not_whole(root):
     (root / "meta/episodes/chunk-000/file-000.parquet").unlink()
-    with pytest.raises(UserError, match="no parquet files"):
+    with refused("meta/episodes"):
         open_episodes(root)
     info = json.loads((root / "meta/info.json").read_text())
     (root / "meta/info.json").write_text(json.dumps(info | {"features": {"action": {"dtype": "float32"}}}))
-    with pytest.raises(UserError, match="no video among its features"):
+    with refused("info.json"):
         open_episodes(root)
     (root / "meta/info.json").write_text(json.dumps(info | {"codebase_version": "v4.0"}))
-    with pytest.raises(UserError, match=r"codebase_version is v4\.0"):
+    with refused("codebase_version", "v4.0"):
         open_episodes(root)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from persistworld.config.data import EpisodesConfig
 from persistworld.config.world_model import AutoencoderConfig
@@ -15,7 +16,6 @@ from persistworld.data.formats import open_episodes
 from persistworld.data.formats.ctrl_world import ProcessedEpisodes
 from persistworld.data.recorded_latents import RecordedLatents
 from persistworld.data.video import write_video
-from persistworld.runtime.errors import UserError
 from persistworld.world_model.autoencoder import Autoencoder
 from persistworld.world_model.views import split_views, stack_views
 
@@ -115,38 +115,38 @@ def test_a_success_is_zero_or_one_as_number_or_text(tmp_path, recorded, success)
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    ("change", "named"),
     [
-        ({"states": ...}, "has no states"),
-        ({"states": [[0.0] * 7] * 2}, "has 2 states for 4 frames"),
-        ({"states": [[0.0] * 7] * 3 + [[0.0] * 6]}, "states is not equally many numbers"),
-        ({"states": [[0.0] * 7] * 2 + [[float("nan")] * 7] * 2}, "not finite at frame 2"),
-        ({"success": "yes"}, r"5\.json: success is 'yes', not 0 or 1"),
-        ({"success": [1, 1]}, r"success is \[1, 1\], not 0 or 1"),
-        ({"success": 2}, r"5\.json: success is 2, not 0 or 1"),
-        ({"success": 0.7}, "success is 0.7, not 0 or 1"),
-        ({"texts": {"en": "push"}}, "texts is dict, not a list of sentences"),
+        ({"states": ...}, ("annotation/train/5.json", "states")),
+        ({"states": [[0.0] * 7] * 2}, (2, 4)),
+        ({"states": [[0.0] * 7] * 3 + [[0.0] * 6]}, ("states",)),
+        ({"states": [[0.0] * 7] * 2 + [[float("nan")] * 7] * 2}, ("frame 2",)),
+        ({"success": "yes"}, ("5.json", "success", "'yes'")),
+        ({"success": [1, 1]}, ("success", "[1, 1]")),
+        ({"success": 2}, ("5.json", "success", 2)),
+        ({"success": 0.7}, ("success", 0.7)),
+        ({"texts": {"en": "push"}}, ("texts", "dict")),
     ],
 )
-def test_what_cannot_be_used_is_a_bad_episode(tmp_path, change, reason):
-    with pytest.raises(BadEpisode, match=reason) as caught:
+def test_what_cannot_be_used_is_a_bad_episode(tmp_path, change, named):
+    with refused(*named, kind=BadEpisode) as caught:
         open_episodes(write(tmp_path, "5", change=change)).episode(5)
-    assert caught.value.index == 5 and "\n" not in str(caught.value)
+    assert caught.value.index == 5
 
 
 def test_missing_broken_and_wrong_files(tmp_path):
     write(write(tmp_path, "5", views=2), "6", change={"video_length": 6, "states": [[0.0] * 7] * 6})
     (tmp_path / "annotation/train/8.json").write_text('{"states": [')
     source = open_episodes(tmp_path)
-    with pytest.raises(BadEpisode, match=r"episode 5: video .*2\.mp4 missing"):
+    with refused("episode 5", "2.mp4", kind=BadEpisode):
         source.frames(5, "wrist")
-    with pytest.raises(BadEpisode, match="holds 4 frames for 6 rows"):
+    with refused("episode 6", 4, 6, kind=BadEpisode):
         source.frames(6, "wrist")
-    with pytest.raises(BadEpisode, match=r"episode 8: .* cannot be read"):
+    with refused("episode 8", "annotation/train/8.json", kind=BadEpisode):
         source.episode(8)
-    with pytest.raises(BadEpisode, match="no annotation"):
+    with refused("episode 4", "annotation", kind=BadEpisode):
         source.episode(4)
-    with pytest.raises(UserError, match="no view side"):
+    with refused("side"):
         source.frames(5, "side")
 
 
@@ -161,16 +161,16 @@ def test_ids_that_are_no_numbers_follow_the_largest_number(tmp_path):
 @pytest.mark.parametrize("name", ["7", "cup"])
 def test_an_episode_in_both_splits_is_refused(tmp_path, name):
     write(write(tmp_path, name), name, "val")
-    with pytest.raises(UserError, match="the same episode as"):
+    with refused(name):
         open_episodes(tmp_path)
 
 
 def test_folders_without_annotations(tmp_path):
     (tmp_path / "annotation").mkdir()
-    with pytest.raises(UserError, match="no annotations"):
+    with refused("annotation"):
         open_episodes(tmp_path)
     write(tmp_path, "1", "test")
-    with pytest.raises(UserError, match="a split test"):
+    with refused("test"):
         open_episodes(tmp_path)
 
 
@@ -185,16 +185,16 @@ def test_latents_are_read_checked_and_never_run_code(tmp_path, monkeypatch):
     assert source.latents(1, "wrist").shape == (T, 4, 2, 3) and source.latents(1, "wrist").unique().tolist() == [2.0]
     assert source.latents(2, "wrist") is None
     path = tmp_path / "latent_videos/train/1/0.pt"
-    for content, reason in (
-        (torch.zeros(T + 4, 4, 2, 3), r"hold \(8, 4, 2, 3\), not \(4, C, h, w\)"),
-        ({"a": torch.zeros(1)}, "hold dict"),
-        (Harmful(), "cannot be read"),
+    for content, named in (
+        (torch.zeros(T + 4, 4, 2, 3), ("(8, 4, 2, 3)",)),
+        ({"a": torch.zeros(1)}, ("dict",)),
+        (Harmful(), ()),
     ):
         torch.save(content, path)
-        with pytest.raises(BadEpisode, match=reason):
+        with refused("episode 1", "latent_videos/train/1/0.pt", *named, kind=BadEpisode):
             source.latents(1, "exterior_1")
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(BadEpisode, match="cannot be read"):
+    with refused("episode 1", "latent_videos/train/1/0.pt", kind=BadEpisode):
         source.latents(1, "exterior_1")
     assert not Path("harm").exists()
 
@@ -255,8 +255,8 @@ def test_the_samples_latents_are_refused_by_an_autoencoder_that_did_not_make_the
     torch.manual_seed(0)
     stranger = Autoencoder(AutoencoderConfig(channels=(32, 32, 32, 32), layers=1)).eval()
     settings = EpisodesConfig(height=192, width=320)
-    with pytest.raises(UserError, match=r"another autoencoder or scaling; set latents.source to encode"):
+    with refused("latents.source"):
         RecordedLatents(open_episodes(SAMPLE), settings, stranger).episode(199)
     small = Autoencoder(AutoencoderConfig(patch=2, channels=(32, 32, 32, 32), layers=1)).eval()
-    with pytest.raises(UserError, match=r"are \(4, 24, 40\) a frame, but .* makes \(4, 12, 20\)"):
+    with refused("(4, 24, 40)", "(4, 12, 20)"):
         RecordedLatents(open_episodes(SAMPLE), settings, small).episode(199)

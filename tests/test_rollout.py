@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from plain_rollout import Path, next_chunks
+from refusals import refused
 from safetensors.torch import load_file, save_file
 from tiny import FRAMES, LATENT_SHAPE, ROLLOUT, SAMPLER, make_model
 
@@ -15,7 +16,6 @@ from persistworld.config.world_model import SamplerConfig
 from persistworld.data.windows import buffer_rows
 from persistworld.rollouts.rollout import Rollout, Starts
 from persistworld.rollouts.starts import poses_after, starts_of
-from persistworld.runtime.errors import UserError
 from persistworld.runtime.randomness import normal
 from persistworld.world_model.poses import PoseStatistics
 
@@ -230,9 +230,9 @@ def test_memory_does_not_grow_with_the_length(begun, poses):
 
 
 def test_poses_of_another_shape_are_refused(begun, poses):
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match=r"\(3, 5, .*\(3, 4, "):
         begun.step(poses[:, :5])
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match=r"\(2, 4, .*\(3, 4, "):
         begun.step(poses[:2, :4])
-    with pytest.raises(UserError, match="poses have 11 numbers"):
+    with refused("11 numbers"):
         begun.step(torch.zeros(3, 4, 8))

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from refusals import refused
 from safetensors.torch import save_file
 from tiny import VIEWS
 
@@ -12,7 +13,6 @@ from persistworld.evaluation.frame_metrics import masked_mean, psnr, psnr_of, sq
 from persistworld.evaluation.rollout_files import read_rollout
 from persistworld.evaluation.score_table import COLUMNS, load_scores, write_scores
 from persistworld.evaluation.scores import BATCH, Scorer, Truth
-from persistworld.runtime.errors import UserError
 
 T, H, W = 9, 16, 16
 
@@ -185,10 +185,10 @@ def test_every_value_is_the_public_metrics_one_frame_at_a_time(perceptual, maske
 
 def test_rollouts_that_are_not_there_are_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"data/rollouts/base/seed-0.safetensors: no readable rollouts.*--model base"):
+    with refused("data/rollouts/base/seed-0.safetensors", "--model base"):
         read_rollout("base", 0, 3)
     (tmp_path / "data/rollouts/base").mkdir(parents=True)
     save_file({"latents": torch.zeros(1, 5, 4, 12, 4), "episodes": torch.tensor([3])}, "data/rollouts/base/seed-0.safetensors")
     assert read_rollout("base", 0, 3).shape == (5, 4, 12, 4)
-    with pytest.raises(UserError, match="holds no rollout of episode 7"):
+    with refused("data/rollouts/base/seed-0.safetensors", "episode 7"):
         read_rollout("base", 0, 7)

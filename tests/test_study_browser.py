@@ -77,7 +77,7 @@ def test_onboarding_ten_votes_with_keys_alone_undo_and_reload(browser, server):
     token, number = rater(path)
     with opened(browser, f"{address}#{token}") as page:
         page.wait_for_selector("#introduction:not([hidden])")
-        assert page.is_visible("text=What to look at") and not page.is_visible("text=How far does the robot come?")
+        assert page.is_visible("#introduction .for-preference") and not page.is_visible("#introduction .for-progress")
         while page.evaluate("document.activeElement.id") != "start":
             page.keyboard.press("Tab")
         page.keyboard.press("Enter")
@@ -212,7 +212,7 @@ def test_stages_are_labelled_with_one_click(browser, tmp_path):
     [token] = invited(path, 1)
     with served(tmp_path) as (address, _), opened(browser, f"{address}#{token}", width=375, height=740) as page:
         page.wait_for_selector("#introduction:not([hidden])")
-        assert page.is_visible("text=How far does the robot come?") and not page.is_visible("text=Which program is A")
+        assert page.is_visible("#introduction .for-progress") and not page.is_visible("#introduction .for-preference")
         page.click("#start")
         ready(page, 1)
         names = page.eval_on_selector_all("#choices button", "all => all.map(one => one.textContent)")

@@ -1,14 +1,14 @@
 """The page on which people drive: one websocket, and one drive, per tab.
 
-A message is JSON with `do`; the answer is JSON, followed by one PNG where there are new frames: a row for each frame and model, a column
+A message is JSON with the key `do`. The answer is JSON. If there are new frames, one PNG follows: a row for each frame and model, a column
 for each view.
 
-| do | beside it | answer |
+| do | other keys | answer |
 |---|---|---|
 | start | episode (a number, or null for a random one), noise | started: instruction, pose, ... and 1 frame |
 | go | keys (letters pressed at once) or push (move, turn, gripper), step (m), angle (rad) | moved: pose, seconds, ... and n frames |
 | undo | | moved, and 1 frame |
-| save | as: mp4 or lerobot, model (lerobot) | saved: where it lies |
+| save | as: mp4 or lerobot, model (lerobot) | saved: the path |
 """
 
 import asyncio
@@ -41,7 +41,7 @@ LARGEST_STEP, LARGEST_ANGLE = 0.3, 1.5  # m and rad a chunk
 
 
 class Drives:
-    """The drives of all tabs, and the one thread in which the models work."""
+    """The drives of all tabs, and the single thread in which the models run."""
 
     def __init__(self, models: Mapping[str, Parts], starts: Starts, robot: Embodiment, params: Params, output: Path) -> None:
         self.models, self.starts, self.robot, self.params, self.output = models, starts, robot, params, output
@@ -50,7 +50,7 @@ class Drives:
         self.tabs = 0
 
     def about(self) -> dict[str, Any]:
-        """What the page must know before it starts."""
+        """The settings that the page needs before it starts."""
         model, settings = next(iter(self.models.values()))[0], self.params.episodes
         return {
             "models": {name: LABELS.get(name, name) for name in self.models},
@@ -61,7 +61,7 @@ class Drives:
         }  # fmt: skip
 
     def enter(self) -> int:
-        """A new tab's number, with a drive of its own. Raises UserError when there are too many."""
+        """Register a new tab with its own drive and return the tab's number. Raises UserError if there are too many."""
         if len(self.open) >= MOST:
             raise UserError(f"{MOST} tabs are driving already; close one and load this page again")
         self.tabs += 1
@@ -70,7 +70,7 @@ class Drives:
         return self.tabs
 
     def answer(self, tab: int, message: Mapping[str, Any]) -> tuple[dict[str, Any], bytes | None]:
-        """Do what a tab asks. Returns the answer, and a PNG of new frames or None. Raises UserError for what cannot be done."""
+        """Carry out a tab's message. Returns the answer, and a PNG of new frames or None. Raises UserError for an impossible request."""
         drive, what = self.open[tab], message.get("do")
         if what == "start":
             return self._start(drive, message)
@@ -118,7 +118,7 @@ class Drives:
 
 
 def drive_app(drives: Drives, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
-    """The application: the page, what it must know, saved films, and the websocket `drive`."""
+    """The application: the page, its settings, saved films, and the websocket `drive`."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI):
@@ -182,7 +182,7 @@ def sheet(frames: np.ndarray) -> bytes:
 
 
 def free_path(folder: Path) -> Path:
-    """The first drive-N.mp4 in `folder` that is not there yet."""
+    """The first drive-N.mp4 in `folder` that does not exist yet."""
     folder.mkdir(parents=True, exist_ok=True)
     number = 0
     while (path := folder / f"drive-{number:03d}.mp4").exists():

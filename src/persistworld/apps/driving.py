@@ -1,6 +1,6 @@
-"""Driving a robot in world models by hand: one drive, whatever the keys come from. What the page and `drive --keyboard` share.
+"""Driving a robot in world models by hand. The page and `drive --keyboard` share this code.
 
-Several models are driven side by side: the same starts, commands and noise, so that what differs is the models.
+Several models are driven side by side with the same starts, commands and noise, so that only the models differ.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ MARGIN = 0.05  # m beyond the poses of training to which the hand may go
 
 
 class Starts(Protocol):
-    """Where drives start, by number."""
+    """Numbered starts of drives."""
 
     def indices(self) -> list[int]: ...
 
@@ -37,7 +37,7 @@ class Starts(Protocol):
 
 @dataclass(frozen=True)
 class Push:
-    """What a driver asks of one chunk. move: shares of a step along x, y, z; turn: of a turn about z; gripper: 0..1, None as it was."""
+    """A driver's command for one chunk. move: shares of a step along x, y, z; turn: share of a turn about z; gripper: 0..1 or None."""
 
     move: tuple[float, float, float] = (0.0, 0.0, 0.0)
     turn: float = 0.0
@@ -45,7 +45,7 @@ class Push:
 
 
 def pushed(letters: str) -> Push:
-    """The push of keys pressed at once. Raises UserError for a letter that is no key."""
+    """The command of keys that are pressed at once. Raises UserError for a letter that is not a key."""
     move, turn, gripper = np.zeros(3), 0.0, None
     for letter in letters:
         if letter in MOVES:
@@ -63,7 +63,7 @@ class Drive:
     """One person's drive in one or several models."""
 
     def __init__(self, models: Mapping[str, Inhabited], starts: Starts) -> None:
-        """models: by name, a batch of one each, not shared with any other drive."""
+        """models: name -> a batch of one rollout, which no other drive uses."""
         self.models, self.starts = dict(models), starts
         self.start: StartFrame | None = None
         self.recording = Recording()
@@ -82,11 +82,11 @@ class Drive:
 
     @property
     def pose(self) -> np.ndarray:
-        """(7,): where the first model's robot is."""
+        """(7,): the pose of the first model's robot."""
         return next(iter(self.models.values())).poses[0]
 
     def reset(self, index: int, noise: int = 0) -> None:
-        """Start again at a start of that number, with the sampler's noise of seed `noise`."""
+        """Start again at the given start, with the seed `noise` for the sampler's noise."""
         start = self.starts.start(index)
         if len(start.pose) != GRIPPER + 1:
             raise UserError(f"episode {index}: its poses have {len(start.pose)} numbers; only an arm with a gripper (7) can be driven")
@@ -98,7 +98,7 @@ class Drive:
         self._heading, self._gripper = self.pose.copy(), float(round(self.pose[GRIPPER]))
 
     def go(self, push: Push, step: float, angle: float) -> np.ndarray:
-        """One chunk. step: m, angle: rad that a full push covers in it. Returns the new frames (n, M, V, H, W, 3) uint8."""
+        """Generate a chunk. step (m), angle (rad): covered by a full push in a chunk. Returns the new frames (n, M, V, H, W, 3) uint8."""
         if self.start is None:
             raise UserError("drive: start at an episode first")
         if self.chunks >= LONGEST:
@@ -118,7 +118,7 @@ class Drive:
         return np.stack(frames, axis=1)
 
     def _commands(self, push: Push, step: float, angle: float) -> np.ndarray:
-        """(n, 7): evenly from the last commanded pose, within the workspace; the gripper at once."""
+        """(n, 7): equal steps from the last commanded pose, clipped to the workspace. The gripper changes in the first frame."""
         model = next(iter(self.models.values())).pixels
         low, high = self._workspace()
         shares = np.arange(1, model.new_frames + 1)[:, None] / model.new_frames
@@ -132,18 +132,18 @@ class Drive:
         return commands
 
     def _workspace(self) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and highest x, y, z that the models know."""
+        """The lowest and highest x, y, z in the models' training data."""
         known = [model.pixels.rollout.model.statistics for model in self.models.values()]
         return np.max([each.low[:3] for each in known], axis=0) - MARGIN, np.min([each.high[:3] for each in known], axis=0) + MARGIN
 
     @property
     def at_edge(self) -> str:
-        """Along which axes the hand is at the edge of the workspace, e.g. "xz"; empty inside."""
+        """The axes along which the hand is at the edge of the workspace, e.g. "xz". Empty if there are none."""
         low, high = self._workspace()
         return "".join(axis for axis, at, a, b in zip("xyz", self._heading, low, high, strict=False) if not a + 1e-6 < at < b - 1e-6)
 
     def undo(self) -> bool:
-        """Take the last chunk back. False when there is none, or it was too long ago."""
+        """Undo the last chunk. Returns False if there is none, or if it is no longer kept."""
         if not self._before:
             return False
         for name, state in self._before.pop().items():
@@ -153,5 +153,5 @@ class Drive:
         return True
 
     def chunks_to_frames(self, chunks: int) -> int:
-        """Frames of a drive of `chunks` chunks, the first one included."""
+        """Number of frames of a drive of `chunks` chunks, including the first frame."""
         return 1 + chunks * next(iter(self.models.values())).pixels.new_frames

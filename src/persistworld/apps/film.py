@@ -56,7 +56,7 @@ def write_film(
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """`text`, or as much of its beginning as fits."""
+    """`text`, cut to the width that fits."""
     while len(text) > 1 and font.getlength(text) > width:
         text = text[:-2].rstrip() + "…"
     return text

@@ -1,4 +1,4 @@
-"""Keeps a drive or a policy's episode: as a film, and as an episode that the readers of data sets read back."""
+"""Saves a drive or a policy's episode, as a film or as an episode of a data set that this project can read."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from persistworld.runtime.errors import UserError
 
 @dataclass
 class Recording:
-    """What happened since the start. frames: by model, (T, V, H, W, 3); poses and commands: by model, (T, 7); joints or None."""
+    """All frames and poses since the start. frames: by model, (T, V, H, W, 3); poses and commands: by model, (T, 7); joints or None."""
 
     frames: dict[str, list[np.ndarray]] = field(default_factory=dict)
     poses: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -37,9 +37,9 @@ def save_film(path: Path, recording: Recording, fps: float, labels: Mapping[str,
 
 
 def save_episode(folder: Path, recording: Recording, model: str, views: Sequence[str], fps: float, instruction: str) -> int:
-    """Add what was driven in `model` to the LeRobot data set `folder`, which is made when it is not there. Returns the episode's index.
+    """Add the drive in `model` to the LeRobot data set `folder`, which is created if needed. Returns the episode's index.
 
-    Raises UserError where the layout cannot hold it: other views than DROID's three, or a robot without joints.
+    Raises UserError if the layout cannot hold it: other views than DROID's three, or no recorded joints.
     """
     if tuple(views) != VIEWS:
         raise UserError(f"a LeRobot episode is written with the views {', '.join(VIEWS)}; this model has {', '.join(views)}")
@@ -62,7 +62,7 @@ def save_episode(folder: Path, recording: Recording, model: str, views: Sequence
 
 
 def _task_index(folder: Path, instruction: str) -> int:
-    """The instruction's number in the data set: its own, or the next."""
+    """The instruction's number in the data set, or the next free one."""
     path = folder / "meta/tasks.jsonl"
     tasks = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     known = {row["task"]: row["task_index"] for row in tasks}

@@ -1,4 +1,4 @@
-"""What all pages share: how an application is made, who may talk to it, and how it is served.
+"""Shared by all pages: making an application, checking who may call it, and serving it.
 
 Pages are plain HTML and JavaScript in `static/`, with one look (`base.css`). They use relative addresses only, so that they work
 below any path prefix, behind a proxy too.
@@ -34,11 +34,11 @@ CLOSE_REFUSED = 1008  # websocket: policy violation
 
 
 class Guard:
-    """Middleware: refuses what comes from another site's page, and adds headers that keep pages to themselves.
+    """Middleware that refuses requests from other sites' pages, and adds headers that isolate our pages.
 
-    A page on the loopback can be called by any page that its user has open. So a request must name a host that is allowed (a foreign name
-    that resolves to 127.0.0.1 does not pass), and what changes something must not come from a page of another origin. `hosts` empty: any
-    host name, the case of a server that is open to other machines.
+    Any page that a user has open can send requests to a server on the loopback. So a request must name an allowed host (a foreign name that
+    resolves to 127.0.0.1 is refused), and a request that changes something must not come from a page of another origin. If `hosts` is
+    empty, any host name is allowed, as for a server that is open to other machines.
     """
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
@@ -79,9 +79,9 @@ class Guard:
 
 
 def make_app(title: str, page: str, hosts: Sequence[str] = LOOPBACK, lifespan: Callable[[FastAPI], Any] | None = None) -> FastAPI:
-    """An application whose address `/` is `static/<page>` and `/static/` that folder.
+    """An application that serves `static/<page>` at `/`, and the folder `static` at `/static/`.
 
-    UserErrors in a handler are answered with status 400 and {"error": line}, and so are bodies that do not fit. hosts: as for `Guard`.
+    A UserError in a handler, or a body of the wrong form, is answered with status 400 and {"error": line}. hosts: as for `Guard`.
     lifespan: FastAPI's, an asynchronous context manager around the serving.
     """
     app = FastAPI(title=title, openapi_url=None, lifespan=lifespan)
@@ -106,12 +106,12 @@ def make_app(title: str, page: str, hosts: Sequence[str] = LOOPBACK, lifespan: C
 
 
 def allowed_hosts(host: str, extra: Sequence[str] = ()) -> tuple[str, ...]:
-    """Which host names pass when a server listens on `host`: on the loopback its names and `extra`; elsewhere `extra`, or any name."""
+    """The allowed host names of a server that listens on `host`: the loopback's names and `extra`, or elsewhere `extra` (empty: any)."""
     return (*LOOPBACK, *extra) if host in LOOPBACK else tuple(extra)
 
 
 def below(prefix: str, app: FastAPI) -> FastAPI:
-    """`app` below a path prefix such as /lab/drive, or as it is without one. Raises UserError for anything that is no such path."""
+    """`app` below a path prefix such as /lab/drive, or unchanged without one. Raises UserError if the prefix is not a path."""
     if not prefix:
         return app
     parts = prefix.strip("/").split("/")
@@ -129,7 +129,7 @@ def below(prefix: str, app: FastAPI) -> FastAPI:
 
 
 def serve(app: FastAPI, host: str, port: int, prefix: str = "") -> None:
-    """Serve until interrupted; prints the address first. Raises UserError when the address cannot be listened on."""
+    """Print the address and serve until interrupted. Raises UserError if it cannot listen on the address."""
     served = below(prefix, app)
     with contextlib.closing(_listening(host, port)) as listening:
         port = listening.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What replay, drive and policy open: the models to act in, and where to start."""
+"""Opens the models and starts for the tools replay, drive and policy."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +30,10 @@ Parts = tuple[WorldModel, Autoencoder]
 
 
 def open_models(names: Sequence[str] | None, params: Params) -> dict[str, Parts]:
-    """World models with their autoencoders, by name. names: in checkpoints/, or folders; None: base and post_trained, those that are there.
+    """World models with their autoencoders, by name. names: names in checkpoints/, or folders; None: base and post_trained, if they exist.
 
-    Before the workflow ran, the default is the base checkpoint that the parameters name, where that is a folder. Raises UserError when a
-    model is not there, or models of other views than the first are asked for.
+    Before the workflow has run, the default is the base checkpoint in the parameters, if that is a folder. Raises UserError if a model is
+    missing, or if the models have different views.
     """
     given = list(names or [name for name in DEFAULT_MODELS if (CHECKPOINTS / name).is_dir()])
     location = Path(params.base_checkpoint.location)
@@ -51,7 +51,7 @@ def open_models(names: Sequence[str] | None, params: Params) -> dict[str, Parts]
 
 
 def base_folder(params: Params) -> Path:
-    """Where the base lies: in checkpoints/, or before the workflow ran where the parameters name a folder."""
+    """The base checkpoint's folder: in checkpoints/, or, before the workflow has run, the folder in the parameters."""
     return BASE if BASE.is_dir() else Path(params.base_checkpoint.location)
 
 
@@ -61,8 +61,8 @@ def _folder(name: str) -> Path:
 
 
 def open_starts(where: str | None, params: Params) -> EpisodeStarts | SimulatedStarts:
-    """Starts in a folder of episodes, or in simulated scenes where `where` is "simulator". None: the workflow's episodes, or, when there
-    are none yet and the parameters simulate them, the simulator."""
+    """Starts in a folder of episodes, or in simulated scenes if `where` is "simulator". None: the workflow's episodes, or the simulator if
+    there are no episodes yet and the parameters simulate them."""
     if where is None:
         simulated = params.episodes.source == "simulate" and not Path(params.episodes.path).is_dir()
         where = SIMULATOR if simulated else params.episodes.path
@@ -72,7 +72,7 @@ def open_starts(where: str | None, params: Params) -> EpisodeStarts | SimulatedS
 
 
 def grasp_reader_for(where: str | None, params: Params) -> GraspReader | None:
-    """The grasp reader in the folder `where`, none for "none". None: the shipped one where it fits the simulated tabletop."""
+    """The grasp reader in the folder `where`, or no reader for "none". None: the shipped one, if the starts are on the tabletop."""
     if where == NO_READER:
         return None
     shipped = GRASP_READER if params.episodes.source == "simulate" and GRASP_READER.is_dir() else None
@@ -87,11 +87,11 @@ def grasp_reader_for(where: str | None, params: Params) -> GraspReader | None:
 
 
 def tool_of_starts(starts: EpisodeStarts | SimulatedStarts) -> Tool | None:
-    """Which point of a Panda their poses are of, or None."""
+    """The point of a Panda that the starts' poses describe, or None."""
     return starts.tool if isinstance(starts, SimulatedStarts) else starts.tool()
 
 
 def inhabited(parts: Parts, params: Params, robot: Embodiment) -> Inhabited:
-    """A rollout of its own in a model that others may use, too."""
+    """A new rollout in a model that other rollouts may share."""
     model, autoencoder = parts
     return Inhabited(PixelRollout(Rollout(model, params.rollout), autoencoder), robot)

@@ -25,7 +25,7 @@ tags: [robotics, world-model, lora, persistworld]
 # {name}
 
 A LoRA adapter for the U-Net of an action-conditioned, multi-view robot world model, with the action encoder that was
-trained beside it. {method}
+trained with it. {method}
 
 | | |
 |---|---|
@@ -37,7 +37,7 @@ trained beside it. {method}
 | Parameters' hash | `{params}` |
 | Code | commit `{commit}`; {versions} |
 
-Base, data and results are as the `params.yaml` says that it was exported with.
+Base, data and results are those of the `params.yaml` at the time of export.
 
 ## Files
 {files}
@@ -47,16 +47,16 @@ Base, data and results are as the `params.yaml` says that it was exported with.
 from persistworld.checkpoints.adapters import load_world_model
 model = load_world_model("this folder", base_folder="the base checkpoint's folder")
 ```
-The adapter alone is in peft's format: `PeftModel.from_pretrained(unet, "this folder")` on the base's U-Net. The action
-encoder's weights (`{action_encoder}`) replace the base's; one without the other is not the trained model.
+peft can load the adapter: `PeftModel.from_pretrained(unet, "this folder")` on the base's U-Net. The action encoder's
+weights (`{action_encoder}`) replace the base's. The trained model needs both.
 
 ## Licence
-The adapter was made from the base's weights: what the base's licence allows and demands holds for it, too. The terms of
-the episodes that it was trained on are those of their data set. Both are named above, as far as they are known.
+The adapter was made from the base's weights, so the base's licence applies to it, too. The training episodes have the
+terms of their data set. Both are named above, as far as they are known.
 
 ## Limits
-The adapter fits its base alone: the loader refuses any other by its sha256. What it generates is a prediction, not a
-recording of a robot.
+The adapter fits only its base; the loader checks the base's sha256. The model's frames are predictions, not recordings
+of a robot.
 """
 
 
@@ -64,7 +64,7 @@ TEACHER_FORCED = "It was trained by teacher forcing on recorded windows. It is a
 OWN_HISTORY = "It was trained on the model's own rollouts with the recorded frames as target and without a reward. It is a control."
 CONTROLS = {"teacher_forced": (TEACHER_FORCED, control_sections), "own_history": (OWN_HISTORY, own_history_sections)}
 POST_TRAINED = "It was post-trained on the model's own rollouts (PersistWorld, arXiv 2603.25685, Algorithm 1)."
-OTHER_PARAMETERS = "not stated: it was exported beside other parameters than those that it was trained with"
+OTHER_PARAMETERS = "not stated: it was exported with other parameters than it was trained with"
 
 
 def is_adapter(folder: Path) -> bool:
@@ -154,6 +154,6 @@ def _results(model: str, params: Params) -> str:
     files = [METRICS / f"{model}.json"] if model in params.variants else [METRICS / "table_1.json", METRICS / "table_2.json"]
     found = [file for file in files if file.is_file() and f'"{model}"' in file.read_text()]
     if not found:
-        return "none were there when it was exported"
+        return "there were none at the time of export"
     names = ", ".join(f"`{file}`" for file in found)
     return f"{names} of the run, under `{model}`; scale: {params.paper.scale}, ground truth: {params.evaluation.protocol}"

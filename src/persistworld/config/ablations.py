@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from persistworld.config.checks import at_least, distinct, require
+from persistworld.config.checks import distinct, require
 from persistworld.config.variants import VariantConfig
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # of axes and rows: they name targets, files and keys of the metrics
@@ -111,12 +111,10 @@ class SpeedConfig:
 
     steps: tuple[int, ...] = ()  # none: no such table
     models: tuple[str, ...] = ("base", "post_trained")
-    repeats: int = 3  # the time of a chunk is the median of so many measurements
 
     def check(self) -> None:
         distinct(self, "speed", "steps", "models")
         require(all(count >= 1 for count in self.steps), "speed.steps", self.steps, "must be at least 1")
-        at_least(1, self, "speed", "repeats")
 
 
 def _named(where: str, name: str) -> None:

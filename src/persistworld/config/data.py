@@ -19,14 +19,14 @@ Colour = Literal["red", "green", "blue", "yellow", "magenta", "orange"]  # the c
 class OutcomesConfig:
     """The share of each planned outcome among simulated episodes. Physics decides what happens (docs/simulator.md)."""
 
-    clean: float = 0.0  # the script does what was asked
-    near_miss: float = 0.0  # the hand closes 0 to 5 cm off the grasp point, and goes on as if it held the object
-    wrong_yaw: float = 0.0  # the hand closes on a cube 25 to 65 degrees turned
+    clean: float = 0.0  # the script completes the task
+    near_miss: float = 0.0  # the hand closes 0 to 5 cm off the grasp point, and continues as if it held the object
+    wrong_yaw: float = 0.0  # the hand closes on a cube with a yaw that is 25 to 65 degrees off
     slip: float = 0.0  # the hand closes on the object's edge, so that it slips out on the way
     drop: float = 0.0  # the hand opens in the air on the way to the goal
     early_release: float = 0.0  # the hand opens 2 to 10 cm before the goal, or above it
     shove: float = 0.0  # the closed hand pushes the object away
-    regrasp: float = 0.0  # the hand misses, opens, looks where the object is, and does what was asked
+    regrasp: float = 0.0  # the hand misses, opens, looks again where the object is, and completes the task
 
     def check(self) -> None:
         names = [each.name for each in fields(self)]
@@ -57,7 +57,7 @@ class EpisodesConfig:
     width: int = 320
     fps: float = 5.0  # after frame skip
     colours: tuple[Colour, ...] = typing.get_args(Colour)  # simulate: colours of the manipulated object
-    outcomes: OutcomesConfig = OUTCOMES  # simulate: what share of the episodes fails how
+    outcomes: OutcomesConfig = OUTCOMES  # simulate: the shares of the planned outcomes
     views: tuple[View, ...] = ("exterior_1", "exterior_2", "wrist")
     bad_share: float = 0.05  # largest share of unusable episodes; the stage fails if there are more
 

@@ -40,7 +40,7 @@ class Derived:
     places: dict[str, str] = field(default_factory=dict)
 
     def progress(self, run: str) -> str:
-        """Which of how many runs this is, for logs: "ablations: run 3 of 40 (Reward: SSIM only, training seed 0)"; "" for other runs."""
+        """The position of `run`, for logs: "ablations: run 3 of 40 (Reward: SSIM only, training seed 0)"; "" for other runs."""
         names = list(self.places)
         return f"ablations: run {names.index(run) + 1} of {len(names)} ({self.places[run]})" if run in self.places else ""
 

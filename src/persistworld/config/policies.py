@@ -31,25 +31,24 @@ def _paper_tasks() -> dict[str, TaskConfig]:
 
 @dataclass(frozen=True)
 class PoliciesConfig:
-    """The policy evaluation. With `labels`, people have judged rollouts that were made elsewhere, and nothing is rolled out here."""
+    """The policy evaluation. With `labels`, people have judged rollouts that were made elsewhere, and this run rolls out nothing."""
 
     tasks: dict[str, TaskConfig] = field(default_factory=_paper_tasks)
     names: tuple[str, ...] = ("pi0", "pi0_fast", "groot_n1_5")  # with `labels`: names in that file
     models: tuple[str, ...] = ("base", "post_trained")
     labels: str | None = "policies.csv"  # a CSV of people's labels (docs/policies.md); null: the judge in `judge` scores simulated tasks
     states: int = 8  # initial states of each task
-    scenes: int = 1000  # seed of the simulated scenes; what policies and judge learned from has other seeds
+    scenes: int = 1000  # seed of the simulated scenes; policies and judge were trained on other seeds
     seeds: tuple[int, ...] = (0, 1)  # of the sampler's noise
-    replay_states: int = 3  # states of each task where the poses reached in reality are replayed in the world models
+    replay_states: int = 3  # states per task for which the poses reached in reality are also replayed in the world models
     chunks: int = 10
-    eyes: str = "assets/tabletop_policies"  # what the shipped policies see with
+    eyes: str = "assets/tabletop_policies"  # folder of the networks with which the shipped policies see
     judge: str = "assets/tabletop_judge"
     grasp: str = "assets/tabletop_grasp_reader"
-    shown: int = 4  # rollouts where model and reality part most, on the page
 
     def check(self) -> None:
         at_least(1, self, "policies", "states", "chunks")
-        at_least(0, self, "policies", "scenes", "shown", "replay_states")
+        at_least(0, self, "policies", "scenes", "replay_states")
         least = self.replay_states <= self.states
         require(least, "policies.replay_states", self.replay_states, f"at most policies.states, {self.states}")
         for name in ("names", "models", "seeds"):

@@ -1,4 +1,4 @@
-"""Runs a policy from every initial state, in the simulator ("real") or in a world model, and judges what happens."""
+"""Runs a policy from every initial state, in the simulator ("real") or in a world model, and judges the rollouts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class PolicyRollouts:
 def run_in_simulator(
     new_policy: NewPolicy, states: Sequence[InitialState], scenes: int, chunks: int, episodes: EpisodesConfig, judge: Judge
 ) -> PolicyRollouts:
-    """One rollout from each state. The policy's own random numbers depend on the state alone, here and in a world model."""
+    """One rollout from each state. The policy's random numbers depend only on the state, as in a world model."""
     policy = new_policy()
     env = TabletopEnv(episodes, scenes=scenes, action=policy.kind, rate=policy.rate, chunks=chunks)
     frames, poses, truth = [], [], []
@@ -105,7 +105,7 @@ def run_in_model(
 
 
 def replay_in_model(pixels: PixelRollout, starts: Sequence[StartFrame], poses: np.ndarray, seed: int, judge: Judge) -> PolicyRollouts:
-    """What the model shows for the poses (R, T, 7) that were reached in reality, one row for each start."""
+    """The model's rollouts for the poses (R, T, 7) that were reached in reality, one row per start."""
     pairs, new = [(start, seed) for start in starts], pixels.new_frames
     frames = [pixels.reset(starts, [_key(seed, start) for start in starts])[:, None]]
     frames += [pixels.step(poses[:, t : t + new]) for t in range(1, poses.shape[1], new)]

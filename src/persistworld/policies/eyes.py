@@ -1,4 +1,4 @@
-"""What the shipped policies see with: a small network that reads from the views where object and goal lie, and how the object is turned.
+"""Perception of the shipped policies: a small network that reads the places of object and goal and the object's yaw from the views.
 
 It finds points: each view gives heat maps, and the mean position of each map is a number pair (a spatial softmax, Levine et al. 2016,
 arXiv 1504.00702). Points, brightness and the hand's pose then give the positions on the table.
@@ -25,7 +25,7 @@ POSE = 6  # numbers of a pose that the network sees
 
 
 class EyesNetwork(nn.Module):
-    """Views and pose -> NUMBERS, positions scaled as `positions` undoes it."""
+    """Views and pose -> NUMBERS. `positions` undoes the scaling of the positions."""
 
     def __init__(self, views: int, height: int, width: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class EyesNetwork(nn.Module):
 
 
 def pose_numbers(pose: np.ndarray) -> np.ndarray:
-    """(N, 7) or (7,) -> (N, POSE) float32, about 1 in size: the hand's place and its yaw. Not the gripper."""
+    """(N, 7) or (7,) -> (N, POSE) float32, of magnitude about 1: the hand's position and yaw, without the gripper."""
     pose = np.atleast_2d(pose)
     place = (pose[:, :3] - np.array([0.49, 0.0, 0.15])) / SCALE
     return np.concatenate([place, np.sin(pose[:, 5:6]), np.cos(pose[:, 5:6]), pose[:, 4:5]], axis=1).astype(np.float32)
@@ -82,13 +82,13 @@ class Sight:
 
 
 class Eyes:
-    """Reads an observation. scenes: how many scenes it learned from; error: the mean distance in m by which it was off in others."""
+    """Reads an observation. scenes: number of training scenes; error: mean distance error in m on other scenes."""
 
     def __init__(self, network: EyesNetwork, scenes: int, error: float = float("nan")) -> None:
         self.network, self.scenes, self.error = network.eval().requires_grad_(False), scenes, error
 
     def __call__(self, observation: Observation) -> Sight:
-        """What lies where. Raises UserError for other views or sizes."""
+        """The positions of object and goal, and the yaw. Raises UserError for other views or sizes."""
         frames = np.stack(list(observation["views"].values()))
         if frames.shape[:3] != self.network.size:
             raise UserError(f"eyes: trained on views of {self.network.size}, not {frames.shape[:3]}; train others (docs/policies.md)")
@@ -110,7 +110,7 @@ def save_eyes(eyes: dict[str, Eyes], folder: Path) -> None:
 
 
 def load_eyes(folder: str | Path, name: str) -> Eyes:
-    """The eyes `name` of a folder that `save_eyes` wrote. Raises UserError if they are not there or damaged."""
+    """The eyes `name` of a folder that `save_eyes` wrote. Raises UserError if they are missing or damaged."""
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no eyes are there; train them with persistworld policy-training --output assets (docs/policies.md)")
     about, path = read_json(Path(folder) / CONFIG), Path(folder) / f"{name}.safetensors"

@@ -1,8 +1,8 @@
-"""Reads from the frames whether closing fingers meet something: the reached gripper of the next chunk, which a world model must be told.
+"""Reads from the frames whether closing fingers meet an object. A world model needs this: its condition includes the reached gripper.
 
-In the simulator and on a robot the gripper's own sensor says so. In a world model nothing does but the picture. The reader sees the
-current frame and the commands of the next chunk, and answers with the gripper value at which the fingers would stop. It does not see the
-current gripper value: a reader that does goes on saying "caught" after the model has lost the object.
+In the simulator and on a robot, the gripper's sensor measures it. In a world model, only the frames show it. The reader gets the current
+frame and the commands of the next chunk, and returns the gripper value at which the fingers would stop. It does not get the current gripper
+value: with that input, it kept answering "caught" after the model had lost the object.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ MOTION = 6  # numbers of a command that the network sees
 
 
 class GraspNetwork(nn.Module):
-    """A frame's views and the commands of the next `frames` frames -> a logit that the fingers stop before they meet."""
+    """A frame's views and the commands of the next `frames` frames -> the logit that the fingers stop before they touch each other."""
 
     def __init__(self, views: int, height: int, width: int, frames: int) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ class GraspNetwork(nn.Module):
 
 
 def motion_of(pose: np.ndarray, commands: np.ndarray) -> np.ndarray:
-    """(n, MOTION) float32, about 1 in size: where the commands (n, 7) lead from `pose` (7,), how high, how turned, and the gripper."""
+    """(n, MOTION) float32, of magnitude about 1: displacement from `pose` (7,), height, rotation and gripper of the commands (n, 7)."""
     away, turned = 10 * (commands[:, :3] - pose[:3]), commands[:, 5:6] - pose[5]
     turned = (turned + np.pi) % (2 * np.pi) - np.pi
     return np.concatenate([away, 5 * commands[:, 2:3], turned, commands[:, GRIPPER:]], axis=1).astype(np.float32)
 
 
 class GraspReader:
-    """A reader for `Embodiment.grasp`. `stop`: the gripper value at which fingers stop on an object, a mean over what is grasped."""
+    """A reader for `Embodiment.grasp`. `stop`: the gripper value at which fingers stop on an object (mean over grasps)."""
 
     def __init__(self, network: GraspNetwork, stop: float) -> None:
         self.network, self.stop = network.eval().requires_grad_(False), stop

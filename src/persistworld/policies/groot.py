@@ -1,7 +1,7 @@
 """A client of GR00T N1.5's inference service, with the keys of its DROID embodiment (`oxe_droid`).
 
-The protocol: ZeroMQ REQ/REP; a request is {"endpoint": "get_action", "data": observation}, an answer the action's parts, both msgpack; an
-answer with `error` is an error. Arrays travel as {"__ndarray_class__": true, "as_npy": a .npy file}.
+The protocol is ZeroMQ REQ/REP with msgpack. A request is {"endpoint": "get_action", "data": observation}, an answer holds the parts of the
+action, and an answer with the key `error` is an error. Arrays are sent as {"__ndarray_class__": true, "as_npy": a .npy file}.
 """
 
 import io
@@ -34,7 +34,7 @@ class Groot:
     kind: Kind = "relative"
 
     def __init__(self, address: str, config: RemoteConfig | None = None) -> None:
-        """address: host or host:port. Raises UserError when no inference service answers there."""
+        """address: host or host:port. Raises UserError if no inference service answers there."""
         self.config = config or RemoteConfig()
         self.config.check()
         self.rate = self.config.rate
@@ -44,10 +44,10 @@ class Groot:
         self._call("ping", None, min(self.config.timeout, GREETING))
 
     def reset(self, seed: int) -> None:
-        """The service keeps nothing between requests; its own noise is not seeded by its clients."""
+        """Nothing to do: the service keeps no state between requests, and clients cannot seed its noise."""
 
     def act(self, observation: Observation) -> np.ndarray:
-        """(n, 7): the poses of a chunk's frames relative to the current one. Raises UserError when the service does not answer well."""
+        """(n, 7): the poses of a chunk's frames relative to the current one. Raises UserError for no answer or an invalid one."""
         config, pose = self.config, observation["pose"]
         seen = pictures(observation, config.views or VIEWS, config.height, config.width)
         data: dict[str, Any] = {key: picture[None] for key, picture in seen.items()}  # one moment
@@ -67,7 +67,7 @@ class Groot:
         return action
 
     def _call(self, endpoint: str, data: dict[str, Any] | None, wait: float) -> dict[str, Any]:
-        """Ask the service, waiting `wait` seconds. After a time-out another socket asks once more: the first would wait on."""
+        """Send a request and wait `wait` seconds for the answer. After a time-out, ask once more on a new socket."""
         request = pack({"endpoint": endpoint} if data is None else {"endpoint": endpoint, "data": data})
         message = None
         for _ in range(2):
@@ -115,7 +115,7 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(message: bytes) -> Any:
-    """What `pack` packed; arrays of objects are refused."""
+    """Reverse of `pack`. Arrays of objects are refused."""
     return msgpack.unpackb(message, object_hook=_unpacked)
 
 

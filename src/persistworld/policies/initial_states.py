@@ -15,7 +15,7 @@ GOALS = {"put_in_bowl": "bowl", "put_on_tray": "tray", "stack": "block"}  # task
 
 @dataclass(frozen=True)
 class InitialState:
-    """scene: the number of a scene of seed policies.scenes, in which the instruction is `task`'s."""
+    """scene: the number of a scene of the seed policies.scenes whose instruction belongs to `task`."""
 
     task: str
     scene: int

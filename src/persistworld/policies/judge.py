@@ -1,6 +1,6 @@
-"""The judge: how far a rollout has come, from its frames alone, in the same way in the simulator and in a world model.
+"""The judge: reads from a rollout's frames how far it has come, in the same way for the simulator and for a world model.
 
-For each frame a small network says which stages hold in it, and whether the object can be seen. Progress is the number of stages that were
+For each frame, a small network predicts which stages hold and whether the object is visible. Progress is the number of stages that were
 reached in order (paper, Table 12).
 """
 
@@ -24,7 +24,7 @@ BATCH = 64  # frames
 
 
 class JudgeNetwork(nn.Module):
-    """A frame's views -> a logit for each stage, and one more: the object can be seen."""
+    """A frame's views -> one logit per stage, and one for the visibility of the object."""
 
     def __init__(self, views: int, height: int, width: int, stages: int) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class JudgeNetwork(nn.Module):
 
 @dataclass(frozen=True)
 class Verdict:
-    """A rollout's verdict. stages: (T, S) bool, which hold in each frame; seen: (T,) bool, whether the object can be seen."""
+    """A rollout's verdict. stages: (T, S) bool, the stages that hold in each frame; seen: (T,) bool, whether the object is visible."""
 
     stages: np.ndarray
     seen: np.ndarray
@@ -65,7 +65,7 @@ class Judge:
         self.network, self.stages = network.eval().requires_grad_(False), stages
 
     def __call__(self, frames: np.ndarray) -> Verdict:
-        """frames: (T, V, H, W, 3) uint8. Raises UserError for other views or sizes than it learned from."""
+        """frames: (T, V, H, W, 3) uint8. Raises UserError for other views or sizes than in its training."""
         if frames.shape[1:4] != self.network.size:
             raise UserError(f"judge: trained on views of {self.network.size}, not {frames.shape[1:4]}; train another (docs/policies.md)")
         parts = torch.from_numpy(frames).split(BATCH)
@@ -83,7 +83,7 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 
 def reached_in_order(stages: np.ndarray) -> int:
-    """How many of the stages (T, S) were reached in order: stage k counts from the frame on in which stage k - 1 was reached."""
+    """How many of the stages (T, S) were reached in order: stage k counts only from the frame in which stage k - 1 was reached."""
     frame = 0
     for number, column in enumerate(np.asarray(stages, bool).T):
         later = np.flatnonzero(column[frame:])
@@ -116,7 +116,7 @@ def load_judge(folder: str | Path) -> Judge:
 
 
 def judge_accuracy(judged: np.ndarray, truth: np.ndarray, names: tuple[str, ...]) -> dict[str, dict[str, float | int]]:
-    """How right the judge is about whole rollouts, for each stage: was it reached in order?
+    """Accuracy of the judge on whole rollouts, for each stage: was it reached in order?
 
     judged, truth: (R, T, S) bool. Returns stage -> right (share of the rollouts), false (said to be reached, but was not), of_misses,
     missed, of_hits, frames (share of single frames in which the stage's label is right).

@@ -1,8 +1,8 @@
 """A client of openpi's policy servers (pi0, pi0-FAST, pi0.5), with DROID's observation keys.
 
-The protocol: a websocket on which the server speaks first (its metadata); then each request is an observation and each answer a dict
-with `actions`, both msgpack; a text message is an error, the server's traceback. Arrays travel as dicts with `__ndarray__`, `data`,
-`dtype` and `shape`. (openpi's own client package asks for numpy 1, which nothing else here can use.)
+The protocol is a websocket with msgpack. The server first sends its metadata. Then each request is an observation, and each answer a dict
+with `actions`. A text message is an error: the server's traceback. Arrays are sent as dicts with `__ndarray__`, `data`, `dtype` and
+`shape`. (openpi's own client package requires numpy 1, with which the rest of this environment does not work.)
 """
 
 import contextlib
@@ -29,14 +29,14 @@ NO_CODE = "OVc"  # numpy kinds that are not sent: objects, records, complex numb
 
 
 class OpenPi:
-    """A policy whose actions are DROID's: seven joint velocities in -1..1 and the gripper, of which more than half closed is closed."""
+    """A policy whose actions are DROID's: seven joint velocities in -1..1 and the gripper; more than half closed counts as closed."""
 
     kind: Kind = "joint_velocity"
 
     def __init__(self, address: str, config: RemoteConfig | None = None) -> None:
         """address: host, host:port or a ws:// or wss:// address. Connects, and reads the server's metadata.
 
-        Raises UserError when nothing answers there, or what answers does not speak the protocol.
+        Raises UserError if nothing answers there, or if the answer does not follow the protocol.
         """
         self.config = config or RemoteConfig()
         self.config.check()
@@ -48,10 +48,10 @@ class OpenPi:
         self.metadata: dict[str, Any] = self._connect()
 
     def reset(self, seed: int) -> None:
-        """The server keeps nothing between requests; its own noise is not seeded by its clients."""
+        """Nothing to do: the server keeps no state between requests, and clients cannot seed its noise."""
 
     def act(self, observation: Observation) -> np.ndarray:
-        """(actions a chunk, 8): joint velocities in rad/s and the gripper. Raises UserError when the server does not answer well."""
+        """(actions a chunk, 8): joint velocities in rad/s and the gripper. Raises UserError for no answer or an invalid one."""
         if "joints" not in observation:
             raise UserError("openpi: its DROID policies need a Panda's joints, which the start does not have; start in another data set")
         config = self.config
@@ -64,7 +64,7 @@ class OpenPi:
         return np.concatenate([velocities, found[:, JOINTS:] > 0.5], axis=1)
 
     def _infer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The server's answer. A connection that was lost since the last request is made once more."""
+        """The server's answer. If the connection was lost since the last request, reconnect once."""
         packed = pack(request)
         for last in (False, True):
             try:
@@ -117,12 +117,12 @@ class OpenPi:
 
 
 def pack(value: Any) -> bytes:
-    """msgpack with numpy arrays and scalars as openpi writes them. Raises TypeError for what it does not send."""
+    """msgpack with numpy arrays and scalars as openpi writes them. Raises TypeError for types that openpi does not send."""
     return msgpack.packb(value, default=_packed)
 
 
 def unpack(message: bytes) -> Any:
-    """What `pack` packed."""
+    """Reverse of `pack`."""
     return msgpack.unpackb(message, object_hook=_unpacked)
 
 

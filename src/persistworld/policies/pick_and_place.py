@@ -1,7 +1,7 @@
 """The tabletop's policies: they look, reach for the object, grasp it, and put it on the goal. Skill and defects are parameters.
 
-A policy sees what any policy sees: the views, the pose, the instruction. Its eyes (`policies.eyes`) find object and goal in the views. It
-knows from the gripper in its pose whether it holds something.
+A policy gets the usual observation: views, pose and instruction. Its eyes (`policies.eyes`) find object and goal in the views. The gripper
+value in its pose shows whether it holds something.
 """
 
 import math
@@ -33,12 +33,13 @@ BLIND = 0.09  # m: below this height the hand hides the object, and the position
 
 @dataclass(frozen=True)
 class Skill:
-    """What a policy can and cannot do. All lengths in m.
+    """The abilities and defects of a policy. All lengths in m.
 
-    eyes: the name of its eyes. looks_once: only at the start, not at every chunk. retries: how often it tries again after closing on
-    nothing. offset: every grasp is so far off, in a direction drawn per episode. noise: standard deviation of an error of each look.
-    close_early: it closes so far above the right height. drop_early: it opens when so much of the way to the goal is still ahead
-    (0..1). misplace: as `offset`, but of the goal. any_yaw: it does not turn the hand with a cube. wanders: it does not look, and drifts.
+    eyes: the name of its eyes. looks_once: it looks only at the start, not at every chunk. retries: number of new tries after closing on
+    nothing. offset: error of every grasp, in a direction drawn per episode. noise: standard deviation of the error of each look.
+    close_early: height above the right one at which it closes. drop_early: share of the way to the goal that is left when it opens
+    (0..1). misplace: error of the place of the goal, as `offset`. any_yaw: it does not turn the hand to a cube's yaw. wanders: it does
+    not look, and drifts.
     """
 
     eyes: str
@@ -84,7 +85,7 @@ class PickAndPlace:
         return np.stack([self._frame(pose, kind).copy() for _ in range(FRAMES)])
 
     def _see(self, observation: Observation, pose: np.ndarray) -> None:
-        """Update what is known of the places. A hand at the object or with the object in it hides it."""
+        """Update the known places. A hand that is at the object or holds it hides it."""
         first = not self.goal.any()
         if self.skill.looks_once and not first:
             return
@@ -127,7 +128,7 @@ class PickAndPlace:
         return np.array(place), grip, hold
 
     def _advance(self, pose: np.ndarray) -> None:
-        """The phase after this one. After the lift, `pose` tells whether the fingers closed on nothing."""
+        """The phase after this one. After the lift, `pose` shows whether the fingers closed on nothing."""
         self.waited = 0
         empty = not HOLDS[0] < pose[GRIPPER] < HOLDS[1]
         if self.phase in ("lift", "over") and empty and self.tries < self.skill.retries:

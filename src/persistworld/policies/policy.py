@@ -1,4 +1,4 @@
-"""What a policy is, and how one is run in a world: the world model or the simulator, which it cannot tell apart."""
+"""The interface of a policy, and the loop that runs one in a world. World model and simulator look the same to it."""
 
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -13,14 +13,14 @@ from persistworld.robot.spaces import Observation
 class Policy(Protocol):
     """One chunk of actions from one observation.
 
-    kind: how its actions are meant (`robot.actions.Actions`); rate: of joint velocities, a second.
+    kind: how its actions are interpreted (`robot.actions.Actions`); rate: rows of joint velocities per second.
     """
 
     kind: Kind
     rate: float
 
     def reset(self, seed: int) -> None:
-        """An episode begins. What is random in it depends on `seed` alone."""
+        """Begin an episode. All randomness depends only on `seed`."""
 
     def act(self, observation: Observation) -> np.ndarray:
         """The action for the next chunk, in the shape that `kind` has. observation: `robot.spaces.observation_space`."""
@@ -36,7 +36,7 @@ class Still:
         self.frames = frames
 
     def reset(self, seed: int) -> None:
-        """Nothing to forget."""
+        """Nothing to reset."""
 
     def act(self, observation: Observation) -> np.ndarray:
         action = np.zeros((self.frames, 7))
@@ -45,7 +45,7 @@ class Still:
 
 
 class Wander(Still):
-    """Drifts about at random, a few centimetres a chunk: what a policy without skill reaches."""
+    """Drifts at random, a few centimetres per chunk: a policy without skill."""
 
     def reset(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)

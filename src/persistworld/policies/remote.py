@@ -1,4 +1,4 @@
-"""What the clients of policy servers share: their configuration, pictures as the servers expect them, and rows of actions."""
+"""Shared by the clients of policy servers: configuration, images as the servers expect them, and rows of actions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ from persistworld.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class RemoteConfig:
-    """Which views, of which size, a policy gets, and how its answers are meant. A YAML file of `persistworld policy --config`."""
+    """The views and image size that a policy gets, and how its answers are interpreted. A YAML file for `persistworld policy --config`."""
 
     views: dict[str, str] = field(default_factory=dict)  # the server's key -> a view of the world model; empty: the protocol's for DROID
     height: int = 224  # pixels that the server gets; the picture keeps its proportions, black bars fill the rest
     width: int = 224
     rate: float = 15.0  # actions a second
-    velocity: float = 3.0  # rad/s that 1 stands for, openpi: DROID's 0.2 rad at 15 Hz
+    velocity: float = 3.0  # openpi: rad/s of an action of 1 (DROID: 0.2 rad at 15 Hz)
     timeout: float = 60.0  # s for an answer; the first one compiles the model
     frames: int = 4  # of the world model, that one action covers
     fps: float = 5.0  # of them
@@ -33,12 +33,12 @@ class RemoteConfig:
 
     @property
     def actions(self) -> int:
-        """Actions of the server that make one chunk."""
+        """Number of the server's actions that make one chunk."""
         return self.frames * round(self.rate / self.fps)
 
 
 def pictures(observation: Observation, views: Mapping[str, str], height: int, width: int) -> dict[str, np.ndarray]:
-    """The server's keys with (height, width, 3) uint8 pictures. Raises UserError for a view that the world does not have."""
+    """The server's keys with (height, width, 3) uint8 pictures. Raises UserError for a view that the world lacks."""
     found = {}
     for key, view in views.items():
         if view not in observation["views"]:
@@ -62,7 +62,7 @@ def fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 def rows(answer: Mapping[str, object], key: str, numbers: int, wanted: int, server: str) -> np.ndarray:
     """`wanted` rows of `numbers` from an answer's array under `key`, (horizon, numbers) or (1, horizon, numbers).
 
-    The last row is repeated where the horizon is shorter (pi0 plans 10 of the 12 actions of a chunk). Raises UserError for anything else.
+    The last row is repeated if the horizon is shorter (pi0 plans 10 of the 12 actions of a chunk). Raises UserError for anything else.
     """
     if key not in answer:
         known = ", ".join(map(str, answer)) or "nothing"
@@ -83,5 +83,5 @@ def rows(answer: Mapping[str, object], key: str, numbers: int, wanted: int, serv
 
 
 def line_of(error: object) -> str:
-    """The last line that says something: of a traceback, the exception."""
+    """The last non-empty line; for a traceback, the exception."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)

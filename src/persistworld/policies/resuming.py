@@ -12,9 +12,9 @@ from persistworld.runtime.workspace import POLICIES, RUNS
 
 @contextlib.contextmanager
 def world_folder(world: str, made_from: Sequence[str], folders: Sequence[Path]) -> Iterator[Path]:
-    """Yield a folder for the files of one world, with those that a stopped run has written. At the end it becomes data/policies/WORLD.
+    """Yield a folder for the files of one world, including those that a stopped run has written. At the end it becomes data/policies/WORLD.
 
-    made_from and the safetensors files in `folders` are everything that determines the files: those of another run are never taken.
+    made_from and the safetensors files in `folders` determine the files, so files of another run are never used.
     """
     networks = sorted(file for folder in folders for file in folder.glob("*.safetensors"))
     name = hashlib.sha256("\n".join([*made_from, *map(sha256, networks)]).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The policies that ship with the package, by name, and how any policy is found."""
+"""The policies that ship with the package, and the search for a policy by name."""
 
 import importlib
 import sys
@@ -28,7 +28,7 @@ SKILLS = {
 
 
 def shipped_policy(name: str, eyes: str | Path = EYES) -> PickAndPlace:
-    """The shipped policy `name`, with the eyes of the folder `eyes`. Raises UserError if they are not there."""
+    """The shipped policy `name`, with the eyes in the folder `eyes`. Raises UserError if they are missing."""
     skill = SKILLS[name]
     return PickAndPlace(load_eyes(eyes, skill.eyes), skill)
 
@@ -36,7 +36,7 @@ def shipped_policy(name: str, eyes: str | Path = EYES) -> PickAndPlace:
 def find_policy(name: str, eyes: str | Path = EYES) -> Policy:
     """A shipped policy or one of SIMPLE by its name, or one of your own: `module:name` is called without arguments.
 
-    Modules are also looked for in the working folder. Raises UserError when there is none, or what is there is no policy.
+    The working folder is searched for modules, too. Raises UserError if there is no such policy, or the object is not a policy.
     """
     if name in SIMPLE:
         return SIMPLE[name]()

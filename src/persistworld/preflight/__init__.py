@@ -1,1 +1,1 @@
-"""What a run will use, leave out and convert, told before hours are spent: printed by `persistworld check` and by the stage `episodes`."""
+"""Reports, before a long run, what it will use, leave out and convert. Printed by `persistworld check` and by the stage `episodes`."""

@@ -1,4 +1,4 @@
-"""What an action is: the poses of the next frames, absolute, relative to the current one, or joint velocities at a rate.
+"""Kinds of actions: the poses of the next frames (absolute, or relative to the current pose), or joint velocities.
 
 An action covers one chunk of the world model: the n = L - 1 frames after the current one.
 """
@@ -20,7 +20,7 @@ KINDS: tuple[Kind, ...] = ("absolute", "relative", "joint_velocity")
 
 @dataclass(frozen=True)
 class Reached:
-    """What a chunk's commands come to, a frame a row: the commanded poses and the reached ones (n, 7), and the joints (n, 7) or None."""
+    """The result of a chunk's commands, one row per frame: commanded and reached poses (n, 7), and joints (n, 7) or None."""
 
     commands: np.ndarray
     poses: np.ndarray
@@ -29,7 +29,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Actions:
-    """The actions of one environment: `frames` (n) frames a chunk at `fps`; joint velocities come `rate` times a second.
+    """The actions of one environment: `frames` (n) frames per chunk at `fps`; joint velocities have `rate` rows per second.
 
     | kind | shape | a row |
     |---|---|---|
@@ -61,7 +61,7 @@ class Actions:
         return self.frames * self.per_frame, self.numbers if self.kind != "joint_velocity" else JOINTS + 1
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """The lowest and highest row: what the arm can reach or do, generously; poses of another robot have none."""
+        """The lowest and highest row: generous limits of what the arm can do. Unlimited for poses of another robot."""
         if self.kind == "joint_velocity":
             high = np.array([*[np.pi] * JOINTS, 1.0])
         elif self.numbers == GRIPPER + 1:
@@ -74,7 +74,7 @@ class Actions:
         return low, high
 
     def commands(self, action: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        """The commanded poses (n, numbers) of an action of poses, at the pose of the current frame."""
+        """The commanded poses (n, numbers) of an action that consists of poses, given the current pose."""
         action = self.checked(action)
         if self.kind == "absolute":
             return action
@@ -86,7 +86,7 @@ class Actions:
     def reached(
         self, action: np.ndarray, pose: np.ndarray, joints: np.ndarray | None, tool: Tool | None, control: Controller, stop: float = 1.0
     ) -> Reached:
-        """Carry an action out from `pose` and, of a Panda whose poses are of `tool`, `joints` (7,). `stop`: as for Controller.reach.
+        """Carry out an action from `pose`, and from `joints` (7,) for a Panda whose poses describe `tool`. `stop`: as for Controller.reach.
 
         Raises UserError for an action of another shape or with numbers that are not finite, and for joint velocities without joints.
         """
@@ -107,7 +107,7 @@ class Actions:
         return Reached(commands, poses, angles)
 
     def checked(self, action: np.ndarray) -> np.ndarray:
-        """A copy of the action as float64. Raises UserError when its shape is another or a number is not finite."""
+        """A copy of the action as float64. Raises UserError for another shape, or if a number is not finite."""
         action = np.array(action, np.float64)
         if action.shape != self.shape:
             raise UserError(f"action: shape {action.shape}, expected {self.shape} for {self.kind}")
@@ -117,7 +117,7 @@ class Actions:
 
 
 def follow(poses: np.ndarray, joints: np.ndarray, tool: Tool) -> np.ndarray:
-    """The joints (n, 7) of a Panda whose tool goes through `poses` (n, 7), from `joints` (7,) on."""
+    """The joints (n, 7) of a Panda whose tool follows `poses` (n, 7), starting at `joints` (7,)."""
     angles = []
     for pose in poses:
         joints = inverse(pose, tool, joints)

@@ -1,7 +1,7 @@
-"""From what is commanded to what the arm reaches: a part of its own, because a world model is conditioned on reached poses.
+"""Controllers: they turn commanded poses into reached poses, on which a world model is conditioned.
 
-A replaceable part: an environment takes any object with the methods of `Controller`. What one assumes here shows in every closed-loop
-result, so such results should stand beside a replay of poses that were really reached.
+An environment takes any object with the methods of `Controller`. The assumptions of a controller affect every closed-loop result, so report
+such results together with a replay of poses that were really reached.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ GRIPPER = 6
 
 
 class Controller(Protocol):
-    """What an environment asks of a controller."""
+    """The methods that an environment calls."""
 
     def reach(self, pose: np.ndarray, commands: np.ndarray, stop: float) -> np.ndarray:
-        """The poses (n, 7) reached a frame after each of `commands` (n, 7), from `pose` (7,) on.
+        """The poses (n, 7) reached one frame after each of `commands` (n, 7), starting at `pose` (7,).
 
-        stop: the gripper value, 0..1, at which the fingers meet what lies between them; 1 when nothing does.
+        stop: the gripper value, 0..1, at which the fingers meet an object between them; 1 if there is none.
         """
 
     def reach_joints(self, joints: np.ndarray, velocities: np.ndarray, rate: float) -> np.ndarray:
@@ -29,7 +29,7 @@ class Controller(Protocol):
 
 @dataclass(frozen=True)
 class Follower:
-    """An arm that covers a fixed share of the way to each command, and a gripper with a largest speed.
+    """An arm that covers a fixed share of the way to each command, and a gripper with a maximum speed.
 
     reached = previous + pose_share * (command - previous), a rotation along its shortest arc; joints and gripper likewise. The fingers
     move at most `gripper_step` (of 0..1) a frame and close no further than `stop`.
@@ -66,7 +66,7 @@ CONTROLLERS: dict[str, Follower] = {"exact": EXACT, "tabletop": TABLETOP, "droid
 def toward(pose: np.ndarray, command: np.ndarray, share: float) -> np.ndarray:
     """`share` of the way from `pose` (7,) to `command` (7,): position and gripper along the line, rotation along the shortest arc.
 
-    Poses of another robot than 7 numbers go along the line in all of them.
+    Poses that do not have 7 numbers are interpolated linearly in all of them.
     """
     pose, command = np.asarray(pose, np.float64), np.asarray(command, np.float64)
     between = pose + share * (command - pose)

@@ -1,7 +1,7 @@
 """Forward and inverse kinematics of the Franka Panda, on batches.
 
-Which point of the arm a pose is of differs between data sets: DROID records the flange (its poses agree with `forward` of its joints to
-1e-7 m and rad), the tabletop simulator the point between the fingertips. Lengths in m, angles in rad, in the robot's base frame.
+Data sets describe different points of the arm with a pose: DROID the flange (its poses agree with `forward` of its joints to 1e-7 m and
+rad), the tabletop simulator the point between the fingertips. Lengths in m, angles in rad, in the robot's base frame.
 """
 
 from typing import Literal
@@ -43,8 +43,8 @@ def forward(joints: np.ndarray, tool: Tool) -> np.ndarray:
 def inverse(pose: np.ndarray, tool: Tool, guess: np.ndarray = REST) -> np.ndarray:
     """Joint angles (7,) that bring the tool to `pose` (6 or more numbers: x, y, z, Euler xyz), near `guess` (7,).
 
-    Damped least squares within the joint limits. A pose out of reach gives the nearest angles that the steps arrive at; `forward` of them
-    tells how near.
+    Damped least squares within the joint limits. For a pose out of reach, the result is the closest that the iteration finds; `forward`
+    of it shows how close.
     """
     joints, wanted = np.clip(np.asarray(guess, np.float64), LOWER, UPPER), Rotation.from_euler("xyz", pose[3:6]).as_matrix()
     for _ in range(_STEPS):
@@ -61,9 +61,9 @@ def inverse(pose: np.ndarray, tool: Tool, guess: np.ndarray = REST) -> np.ndarra
 
 
 def tool_of(joints: np.ndarray, poses: np.ndarray) -> Tool:
-    """Which point of the arm recorded `poses` (T, 6 or more) are of, from the joints (T, 7) recorded with them.
+    """The point of the arm that recorded `poses` (T, 6 or more) describe, found from the joints (T, 7) recorded with them.
 
-    Raises UserError when they are of neither: the robot is no Panda, or its base is not the origin of its poses.
+    Raises UserError if it is neither: the robot is not a Panda, or its base is not the origin of its poses.
     """
     distances = {}
     for tool in _TOOLS:

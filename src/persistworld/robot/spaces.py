@@ -1,4 +1,4 @@
-"""What policies see and do, as gymnasium's spaces: the same in the world model and in the simulator."""
+"""Observation and action spaces of policies (gymnasium), the same in the world model and in the simulator."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ Observation = dict[str, Any]
 
 
 def observation_space(views: Sequence[str], height: int, width: int, numbers: int, tool: Tool | None) -> spaces.Dict:
-    """views: a dict of (height, width, 3) uint8 images; pose: (numbers,); joints: (7,) rad, of a Panda only; instruction: text."""
+    """views: a dict of (height, width, 3) uint8 images; pose: (numbers,); joints: (7,) rad, only for a Panda; instruction: text."""
     parts: dict[str, spaces.Space] = {
         "views": spaces.Dict({view: spaces.Box(0, 255, (height, width, 3), np.uint8) for view in views}),
         "pose": spaces.Box(-np.inf, np.inf, (numbers,), np.float64),
@@ -36,7 +36,7 @@ def action_space(actions: Actions) -> spaces.Box:
 def observation(
     views: Sequence[str], frames: np.ndarray, pose: np.ndarray, joints: np.ndarray | None, instruction: str
 ) -> Observation:
-    """A new element of `observation_space`. frames: (V, H, W, 3) uint8. Letters that the space does not know become question marks."""
+    """A new element of `observation_space`. frames: (V, H, W, 3) uint8. Characters outside the space become question marks."""
     words = "".join(letter if letter in LETTERS else "?" for letter in instruction[:LONGEST])
     seen = {"views": dict(zip(views, np.array(frames), strict=True)), "pose": np.array(pose, np.float64), "instruction": words}
     return seen if joints is None else seen | {"joints": np.array(joints, np.float64)}

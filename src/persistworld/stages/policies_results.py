@@ -1,6 +1,6 @@
 """Compare what policies achieve in reality and in the world models: Table 12, Figures 7 and 8, results/metrics/policies.json.
 
-"Real" is the simulator, and a judge scores all rollouts; or people scored rollouts that were made elsewhere (policies.labels).
+"Real" is the simulator, and a judge scores all rollouts. With policies.labels, people have scored rollouts that were made elsewhere.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from persistworld.runtime.workspace import FIGURES, METRICS, POLICIES, POLICIES_
 from persistworld.simulator.labels import STAGES
 
 OF_TRUE_POSES = "_replayed"  # ends the name of the world
+PARTINGS = 4  # rollouts on the page where model and reality differ most
 Rollouts = dict[tuple[str, str], PolicyRollouts]  # (world, policy); worlds as in the table of progress
 
 
@@ -83,7 +84,7 @@ def _table(params: Params, rollouts: Rollouts) -> pd.DataFrame:
 
 
 def _labels(params: Params) -> pd.DataFrame:
-    """People's labels. Raises UserError where they do not fit the parameters."""
+    """People's labels. Raises UserError if they do not fit the parameters."""
     settings = params.policies
     table = read_progress(settings.labels)
     for column, known in (("policy", settings.names), ("task", settings.tasks), ("world", (REAL, *settings.models))):
@@ -105,7 +106,7 @@ def _judged(rollouts: Rollouts) -> dict[str, Any]:
 
 
 def _count_lost(numbers: dict[str, Any], world: str, policy: str, found: PolicyRollouts) -> None:
-    """Add the rollouts at whose end the object cannot be seen to the numbers of its world."""
+    """Add, for each world, the number of rollouts at whose end the object is not visible."""
     agreement = numbers["agreement"]
     model = world.removesuffix(OF_TRUE_POSES)
     if model not in agreement:
@@ -136,14 +137,14 @@ def _tile(views: np.ndarray) -> np.ndarray:
 def _partings(params: Params, table: pd.DataFrame, rollouts: Rollouts) -> list[Parting]:
     """The rollouts with the largest difference in stages reached, mean over seeds and models; at most one of each policy."""
     settings = params.policies
-    if not rollouts or not settings.shown:
+    if not rollouts:
         return []
     means = table[table["world"].isin([REAL, *settings.models])].pivot_table("reached", UNIT, "world", aggfunc="mean")
     gap = (means[[*settings.models]].sub(means[REAL], axis=0)).mean(axis=1)
     ranked = gap.abs().sort_values(ascending=False, kind="stable").index
     found: dict[str, Parting] = {}
     for rank, (policy, task, state) in enumerate(ranked, 1):
-        if policy in found or gap[policy, task, state] == 0 or len(found) == settings.shown:
+        if policy in found or gap[policy, task, state] == 0 or len(found) == PARTINGS:
             continue
         films, reached = {}, []
         for world in (REAL, *settings.models):

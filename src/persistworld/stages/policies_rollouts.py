@@ -1,6 +1,6 @@
 """Run every policy from every initial state in a world model, and judge the rollouts.
 
-The poses that each policy reached in the simulator are replayed, too: the row "true poses replayed".
+Also replays the poses that each policy reached in the simulator: the row "true poses replayed".
 """
 
 import argparse

@@ -25,6 +25,7 @@ from persistworld.runtime.workspace import ABLATIONS, CHECKPOINTS, FIGURES, LATE
 from persistworld.world_model.model import WorldModel
 
 CAPTION = "Quality over the seconds of a chunk. The numbers at the points are sampler steps; up and to the left is better, down for LPIPS."
+REPEATS = 3  # measurements of a chunk's time
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -38,7 +39,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     for (name, steps), run in runs.items():
         settings = params.for_run(run).rollout
         entry = evaluation_episodes(manifest, params.evaluation, params.rollout_frames)[0]
-        seconds[name, steps] = _seconds(loaded[name], settings, store, entry, params.speed.repeats)
+        seconds[name, steps] = _seconds(loaded[name], settings, store, entry)
     names = list(dict.fromkeys(runs.values()))
     scores, settings = load_scores([SCORES / f"{run}.parquet" for run in names], names), settings_of(params)
     points = speed_points(runs, seconds, scores, settings)
@@ -56,11 +57,11 @@ def _load(params: Params, name: str) -> WorldModel:
     return load_world_model(CHECKPOINTS / model.checkpoint, CHECKPOINTS / model.base).to(device())
 
 
-def _seconds(model: WorldModel, settings: RolloutConfig, store: LatentStore, entry: Entry, repeats: int) -> float:
-    """The median seconds of one chunk of one rollout. One more, before, is not counted: it sets things up."""
+def _seconds(model: WorldModel, settings: RolloutConfig, store: LatentStore, entry: Entry) -> float:
+    """The median seconds of one chunk of one rollout. A first chunk is not counted: it includes set-up."""
     starts, poses = starts_of(model, store, [entry]), poses_after(store, [entry], model.config.future - 1)
     one, times = dataclasses.replace(settings, chunks=1), []
-    for _ in range(1 + repeats):
+    for _ in range(1 + REPEATS):
         began = time.perf_counter()
         rollout(model, starts, poses, [entry.index], 0, one).cpu()  # waits for a GPU
         times.append(time.perf_counter() - began)

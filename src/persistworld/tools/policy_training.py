@@ -1,7 +1,7 @@
 """Train the shipped policies' eyes and the judge on simulated scenes, and test them on others.
 
-Needs the simulator and the base checkpoint's autoencoder, whose reconstruction of half of the frames belongs to the examples: a world model
-shows no sharper ones. The scenes have other seeds than policies.scenes.
+Needs the simulator and the base checkpoint's autoencoder. Half of the example frames are its reconstructions, because a world model's
+frames are not sharper than those. The scenes have other seeds than policies.scenes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Ask people which model's rollouts they prefer, or how far policies get in their tasks (docs/study.md)."""
+"""Ask people which model's rollouts they prefer, or label how far policies get in their tasks (docs/study.md)."""
 
 import argparse
 import contextlib

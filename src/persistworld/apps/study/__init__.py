@@ -1,1 +1,1 @@
-"""The preference study (paper, section 4 and appendix D): raters compare rollouts, or say how far a policy's rollout came."""
+"""The preference study (paper, section 4 and appendix D): raters compare rollouts, or label how far a policy's rollout got."""

@@ -1,7 +1,7 @@
-"""Films for raters: H.264 mp4 files that say nothing about where they come from.
+"""Films for raters: H.264 mp4 files that do not reveal which model made them.
 
-All films of an item share size, rate, encoder settings and length in bytes, and hold neither time nor name. So candidates differ in their
-pictures alone.
+All films of an item have the same size, rate, encoder settings and length in bytes, and contain no times or names. So candidates differ
+only in their pictures.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ from PIL import Image
 from persistworld.runtime.errors import UserError
 
 SHOWN_WIDTH = 320  # pixels; smaller frames are enlarged by a whole factor, or halved chroma would smear small objects
-KEY_FRAMES = 8  # a key frame every so many, for quick steps to any frame
+KEY_FRAMES = 8  # frames between key frames, so that a player reaches any frame quickly
 # Every browser plays yuv420p. No B-frames: a frame is shown as soon as it is decoded. Without mbtree: see data/video.py.
 OPTIONS = {
     "crf": "20", "preset": "veryfast", "threads": "1", "flags": "+bitexact", "g": str(KEY_FRAMES), "bf": "0",
@@ -46,13 +46,13 @@ def encode_film(frames: np.ndarray, fps: float) -> bytes:
 
 
 def padded(films: Sequence[bytes]) -> list[bytes]:
-    """The films with an empty box behind each, so that all have the same length. Players skip the box."""
+    """The films, each padded with an empty box, so that all have the same length in bytes. Players skip the box."""
     length = BLOCK * -(-(max(map(len, films)) + BOX_HEADER) // BLOCK)
     return [film + (length - len(film)).to_bytes(4, "big") + b"free" + bytes(length - len(film) - BOX_HEADER) for film in films]
 
 
 def read_frames(path: str) -> tuple[np.ndarray, float]:
-    """All frames (T, H, W, 3) uint8 RGB of a video file and its rate (1/s). Raises UserError when it cannot be read."""
+    """All frames (T, H, W, 3) uint8 RGB of a video file and its rate (1/s). Raises UserError if it cannot be read."""
     try:
         with av.open(path) as container:
             stream = container.streams.video[0]

@@ -1,4 +1,4 @@
-"""What keeps one client from taking a server's time or memory from the others: limits on rates and on bodies."""
+"""Limits on request rates and bodies, so that no client can take a server's time or memory from the others."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ KEYS = 20_000  # buckets that are remembered
 
 
 class Rate:
-    """A token bucket per key: `burst` requests at once, `per_second` of them in the long run."""
+    """A token bucket per key: `burst` requests at once, `per_second` on average."""
 
     def __init__(self, burst: float, per_second: float) -> None:
         self.burst, self.per_second = burst, per_second
@@ -35,7 +35,7 @@ class Rate:
 
 
 class BodyLimit:
-    """Middleware that reads a request's body before the application does, and answers 413 when it is too long, 408 when too slow."""
+    """Middleware that reads a request's body first, and answers 413 if it is too long, 408 if it is too slow."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -23,7 +23,7 @@ ARROW = ">"  # between the stages of a task
 
 
 def task_of(instruction: str) -> str:
-    """What is done, in a word: the instruction's first, which is its verb. (Whole instructions are nearly all different.)"""
+    """The task in one word: the first word of the instruction, its verb. (Whole instructions are nearly all different.)"""
     return (instruction.split() or ["none"])[0].lower().strip(".,:;!?") or "none"
 
 
@@ -52,8 +52,8 @@ def preference_materials(params: Params, models: tuple[str, str], items: list[tu
 
 
 def read_policy_rollouts(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV of policy rollouts to label. Columns: `ROLLOUT_COLUMNS`; stages are in order with > between them, video is a file
-    beside the CSV. Raises UserError, naming the line, for a missing column, value or file, and for a rollout that comes twice.
+    """The rows of a CSV of policy rollouts to label. Columns: `ROLLOUT_COLUMNS`; stages are in order and separated by >; video is a path
+    relative to the CSV. Raises UserError, naming the line, for a missing column, value or file, and for a repeated rollout.
     """
     try:
         with open(path, newline="") as file:
@@ -79,7 +79,7 @@ def read_policy_rollouts(path: Path) -> list[dict[str, str]]:
 
 
 def progress_materials(path: Path, rows: list[dict[str, str]]) -> Iterator[Material]:
-    """Each policy rollout's film, encoded again: nothing of the original file is left."""
+    """Each policy rollout's film, encoded again so that nothing in the file reveals its origin."""
     for row in track(rows, len(rows), "films"):
         frames, fps = read_frames(str(path.parent / row["video"]))
         about: dict = {name: row[name].strip() for name in ROLLOUT_COLUMNS[:5]}

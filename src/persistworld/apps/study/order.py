@@ -1,6 +1,6 @@
-"""What is random in a study: which items, in which order, and which model is shown as A. All of it from the study's seed.
+"""The random choices of a study: its items, their order, and which model is shown as A. All depend only on the study's seed.
 
-Draws are ranks of SHA-256 digests: they need no generator's state, and are the same in every version of every library.
+Draws are ranks of SHA-256 digests, so they need no generator state and do not depend on library versions.
 """
 
 import hashlib
@@ -11,14 +11,14 @@ Item = TypeVar("Item")
 
 
 def shuffled(items: Iterable[Item], *key: int | str) -> list[Item]:
-    """The items (distinct, with a `repr` that tells them apart) in a random order that depends on `key` alone."""
+    """The items (distinct, with a `repr` that tells them apart) in a random order that depends only on `key`."""
     return sorted(items, key=lambda item: hashlib.sha256(repr((key, item)).encode()).digest())
 
 
 def chosen_pairs(
     episodes: Sequence[int], seeds: Sequence[int], views: Sequence[str], count: int, seed: int
 ) -> list[tuple[int, int, str]]:
-    """`count` (episode, seed, view), or all for 0: as many of each view as possible, and of a view all episodes before one comes twice."""
+    """`count` (episode, seed, view), or all if 0. Views are balanced, and within a view no episode repeats before all have been used."""
     rounds = []
     for view in views:
         order = shuffled(episodes, seed, "episodes", view)
@@ -29,12 +29,12 @@ def chosen_pairs(
 
 
 def rater_order(items: Sequence[int], seed: int, rater: int) -> list[int]:
-    """The items in the order in which a rater is offered them."""
+    """The items in the order in which a rater sees them."""
     return shuffled(items, seed, "order", rater)
 
 
 def shown_first(items: Sequence[int], models: tuple[str, str], seed: int, rater: int) -> dict[int, str]:
-    """Which of the two models a rater sees as A, by item: each of them in half of the items (the odd one out by chance)."""
+    """The model that a rater sees as A, for each item. Each is A in half of the items; chance decides an odd last one."""
     mixed = shuffled(items, seed, "side", rater)
     first, second = shuffled(models, seed, "which side", rater)
     return {item: (first, second)[place % 2] for place, item in enumerate(mixed)}

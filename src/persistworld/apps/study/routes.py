@@ -1,7 +1,7 @@
-"""The study's server: a rater's page and the administrator's, and what they call.
+"""The study's server: the rater's page, the administrator's page, and their API.
 
-A token comes in the invitation's fragment (behind #), which browsers send to nobody, and reaches the server in a header. So there are no
-cookies that another site's page could use, and no token in any log. Films have handles, which are random for each rater and item.
+An invitation carries its token in the fragment (behind #), which browsers do not send. The page sends it in a header. So there are no
+cookies that another site's page could use, and no log contains a token. Films have handles, which are random for each rater and item.
 """
 
 import csv
@@ -28,7 +28,7 @@ class Body(BaseModel):
 
 
 class Answer(Body):
-    """item: a handle; answer: a or b, or how many stages were reached; request: made up by the page, another one for each click."""
+    """item: a handle; answer: a or b, or the number of stages reached; request: an identifier that the page makes for each click."""
 
     item: Handle
     answer: Annotated[str, StringConstraints(pattern=r"^(a|b|\d{1,2})$")]
@@ -51,7 +51,7 @@ def study_app(store: Store, hosts: tuple[str, ...] = LOOPBACK) -> FastAPI:
     calls, films, strangers = Rate(60, 3), Rate(60, 6), Rate(30, 0.5)
 
     def stranger(request: Request) -> HTTPException:
-        """The answer to who has no valid token or handle: at first what is wrong, then only that it is too much."""
+        """The answer to a request without a valid token or handle: the reason at first, later only that there were too many tries."""
         known = strangers.allows(request.client.host if request.client else "")
         return HTTPException(401, "this link is not valid; ask the organisers for another") if known else TOO_MANY
 
@@ -146,15 +146,15 @@ TOO_MANY = HTTPException(429, "too many requests; wait a few seconds")
 
 
 def shown(about: dict[str, Any]) -> dict[str, Any]:
-    """What a rater may know of an item: nothing that names a model, a policy or a world."""
+    """The facts about an item that a rater may see: none names a model, a policy or a world."""
     kept = {"view": about.get("view", ""), "frames": about["frames"], "fps": about["fps"], "stages": about.get("stages", [])}
     return {"words": about.get("instruction", about["task"]), **kept}
 
 
 def ranged(data: bytes, asked: str | None) -> Response:
-    """`data`, or the range of bytes that is `asked` for ("bytes=first-last", either may be left out); 416 where there is none such.
+    """`data`, or the range of bytes in `asked` ("bytes=first-last", either may be missing). Status 416 if the range does not exist.
 
-    All films have the same headers but for their length, which those of one item share.
+    All films have the same headers, apart from the length, which is equal within an item.
     """
     headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, max-age=86400, immutable"}
     unit, _, span = (asked or "").partition("=")

@@ -9,7 +9,7 @@ CSV_COLUMNS = {"preference": VOTES, "progress": PROGRESS}
 
 
 def csv_rows(store: Store) -> list[dict[str, Any]]:
-    """A row per standing answer, in the order in which they came. A rater is a code here, never a name."""
+    """One row per valid answer, in the order of arrival. Raters appear as codes, never by name."""
     items, row = store.items(), _vote if store.meta["kind"] == "preference" else _label
     return [row(answer, items[answer["item"]], store.meta.get("models", [])) for answer in store.answers()]
 

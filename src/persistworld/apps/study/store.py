@@ -1,7 +1,7 @@
 """A study is one SQLite file: items, films, raters, answers, and the key that says which model was shown as A.
 
-Answers are written with `synchronous = FULL` in WAL mode: what was acknowledged is on the disk, through a kill or a power cut. An answer is
-never changed; undoing it sets a time. An index of the database makes two answers of one rater to one item impossible.
+Answers are written with `synchronous = FULL` in WAL mode, so an acknowledged answer survives a kill or a power cut. Answers are never
+changed; undoing one sets the time at which it was undone. A unique index allows each rater one valid answer per item.
 """
 
 import contextlib
@@ -53,26 +53,26 @@ STANDING = (
 
 
 class Refused(Exception):
-    """An answer that does not fit what is stored: the rater's page is out of date, or the request is made up."""
+    """An answer that contradicts the database: the rater's page is out of date, or the request is forged."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """An item to store. about: what it is (JSON values); films: role -> mp4 bytes."""
+    """An item to store. about: its description (JSON values); films: role -> mp4 bytes."""
 
     about: dict[str, Any]
     films: dict[str, bytes]
 
 
 def study_path(name: str) -> Path:
-    """Where a study lies. Raises UserError for a name that is not one."""
+    """The path of a study's file. Raises UserError if `name` is not allowed."""
     if not NAME.fullmatch(name):
         raise UserError(f"study {name}: a name has small letters, digits, - and _ only, 64 at most")
     return STUDIES / f"{name}.sqlite"
 
 
 def create_study(path: Path, meta: dict[str, Any], materials: Iterable[Material]) -> str:
-    """Write a new study and return the administrator's token, of which only a digest is kept. Raises UserError where one exists.
+    """Write a new study and return the administrator's token. Only its digest is stored. Raises UserError if the study exists.
 
     meta: JSON values; `kind` is preference or progress, `seed` the order's, `models` the two that are compared (preference).
     """
@@ -114,13 +114,13 @@ class Store:
         return database
 
     def close(self) -> None:
-        """Merge the write-ahead log into the file and let go of it."""
+        """Merge the write-ahead log into the file and close it."""
         for database in (self._films, self._database):
             database.close()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction, on the disk when the block ends; nothing of it is there when the block raises."""
+        """One transaction. It is on the disk when the block ends, and has no effect if the block raises."""
         with self._lock:
             self._database.execute("BEGIN IMMEDIATE")
             try:
@@ -135,11 +135,11 @@ class Store:
             return self._database.execute(query, values).fetchall()
 
     def items(self) -> dict[int, dict[str, Any]]:
-        """What each item is, by its number."""
+        """The description of each item, by number."""
         return {row["id"]: json.loads(row["about"]) for row in self._rows("SELECT * FROM items")}
 
     def invite(self, name: str = "") -> str:
-        """Add a rater with an order and sides of its own; returns the token of the invitation, of which only a digest is kept."""
+        """Add a rater with its own order and sides. Returns the invitation's token. Only its digest is stored."""
         token = secrets.token_urlsafe(24)
         with self._writing() as database:
             place = database.execute("SELECT coalesce(max(id), 0) + 1 FROM raters").fetchone()[0]
@@ -154,7 +154,7 @@ class Store:
         return token
 
     def rater_of(self, token: str) -> sqlite3.Row | None:
-        """The rater whom a token invites."""
+        """The rater that a token belongs to."""
         found = self._rows("SELECT * FROM raters WHERE token = ?", _digest(token))
         return found[0] if found else None
 
@@ -169,7 +169,7 @@ class Store:
             database.execute(f"UPDATE raters SET {column} = ? WHERE id = ? AND {column} IS NULL", [_now(), rater])
 
     def assignments(self, rater: int) -> list[sqlite3.Row]:
-        """A rater's items in order: handle, item, and the number and text of the answer that stands (None: not answered)."""
+        """A rater's items in order: handle, item, and the number and text of the valid answer (None: not answered)."""
         return self._rows(
             "SELECT assignments.handle, item, answers.id AS number, answer FROM assignments "
             "LEFT JOIN answers ON answers.handle = assignments.handle AND undone IS NULL WHERE rater = ? ORDER BY place",
@@ -177,7 +177,7 @@ class Store:
         )
 
     def film(self, handle: str, slot: str) -> bytes | None:
-        """The film in a slot of a rater's item: reference, a, b (candidates), or film (progress). None where there is none."""
+        """The film in a slot of a rater's item: reference, a, b (candidates), or film (progress). None if there is none."""
         if slot not in SLOTS:  # a model's name is no slot
             return None
         with self._films_lock:
@@ -189,9 +189,9 @@ class Store:
         return found[0] if found else None
 
     def record(self, rater: int, handle: str, answer: str, request: str) -> None:
-        """Store an answer; when this returns, it is on the disk. The same request again changes nothing.
+        """Store an answer. It is on the disk when this returns. Repeating a request changes nothing.
 
-        Raises Refused where the item is not the rater's, has an answer, or the request was used for something else or undone.
+        Raises Refused if the item is not the rater's or already has an answer, or if the request was used for something else or undone.
         """
         with self._writing() as database:
             before = database.execute("SELECT * FROM answers WHERE request = ?", [request]).fetchone()
@@ -209,7 +209,7 @@ class Store:
                 raise Refused("this video has your vote already, perhaps from another tab; reload the page") from None
 
     def possible_answers(self, rater: int, handle: str) -> list[str]:
-        """What a rater may answer to an item: a or b, or the number of stages reached. Raises Refused for another rater's item."""
+        """The possible answers to an item: a or b, or the number of stages reached. Raises Refused for another rater's item."""
         rows = self._rows("SELECT about FROM assignments JOIN items ON items.id = item WHERE handle = ? AND rater = ?", handle, rater)
         if not rows:
             raise Refused(NOT_YOURS)
@@ -217,7 +217,7 @@ class Store:
         return list(CANDIDATES) if stages is None else [str(reached) for reached in range(len(stages) + 1)]
 
     def undo(self, rater: int, handle: str) -> str | None:
-        """Take back a rater's last standing answer, which must be the one to `handle`; returns the one before it. Raises Refused."""
+        """Undo a rater's last valid answer, which must belong to `handle`. Returns the answer before it. Raises Refused."""
         with self._writing() as database:
             last, before = (*database.execute(f"{STANDING} AND rater = ? ORDER BY answers.id DESC LIMIT 2", [rater]), None, None)[:2]
             if last is None or last["handle"] != handle:
@@ -230,18 +230,18 @@ class Store:
         return database.execute("SELECT 1 FROM assignments WHERE handle = ? AND rater = ?", [handle, rater]).fetchone() is not None
 
     def add_note(self, rater: int, text: str) -> None:
-        """Keep a remark. Raises Refused when the rater has left `NOTES` of them."""
+        """Store a remark. Raises Refused if the rater has already left `NOTES` remarks."""
         with self._writing() as database:
             if database.execute("SELECT count(*) FROM notes WHERE rater = ?", [rater]).fetchone()[0] >= NOTES:
                 raise Refused(f"{NOTES} remarks are the most that are kept; write to the organisers")
             database.execute("INSERT INTO notes (rater, text, at) VALUES (?, ?, ?)", [rater, text, _now()])
 
     def notes(self) -> list[str]:
-        """All remarks, in the order of their text, so that it tells nothing about who wrote them when."""
+        """All remarks, sorted by text, so that the order does not reveal who wrote them or when."""
         return sorted(row["text"] for row in self._rows("SELECT text FROM notes"))
 
     def progress(self) -> list[sqlite3.Row]:
-        """Each rater's name, when they `opened` and `began`, how many items they have and how many are `answered`; by name."""
+        """For each rater, sorted by name: name, times `opened` and `began`, number of items and of `answered` items."""
         return self._rows(
             "SELECT name, opened, began, count(assignments.handle) AS items, count(answers.id) AS answered FROM raters "
             "LEFT JOIN assignments ON rater = raters.id LEFT JOIN answers ON answers.handle = assignments.handle AND undone IS NULL "
@@ -249,21 +249,21 @@ class Store:
         )
 
     def answers(self) -> list[dict[str, Any]]:
-        """All standing answers in the order in which they came: rater (the code), item, answer, first, at."""
+        """All valid answers in the order of arrival: rater (the code), item, answer, first, at."""
         query = f"SELECT standing.*, code FROM ({STANDING}) AS standing JOIN raters ON raters.id = standing.rater ORDER BY standing.id"
         return [{"rater": r["code"], **{key: r[key] for key in ("item", "answer", "first", "at")}} for r in self._rows(query)]
 
     def back_up(self, path: Path) -> None:
-        """Copy the study as it stands into one file, while it may be served. Raises UserError where the file exists."""
+        """Copy the study into one file, also while it is being served. Raises UserError if the file exists."""
         if path.exists():
             raise UserError(f"{path}: exists; name a new file")
         with atomic_path(path) as part, contextlib.closing(sqlite3.connect(part)) as copy:
             self._connect().backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, without a separate log
 
 
 def shown_as(slot: str, first: str, models: Sequence[str]) -> str:
-    """Which of the two models a rater sees in slot a or b, given the one that is shown as A."""
+    """The model that a rater sees in slot a or b, given the model that is shown as A."""
     return first if slot == "a" else next(model for model in models if model != first)
 
 

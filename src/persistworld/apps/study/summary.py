@@ -1,4 +1,4 @@
-"""What the administrator's page shows: how far raters are, and how far they agree; no rater's name beside an answer."""
+"""The numbers on the administrator's page: progress and agreement of the raters. No answer appears with a rater's name."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from persistworld.evaluation.preference import analysed
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Progress by rater in words (a number of votes would tell which rows of the CSV are whose), totals, agreement, and remarks."""
+    """Progress by rater in words (exact counts would reveal whose rows are whose in the CSV), totals, agreement, and remarks."""
     people = store.progress()
     rows = pd.DataFrame(csv_rows(store))
     kind = store.meta["kind"]
@@ -38,7 +38,7 @@ def _state(row: Any) -> str:
 
 
 def _votes(rows: pd.DataFrame, models: list[str]) -> dict[str, Any]:
-    """Of `analysed` what concerns all raters together."""
+    """The results of `analysed` that concern all raters together."""
     found = analysed(rows, models[0])
     return {key: found[key] for key in ("ours", "theirs", "votes", "preference", "agreement", "position")}
 
