@@ -23,7 +23,7 @@ def main(targets: list[str]) -> int:
             if LOCKS.exists() and any(LOCKS.iterdir()) and is_free(STATE / "alive"):
                 snakemake("--unlock", "--quiet", "all")
             began = time.time()
-            status = snakemake("--cores", "all", "--logger", "progress", "--quiet", "host", "progress", "rules", "--", *targets)
+            status = snakemake("--cores", "all", "--logger", "progress", "--quiet", "host", "rules", "--", *targets)
     except UserError as error:
         print(f"make run: {error}", file=sys.stderr)
         return 2
