@@ -153,6 +153,15 @@ def test_policies_are_made_on_request_and_reach_dvc(finished):
     assert not {"scores-base", "report_page"} & found.keys()
 
 
+def test_what_stands_beside_table_1_is_made_on_request_and_reaches_dvc(finished):
+    assert not {job.rule.name for job in jobs(finished, forceall=True)} & {"pose_reader", "fidelity"}
+    with contextlib.chdir(finished):
+        found = {stage.name: stage for stage in dvc_yaml.find_stages(["fidelity"])}
+    assert found["fidelity"].metrics == ["results/metrics/fidelity.json"]
+    assert {"checkpoints/pose_reader", "data/rollouts/post_trained/seed-3.safetensors"} <= {*found["fidelity"].inputs}
+    assert not {"scores-base", "report_page"} & found.keys()
+
+
 def test_peoples_labels_take_the_place_of_rollouts(changeable):
     (changeable / "labels.csv").write_text("")
     change(changeable / "params.yaml", "  labels: null", "  labels: labels.csv")
@@ -215,7 +224,7 @@ def test_post_training_and_its_control_have_half_of_the_cores_each(finished):
 def test_the_sample_of_droid_is_one_command_from_an_empty_clone(changeable):
     shutil.copy(ROOT / "presets/droid_sample.yaml", changeable / "params.yaml")
     rules = {job.rule.name for job in jobs(changeable)}
-    on_request = {"variant", "report", "ablations", "policies", "speed"}
+    on_request = {"variant", "report", "ablations", "policies", "speed", "fidelity"}
     assert rules == {path.stem for path in ROOT.glob("workflow/rules/*.smk")} - on_request | {"report_page", "baseline_scores"}
 
 

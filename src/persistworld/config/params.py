@@ -28,7 +28,7 @@ from persistworld.runtime.errors import UserError
 # Names that other stages use for files in results/metrics/, checkpoints/ and runs/, so variants cannot have them.
 TAKEN_NAMES = (
     "table_1", "table_2", "paired", "paired_details", "preference", "masks", "fetched", "episodes", "latents", "base_checkpoint",
-    "base_training", "rollouts", "speed", "policies", "simulator", "real",
+    "base_training", "rollouts", "speed", "policies", "simulator", "real", "fidelity", "pose_reader",
 )  # fmt: skip
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from persistworld.paper.pages import write_page
-from persistworld.paper.table_12 import TITLE, Part
+from persistworld.paper.parts import Part
+from persistworld.paper.table_12 import TITLE
 
 ZOOM, LABEL, GAP = 2, 110, 4  # enlargement of a picture; pixels of a row's label and between rows
 

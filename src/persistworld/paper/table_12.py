@@ -1,7 +1,6 @@
 """Table 12: what counts as progress in each task (as in the paper), and beside it what was measured and how right the judge is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +8,14 @@ import pandas as pd
 
 from persistworld.config.models import Models
 from persistworld.config.policies import TaskConfig
-from persistworld.paper.table_latex import latex_text
-from persistworld.runtime.files import atomic_path
+from persistworld.paper.parts import Part, write_parts
+from persistworld.paper.tables import write_text
 
 TITLE = "Table 12. Partial progress of the tasks"
 STAGE_NAMES = {"reach": "Reach", "grasp": "Grasp", "lift": "Lift", "close": "Move close", "inside": "Is inside", "rotate_45": "Rotate 45°"}
 ARROW = " → "
 NOTHING = "–"
 DIFFERENCE = "post_trained_minus_base"  # a key beside the world models
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the page: caption, head, and rows of text."""
-
-    caption: str
-    head: list[str]
-    rows: list[list[str]]
 
 
 def stage_name(stage: str) -> str:
@@ -125,38 +115,14 @@ def _interval(found: Mapping[str, float | None] | None) -> str:
 
 def write_table_12(parts: Sequence[Part], notes: Sequence[str], scale: str, folder: Path) -> None:
     """Write table_12.{csv,md,tex}. The csv has one text a row: part, row, column, text."""
-    page = [f"# {TITLE}", f"**Scale: {scale}**"]
-    for part in parts:
-        lines = [part.head, ["---"] * len(part.head), *part.rows]
-        page.append(f"## {part.caption}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    page.append("\n".join(f"- {note}" for note in notes))
     long = [
         {"part": part.caption, "row": row[0] if part.head[0] != "Skill" else row[1], "column": name, "text": text}
         for part in parts
         for row in part.rows
         for name, text in zip(part.head[1:], row[1:], strict=True)
     ]
-    _write(folder / "table_12.md", "\n\n".join(page) + "\n")
-    _write(folder / "table_12.csv", pd.DataFrame(long).to_csv(index=False))
-    _write(folder / "table_12.tex", _latex(parts, notes, scale))
-
-
-def _latex(parts: Sequence[Part], notes: Sequence[str], scale: str) -> str:
-    lines = [r"% \usepackage{booktabs,graphicx}", r"\begin{table*}[t]", r"\centering", r"\footnotesize"]
-    lines += [rf"\caption{{{latex_text(TITLE)}. Scale: {latex_text(scale)}.}}", r"\label{tab:table_12}"]
-    for part in parts:
-        lines.append(rf"\par\smallskip\emph{{{latex_text(part.caption)}}}\par\smallskip")
-        lines += [rf"\resizebox{{\textwidth}}{{!}}{{\begin{{tabular}}{{{'l' * len(part.head)}}}", r"\toprule"]
-        lines += [" & ".join(map(latex_text, part.head)) + r" \\", r"\midrule"]
-        lines += [" & ".join(map(latex_text, row)) + r" \\" for row in part.rows]
-        lines += [r"\bottomrule", r"\end{tabular}}"]
-    lines += [r"\par\smallskip\parbox{\textwidth}{\scriptsize " + " ".join(map(latex_text, notes)) + "}", r"\end{table*}"]
-    return "\n".join(lines) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as part:
-        part.write_text(text)
+    write_parts(folder, "table_12", TITLE, parts, notes, scale)
+    write_text(folder / "table_12.csv", pd.DataFrame(long).to_csv(index=False))
 
 
 def policy_notes(numbers: Mapping[str, Any], scale: str) -> list[str]:
@@ -181,4 +147,3 @@ def policy_notes(numbers: Mapping[str, Any], scale: str) -> list[str]:
             "gripper a grasp reader sets from the model's own frames. The difference is what that adds."
         )
     return notes
-

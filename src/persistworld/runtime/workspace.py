@@ -15,6 +15,7 @@ POLICIES_REAL = POLICIES / "simulator"
 
 CHECKPOINTS = Path("checkpoints")  # one folder per model
 BASE = CHECKPOINTS / "base"
+POSE_READER = CHECKPOINTS / "pose_reader"
 
 VOTES = Path("assets/votes.csv")  # people's votes in a preference study; only a header until someone has voted
 
@@ -28,6 +29,7 @@ ABLATIONS = RESULTS / "ablations"  # AXIS.html
 BENCHMARKS = RESULTS / "benchmarks"  # written by Snakemake, one file per job
 REPORT = RESULTS / "report.html"
 POLICIES_PAGE = RESULTS / "policies.html"
+FIDELITY_PAGE = RESULTS / "fidelity.html"
 POLICIES_PROGRESS = RESULTS / "policies_progress.csv"  # a row for each rollout, as people's labels
 
 RUNS = Path("runs")  # unfinished work that a later run resumes

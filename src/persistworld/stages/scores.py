@@ -13,25 +13,18 @@ from persistworld.config.checks import require
 from persistworld.config.params import Params
 from persistworld.config.reading import nearest
 from persistworld.data.manifest import evaluation_episodes, load_manifest
+from persistworld.evaluation.generated import generated_frames
 from persistworld.evaluation.masks import MaskStore
 from persistworld.evaluation.perceptual import load_perceptual
-from persistworld.evaluation.rollout_files import read_rollout
 from persistworld.evaluation.score_table import write_scores
 from persistworld.evaluation.scores import Scorer, Truth
 from persistworld.evaluation.truth import open_truth, truth_of
 from persistworld.runtime.distributed import collected, device, own_part, processes
 from persistworld.runtime.progress import announce, track
 from persistworld.runtime.workspace import BASE, MANIFEST, MASKS, SCORES
-from persistworld.world_model.autoencoder import Autoencoder, decode_views, load_autoencoder
+from persistworld.world_model.autoencoder import load_autoencoder
 
 OPTIONS = {"--model": {"required": True, "nargs": "+", "metavar": "NAME", "help": "of evaluation.models, or in variants"}}
-
-NO_SEED = -1  # the seed of models without rollouts
-# Models without a checkpoint: how their frames are made from the ground truth decoded by the autoencoder.
-WITHOUT_ROLLOUTS = {
-    "copy_frame": lambda decoded: decoded[:1].expand_as(decoded),
-    "autoencoder": lambda decoded: decoded,
-}
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -58,7 +51,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
             scorer.count_empty(mask)
         rollouts: dict[tuple[str, int], Tensor] = {}
         for model in models:
-            rollouts |= _generated(model, truth, settings.seeds, autoencoder, len(views))
+            rollouts |= generated_frames(model, entry.index, truth.decoded, settings.seeds, autoencoder, len(views))
         parts.append(scorer.score(rollouts, truth))
     parts, empty = collected(parts), Counter()
     for counts in collected([scorer.empty_masks]):
@@ -77,12 +70,3 @@ def main(params: Params, args: argparse.Namespace) -> None:
     }
     for model in models:
         write_scores(SCORES / f"{model}.parquet", table[table["model"] == model], meta)
-
-
-def _generated(
-    model: str, truth: Truth, seeds: tuple[int, ...], autoencoder: Autoencoder, views: int
-) -> dict[tuple[str, int], Tensor]:
-    """(model, seed) -> the model's uint8 frames (T, V, H, W, 3) of the episode."""
-    if model in WITHOUT_ROLLOUTS:
-        return {(model, NO_SEED): WITHOUT_ROLLOUTS[model](truth.decoded)}
-    return {(model, seed): decode_views(autoencoder, read_rollout(model, seed, truth.episode), views) for seed in seeds}

@@ -1,0 +1,105 @@
+"""Compare models beside Table 1: Frechet distances of frames and clips, and how well the arm follows its commands."""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from persistworld.config.checks import require
+from persistworld.config.params import Params
+from persistworld.data.latents import LatentStore
+from persistworld.data.manifest import Entry, evaluation_episodes, load_manifest
+from persistworld.evaluation.fidelity import DECODED, RECORDED, by_chunk, following_numbers, frechet_numbers
+from persistworld.evaluation.frechet import FrameFeatures, frechet_scores, load_features
+from persistworld.evaluation.generated import generated_frames
+from persistworld.evaluation.policy_ranking import Resampling
+from persistworld.evaluation.pose_reader import PoseReader, load_pose_reader, pose_distances
+from persistworld.evaluation.truth import open_truth
+from persistworld.paper.fidelity import FIGURE, TITLE, fidelity_notes, fidelity_parts, following_figure, write_fidelity
+from persistworld.paper.notes import settings_of
+from persistworld.paper.pages import write_page
+from persistworld.paper.tables import comparisons
+from persistworld.runtime.distributed import device
+from persistworld.runtime.files import write_json
+from persistworld.runtime.progress import track
+from persistworld.runtime.workspace import BASE, FIDELITY_PAGE, FIGURES, LATENTS, MANIFEST, METRICS, POSE_READER, TABLES
+from persistworld.world_model.autoencoder import load_autoencoder
+
+
+class Measured:
+    """What is measured of films: features and, against the commanded poses, distances. Films are added episode by episode."""
+
+    def __init__(self, network: FrameFeatures, reader: PoseReader) -> None:
+        self._network, self._reader = network, reader
+        self._features: list[Tensor] = []
+        self._distances: list[np.ndarray] = []
+
+    def add(self, frames: Tensor, poses: np.ndarray) -> None:
+        """frames: uint8 (T, V, H, W, 3); poses: (T, 7), the commanded ones."""
+        self._features.append(self._network(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]))
+        self._distances.append(pose_distances(self._reader(frames), poses))
+
+    @property
+    def features(self) -> Tensor:
+        """(E, T, V, D)."""
+        return torch.stack(self._features)
+
+    @property
+    def following(self) -> np.ndarray:
+        """(E, chunks, QUANTITIES)."""
+        return by_chunk(np.stack(self._distances))
+
+
+def main(params: Params, args: argparse.Namespace) -> None:
+    """Write results/metrics/fidelity.json, results/tables/fidelity.*, results/figures/action_following.* and results/fidelity.html."""
+    settings, place, known, views = settings_of(params), device(), params.models, params.episodes.views
+    episodes = evaluation_episodes(load_manifest(MANIFEST), params.evaluation, params.rollout_frames)
+    clips = len(episodes) * params.rollout.chunks
+    require(clips >= 2, "evaluation.episodes", len(episodes), "a distance needs two clips at least: name more, or raise rollout.chunks")
+    network, reader = load_features(params.metrics.lpips, BASE, place), load_pose_reader(POSE_READER)
+    reader.network.to(place)
+    autoencoder = load_autoencoder(BASE).to(place)
+    truth, poses = open_truth(params, autoencoder), _poses(episodes, params.rollout_frames)
+
+    recorded, decoded = Measured(network, reader), Measured(network, reader)
+    for entry in track(episodes, len(episodes), "recorded frames"):
+        recorded.add(truth.recorded(entry.index), poses[entry.index])
+        decoded.add(truth.decoded(entry.index), poses[entry.index])
+    following = {RECORDED: recorded.following, DECODED: decoded.following}
+    truths, frechet = {"decoded": decoded.features, "raw": recorded.features}, {}
+    for model in known.ordered(params.evaluation.models):
+        ceiling = known[model].role == "ceiling"  # these are the decoded frames
+        seeds: dict[int, Measured] = {}
+        for entry in track(episodes, len(episodes), f"frames of {model}"):
+            known_frames = truth.decoded(entry.index)
+            films = generated_frames(model, entry.index, known_frames, settings.seeds, autoencoder, len(views))
+            for (_, seed), film in films.items():
+                seeds.setdefault(seed, Measured(network, reader)).add(film, poses[entry.index])
+        against = {protocol: features for protocol, features in truths.items() if not (ceiling and protocol == "decoded")}
+        frechet[model] = frechet_scores(against, [each.features for each in seeds.values()], views)
+        if not ceiling:
+            following[model] = np.mean([each.following for each in seeds.values()], axis=0)
+
+    how = Resampling(settings.bootstrap, settings.confidence, settings.seed)
+    numbers = {
+        "features": network.name, "protocol": settings.protocol, "episodes": len(episodes), "reader_frames": reader.frames,
+        "frechet": frechet_numbers(frechet),
+        "action_following": following_numbers(following, comparisons(list(following), known), how),
+    }  # fmt: skip
+    write_json(METRICS / "fidelity.json", numbers)
+    parts, notes = fidelity_parts(numbers, settings), fidelity_notes(numbers, settings)
+    write_fidelity(numbers, parts, notes, settings.scale, TABLES)
+    following_figure(following, settings, FIGURES)
+    write_page(
+        FIDELITY_PAGE, "policies.html", title="Beside Table 1", table=TITLE, scale=settings.scale, parts=parts, notes=notes,
+        figures=[(FIGURES / f"{FIGURE}.png").read_bytes()], partings=(),
+    )  # fmt: skip
+    print((TABLES / "fidelity.md").read_text())
+
+
+def _poses(episodes: Sequence[Entry], frames: int) -> dict[int, np.ndarray]:
+    """The poses that the rollouts replay, by episode: (T, 7)."""
+    store = LatentStore(LATENTS)
+    return {entry.index: store.poses(entry.index, slice(0, frames)).numpy() for entry in episodes}
