@@ -14,7 +14,8 @@ RESULTS = Path("results/metrics")
 # Longer runs whose metrics are kept (`make keep`), by the name of their preset.
 PRESETS = {name: folder for name in ("tabletop_long", "tabletop_paper") if (folder := Path("results/presets") / name).is_dir()}
 VIEWS = ("external", "wrist")
-VARIANTS = [name for name in ("latent_credit", "paper_setting") if (RESULTS / f"{name}.json").is_file()]  # those that were run
+# Models outside the default run whose metrics were made.
+ON_DEMAND = [name for name in ("own_history", "latent_credit", "paper_setting") if (RESULTS / f"{name}.json").is_file()]
 README_MODELS = {
     "copy_frame": "`copy_frame`: the first frame, repeated",
     "base": "`base`",
@@ -49,7 +50,7 @@ def full_frames(view: str) -> str:
     """One row per model, then the share of the episodes that post_trained wins and Wilcoxon's p."""
     own = read_json(RESULTS / "table_1.json")[view]
     models = [(f"`{model}`", own[model]) for model in README_MODELS]
-    models += [(f"`{name}`", read_json(RESULTS / f"{name}.json")["table_1"][view][name]) for name in VARIANTS]
+    models += [(f"`{name}`", read_json(RESULTS / f"{name}.json")["table_1"][view][name]) for name in ON_DEMAND]
     for name, folder in PRESETS.items():
         models.append((f"`post_trained` of `{name}`", read_json(folder / "table_1.json")[view]["post_trained"]))
     rows = [(f"{view}, full frame", "SSIM", "PSNR", "LPIPS"), *((name, *scores(values)) for name, values in models)]
@@ -58,6 +59,10 @@ def full_frames(view: str) -> str:
             ours, _, other = pair.partition("_vs_")
             if ours == "post_trained":
                 rows.append((f"episodes that `post_trained` wins over `{other}` (p){suffix}", *wins(paired["decoded"][view]["full"])))
+    for name in ON_DEMAND:
+        pairs = read_json(RESULTS / f"{name}.json")["paired_details"]
+        for other in ("base", "post_trained"):
+            rows.append((f"episodes that `{name}` wins over `{other}` (p)", *wins(pairs[f"{name}_vs_{other}"][view]["full"])))
     return table(rows)
 
 
@@ -65,9 +70,10 @@ def masked() -> str:
     """One column per model, one row per view and region."""
     found = [(f"`{model}`", RESULTS, model) for model in ("base", "teacher_forced", "post_trained")]
     found += [(f"`post_trained` of `{name}`", folder, "post_trained") for name, folder in PRESETS.items()]
-    rows = [("SSIM, PSNR, LPIPS", *(title for title, _, _ in found))]
+    rows = [("SSIM, PSNR, LPIPS", *(title for title, _, _ in found), *(f"`{name}`" for name in ON_DEMAND))]
     for view in VIEWS:
         models = [read_json(folder / "table_2.json")[view][model] for _, folder, model in found]
+        models += [read_json(RESULTS / f"{name}.json")["table_2"][view][name] for name in ON_DEMAND]
         for region in ("object", "robot"):
             rows.append((f"{view}, {region}", *(", ".join(scores(model[region], (4, 2, 3))) for model in models)))
     return table(rows)

@@ -36,7 +36,7 @@ from persistworld.paper.media import Media, ranked_by_object, ranked_episodes, s
 from persistworld.paper.notes import MASKED_LPIPS, Settings, settings_of
 from persistworld.paper.overlays import empty_text, mask_sheet, overlay
 from persistworld.paper.strips import Strip, cut, figure_3, mask_centres
-from persistworld.paper.tables import variant_json, write_tables
+from persistworld.paper.tables import model_json, write_tables
 from persistworld.paper.training_plot import read_training
 from persistworld.paper.videos import comparison_video
 from persistworld.simulator.episode import simulate_episode
@@ -144,9 +144,16 @@ def test_a_variant_gets_the_same_content(folder, tmp_path):
     write_scores(path, model_frame("paper_setting", 0.5, EPISODES, FRAMES), {**META, "empty_masks": {}})
     together = load_scores([folder / "base.parquet", folder / "teacher_forced.parquet", path])
     models = Models((variant("paper_setting", "", "paper_setting", "base"),))
-    tree = variant_json(together, dataclasses.replace(SETTINGS, models=models), "paper_setting")
+    tree = model_json(together, dataclasses.replace(SETTINGS, models=models), "paper_setting")
     assert set(tree["table_1"]["wrist"]) == {"base", "teacher_forced", "paper_setting"}
     assert tree["paired"]["external"]["ssim"]["win_rate"] == 1.0 and tree["protocol"] == "decoded"
+
+
+def test_another_control_is_compared_with_what_the_default_run_has(folder, tmp_path):
+    write_scores(tmp_path / "own.parquet", model_frame("own_history", 0.5, EPISODES, FRAMES), {**META, "empty_masks": {}})
+    together = load_scores([*sorted(folder.glob("*.parquet")), tmp_path / "own.parquet"])
+    tree = model_json(together, SETTINGS, "own_history")
+    assert set(tree["paired_details"]) == {f"own_history_vs_{other}" for other in ("base", "teacher_forced", "post_trained")}
 
 
 def test_a_variant_may_be_named_after_a_comparison(folder, tmp_path):

@@ -48,6 +48,8 @@ ROLLED_OUT = [model for model in REGISTRY.rolled_out(REGISTRY.names) if model no
 # The evaluated models with and without rollouts, and the checkpoints to roll out.
 EVALUATED = REGISTRY.rolled_out(MODELS)
 BASELINES = [model for model in MODELS if model not in EVALUATED]
+# Models that the default run does not have: results/metrics/NAME.json compares one of them with the others (rules/comparison.smk).
+COMPARED = [*PARAMS.variants, *(model for model in REGISTRY.of_role(REGISTRY.names, "control") if model not in MODELS)]
 CHECKPOINTS = list(dict.fromkeys(REGISTRY[model].checkpoint for model in EVALUATED))
 # The ablations: axis -> row -> one run per training seed; the base among them; their evaluation seeds and ground truth.
 AXES = PARAMS.ablations.tables

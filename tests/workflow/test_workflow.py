@@ -143,6 +143,15 @@ def test_other_models_and_variants_reach_dvc(changeable):
     assert found["tables"].inputs[:3] == [f"results/scores/{model}.parquet" for model in ("base", "latent_credit", "post_trained")]
 
 
+def test_a_control_that_the_default_run_leaves_out_is_compared_on_request(finished):
+    assert "own_history" not in {job.rule.name for job in jobs(finished, forceall=True)}
+    with contextlib.chdir(finished):
+        found = {stage.name: stage for stage in dvc_yaml.find_stages(["results/metrics/own_history.json"])}
+    assert {"own_history", "rollouts-own_history", "scores-own_history"} <= found.keys()
+    compared = ("base", "teacher_forced", "post_trained", "own_history")
+    assert found["comparison-own_history"].inputs[:4] == [f"results/scores/{model}.parquet" for model in compared]
+
+
 def test_policies_are_made_on_request_and_reach_dvc(finished):
     assert not {job.rule.name for job in jobs(finished, forceall=True)} & {"policies_real", "policies_rollouts", "policies_results"}
     with contextlib.chdir(finished):

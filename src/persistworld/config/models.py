@@ -78,6 +78,10 @@ class Models:
         """The `names` whose role is in `roles`, in the order of the tables."""
         return [name for name in self.ordered(names) if self[name].role in roles]
 
+    def rivals(self, model: str, names: Iterable[str]) -> list[str]:
+        """What a model outside the default run is compared with: the base, and the controls and post_trained among `names`."""
+        return [name for name in self.of_role(("base", *names), "base", "control", "post_trained") if name != model]
+
     def rolled_out(self, names: Iterable[str]) -> list[str]:
         """The `names` that need rollouts."""
         return [name for name in self.ordered(names) if self[name].checkpoint]

@@ -45,11 +45,11 @@ def write_tables(scores: Scores, settings: Settings, tables: Path, metrics: Path
     write_json(metrics / "paired_details.json", details)
 
 
-def variant_json(scores: Scores, settings: Settings, model: str) -> dict[str, Any]:
-    """A variant's numbers under the headline protocol in one tree: table_1, table_2, paired (against base) and paired_details."""
+def model_json(scores: Scores, settings: Settings, model: str) -> dict[str, Any]:
+    """One model's numbers under the headline protocol in one tree: table_1, table_2, paired (against base) and paired_details."""
     options = (settings.bootstrap, settings.confidence, settings.seed)
     cells = make_cells(scores, *options)
-    details = paired_details(scores, [(model, other) for other in variant_rivals(scores.models, settings.models)], *options)
+    details = paired_details(scores, [(model, other) for other in settings.models.rivals(model, scores.models)], *options)
     return {
         "model": model,
         "protocol": settings.protocol,
@@ -111,11 +111,6 @@ def comparisons(names: Sequence[str], models: Models) -> list[tuple[str, str]]:
     pairs = [(trained, base), (trained, controls), (controls, base)]
     found = [(ours, theirs) for mine, others in pairs for ours in mine for theirs in others]
     return found + [(ours, theirs) for ours in variants for theirs in (*base, *controls, *trained)]
-
-
-def variant_rivals(names: Sequence[str], models: Models) -> list[str]:
-    """The scored models that each variant is compared with: the base and the controls."""
-    return models.of_role(names, "base", "control")
 
 
 def write_text(path: Path, text: str) -> None:
