@@ -93,7 +93,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     write_fidelity(numbers, parts, notes, settings.scale, TABLES)
     following_figure(following, settings, FIGURES)
     write_page(
-        FIDELITY_PAGE, "policies.html", title="Beside Table 1", table=TITLE, scale=settings.scale, parts=parts, notes=notes,
+        FIDELITY_PAGE, "parts.html", title="Beside Table 1", table=TITLE, scale=settings.scale, parts=parts, notes=notes,
         figures=[(FIGURES / f"{FIGURE}.png").read_bytes()], partings=(),
     )  # fmt: skip
     print((TABLES / "fidelity.md").read_text())
