@@ -28,7 +28,9 @@ from persistworld.data.formats.lerobot_writer import episode_statistics, write_m
 from persistworld.data.manifest import Entry, Manifest, save_manifest
 from persistworld.evaluation.masks import ABOUT
 from persistworld.evaluation.score_table import episode_values, load_scores, view_groups, write_scores
+from persistworld.evaluation.statistics import bootstrap_mean
 from persistworld.evaluation.votes import VOTES, write_rows
+from persistworld.paper.bands import mean_with_band
 from persistworld.paper.blocks import PROTOCOL_TEXT
 from persistworld.paper.cells import claims, make_cells, paired_details, paired_json, reported, table_json
 from persistworld.paper.figures import figure_4, figure_over_time, over_time
@@ -36,6 +38,7 @@ from persistworld.paper.media import Media, ranked_by_object, ranked_episodes, s
 from persistworld.paper.notes import MASKED_LPIPS, Settings, settings_of
 from persistworld.paper.overlays import empty_text, mask_sheet, overlay
 from persistworld.paper.strips import Strip, cut, figure_3, mask_centres
+from persistworld.paper.style import figure
 from persistworld.paper.tables import model_json, write_tables
 from persistworld.paper.training_plot import read_training
 from persistworld.paper.videos import comparison_video
@@ -284,6 +287,23 @@ def test_masks_are_tinted_and_outlined_in_their_colours():
 )
 def test_any_views_have_their_columns_and_figures(views, groups, shown):
     assert view_groups(views) == groups and tuple(over_time(groups).values()) == shown
+
+
+def test_a_band_is_the_bootstrap_interval_at_each_place():
+    values = np.random.default_rng(1).normal(size=(9, 3))
+    with figure(1, 1, 3, 3) as (_, axes):
+        ax = axes[0][0]
+        mean_with_band(ax, np.array([0.0, 1.0, 2.0]), values, "base", SETTINGS)
+        (band,), (line,) = ax.collections, ax.lines
+        corners = band.get_paths()[0].vertices
+        for place, column in enumerate(values.T):
+            expected = bootstrap_mean(column, *OPTIONS)
+            drawn = corners[corners[:, 0] == place, 1]
+            assert [line.get_ydata()[place], drawn.min(), drawn.max()] == pytest.approx([expected.mean, expected.low, expected.high])
+        values[4] = np.nan
+        mean_with_band(ax, np.arange(3), values, "copy_frame", SETTINGS)
+        assert len(ax.collections) == 1  # no band for a model without a checkpoint
+        assert ax.lines[1].get_ydata() == pytest.approx(np.delete(values, 4, axis=0).mean(axis=0))
 
 
 def test_one_view_of_any_name_is_enough(scores, tmp_path):

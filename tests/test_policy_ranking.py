@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from persistworld.evaluation.policy_ranking import REAL, Means, Resampling, ordered_pairs, outcomes, policy_numbers
+from persistworld.evaluation.policy_ranking import REAL, Means, ordered_pairs, outcomes, policy_numbers
+from persistworld.evaluation.statistics import Resampling
 from persistworld.evaluation.votes import PROGRESS, read_progress
 from persistworld.runtime.errors import UserError
 

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from persistworld.data.windows import CHUNK_STRIDE
 from persistworld.evaluation.frechet import FrechetScore, jackknife
-from persistworld.evaluation.policy_ranking import Resampling
 from persistworld.evaluation.pose_reader import QUANTITIES
-from persistworld.evaluation.statistics import bootstrap_mean, paired
+from persistworld.evaluation.statistics import Resampling, bootstrap_mean, paired
 
 RECORDED, DECODED = "recorded", "decoded"  # the reader's own errors, among the models: on recorded frames, and on their reconstruction
 Following = Mapping[str, NDArray[np.float64]]  # model, RECORDED or DECODED -> (episodes, chunks, QUANTITIES)

@@ -5,23 +5,16 @@ rater. `real` is the world that the others are compared with.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from persistworld.evaluation.statistics import Interval, mmrv, pearson_r
+from persistworld.evaluation.statistics import Interval, Resampling, mmrv, pearson_r
 
 REAL = "real"
 UNIT = ["policy", "task", "state"]
-
-
-@dataclass(frozen=True)
-class Resampling:
-    samples: int = 2000
-    confidence: float = 0.95
-    seed: int = 0
 
 
 class Means:

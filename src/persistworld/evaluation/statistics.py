@@ -10,6 +10,15 @@ LOWER_IS_BETTER = ("lpips",)
 
 
 @dataclass(frozen=True)
+class Resampling:
+    """How bootstrap intervals are made. The fields are the last arguments of the bootstrap functions below, in their order."""
+
+    samples: int = 2000
+    confidence: float = 0.95  # of the interval, 0..1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Interval:
     """A mean and its confidence interval."""
 

@@ -13,6 +13,7 @@ from persistworld.evaluation.fidelity import DECODED, RECORDED, Following
 from persistworld.evaluation.frechet import KINDS
 from persistworld.evaluation.pose_reader import QUANTITIES
 from persistworld.evaluation.score_table import PROTOCOLS
+from persistworld.paper.bands import mean_with_band
 from persistworld.paper.blocks import p_text
 from persistworld.paper.notes import PROTOCOLS as PROTOCOL_WORDS
 from persistworld.paper.notes import Settings
@@ -169,18 +170,19 @@ def following_figure(following: Following, settings: Settings, folder: Path) -> 
     known = settings.models
     shown = known.ordered(following)
     trained = [model for model in shown if known[model].checkpoint and model != "base"]
+    chunks = np.arange(1, following[RECORDED].shape[1] + 1)
     with figure(2, len(QUANTITIES), 9.2, 4.9, sharex=True, height_ratios=(1.5, 1)) as (fig, axes):
         for place, quantity in enumerate(QUANTITIES):
             top, bottom = axes[0][place], axes[1][place]
             for name, (style, colour) in LINES.items():
                 means = following[name][:, :, place].mean(axis=0)
-                top.plot(np.arange(1, len(means) + 1), means, linestyle=style, color=colour, linewidth=1.1, label=READER_NAMES[name])
+                top.plot(chunks, means, linestyle=style, color=colour, linewidth=1.1, label=READER_NAMES[name])
             for model in shown:
-                _band(top, following[model][:, :, place], model, settings)
+                mean_with_band(top, chunks, following[model][:, :, place], model, settings)
             _limits(top, [following[name][:, :, place].mean(axis=0) for name in [*LINES, *known.rolled_out(shown)]])
             top.set_title(f"{QUANTITY_NAMES[quantity]} ↓")
             for model in trained if "base" in following else []:
-                _band(bottom, (following[model] - following["base"])[:, :, place], model, settings)
+                mean_with_band(bottom, chunks, (following[model] - following["base"])[:, :, place], model, settings)
             bottom.axhline(0, color=known["base"].colour if "base" in following else INK, linewidth=1.2)
             bottom.set_xlabel("Chunk of the rollout")
         axes[0][0].set_ylabel("From the commanded pose")
@@ -198,19 +200,6 @@ def following_figure(following: Following, settings: Settings, folder: Path) -> 
             f"bands: {settings.confidence:.0%} bootstrap interval over episodes; lower row: paired differences{cut}",
         )  # fmt: skip
         save(fig, folder, FIGURE)
-
-
-def _band(ax: Axes, values: np.ndarray, model: str, settings: Settings) -> None:
-    """Draw the mean over episodes of values (episodes, chunks), and for models with rollouts its bootstrap interval."""
-    samples = min(settings.bootstrap, 500)  # a band needs fewer than a table
-    picks = np.random.default_rng(settings.seed).integers(len(values), size=(samples, len(values)))
-    tail = (1 - settings.confidence) / 2
-    low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail], axis=0)
-    chunks, shown = np.arange(1, values.shape[1] + 1), settings.models[model]
-    if shown.checkpoint:
-        ax.fill_between(chunks, low, high, color=shown.colour, alpha=0.16, linewidth=0)
-    width = 1.7 if shown.checkpoint else 1.1
-    ax.plot(chunks, values.mean(axis=0), color=shown.colour, linewidth=width, linestyle=shown.dashes, label=shown.label)
 
 
 def _limits(ax: Axes, curves: Sequence[np.ndarray]) -> None:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from persistworld.evaluation.score_table import METRICS, Scores, cell_values, closest_group, curve_values, episode_cells
 from persistworld.evaluation.statistics import LOWER_IS_BETTER
+from persistworld.paper.bands import mean_with_band
 from persistworld.paper.blocks import p_text
 from persistworld.paper.cells import compare
 from persistworld.paper.notes import Settings, short_note
@@ -86,13 +87,14 @@ def figure_over_time(scores: Scores, settings: Settings, folder: Path, name: str
             tables = {m: _by_frame(curves, m, metric) for m in models}
             shown = {m: t for m, t in tables.items() if not t.empty}
             for model, table in shown.items():
-                _band(top, table, model, fps, settings)
+                mean_with_band(top, table.columns.to_numpy() / fps, table.to_numpy(), model, settings)
             _limits(top, [t.mean(axis=0) for m, t in shown.items() if known[m].checkpoint])
             top.set_title(f"{METRIC_NAMES[metric]} {ARROWS[metric]}")
             for model in trained:
                 if model in shown and "base" in shown:
                     common = shown[model].index.intersection(shown["base"].index)
-                    _band(bottom, shown[model].loc[common] - shown["base"].loc[common], model, fps, settings)
+                    difference = shown[model].loc[common] - shown["base"].loc[common]
+                    mean_with_band(bottom, difference.columns.to_numpy() / fps, difference.to_numpy(), model, settings)
             bottom.axhline(0, color=known["base"].colour, linewidth=1.2)
             bottom.set_xlabel("Time in the rollout (s)")
         axes[0][0].set_ylabel("Mean over episodes")
@@ -117,23 +119,6 @@ def _by_frame(curves: pd.DataFrame, model: str, metric: str) -> pd.DataFrame:
     """(episodes, frames) of one model and metric."""
     chosen = curves[(curves["model"] == model) & (curves["metric"] == metric)]
     return chosen.pivot(index="episode", columns="frame", values="value")
-
-
-def _band(ax: Axes, table: pd.DataFrame, model: str, fps: float, settings: Settings) -> None:
-    """Draw the mean over episodes as a line and its bootstrap interval as a band. Every frame uses the same resamples."""
-    values = table.to_numpy()
-    samples = min(settings.bootstrap, 500)  # a band needs fewer than a table
-    picks = np.random.default_rng(settings.seed).integers(len(values), size=(samples, len(values)))
-    tail = (1 - settings.confidence) / 2
-    low, high = np.nanquantile(np.nanmean(values[picks], axis=1), [tail, 1 - tail], axis=0)
-    seconds = table.columns.to_numpy() / fps
-    shown = settings.models[model]
-    if shown.checkpoint:
-        ax.fill_between(seconds, low, high, color=shown.colour, alpha=0.16, linewidth=0)
-    ax.plot(
-        seconds, np.nanmean(values, axis=0), color=shown.colour, linewidth=1.7 if shown.checkpoint else 1.1,
-        linestyle=shown.dashes, label=shown.label,
-    )  # fmt: skip
 
 
 def _limits(ax: Axes, curves: list[pd.Series]) -> None:

@@ -43,6 +43,6 @@ def write_policies_page(
 ) -> None:
     """Write the page, with everything embedded, atomically."""
     write_page(
-        path, "policies.html", title="Policies in the world model", table=TITLE, scale=scale, parts=parts, notes=notes,
+        path, "parts.html", title="Policies in the world model", table=TITLE, scale=scale, parts=parts, notes=notes,
         figures=[figure.read_bytes() for figure in figures], partings=partings, strip=strip,
     )  # fmt: skip

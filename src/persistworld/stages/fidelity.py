@@ -14,8 +14,8 @@ from persistworld.data.manifest import Entry, evaluation_episodes, load_manifest
 from persistworld.evaluation.fidelity import DECODED, RECORDED, by_chunk, following_numbers, frechet_numbers
 from persistworld.evaluation.frechet import FrameFeatures, frechet_scores, load_features
 from persistworld.evaluation.generated import generated_frames
-from persistworld.evaluation.policy_ranking import Resampling
 from persistworld.evaluation.pose_reader import PoseReader, load_pose_reader, pose_distances
+from persistworld.evaluation.statistics import Resampling
 from persistworld.evaluation.truth import open_truth
 from persistworld.paper.fidelity import FIGURE, TITLE, fidelity_notes, fidelity_parts, following_figure, write_fidelity
 from persistworld.paper.notes import settings_of
@@ -93,7 +93,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     write_fidelity(numbers, parts, notes, settings.scale, TABLES)
     following_figure(following, settings, FIGURES)
     write_page(
-        FIDELITY_PAGE, "policies.html", title="Beside Table 1", table=TITLE, scale=settings.scale, parts=parts, notes=notes,
+        FIDELITY_PAGE, "parts.html", title="Beside Table 1", table=TITLE, scale=settings.scale, parts=parts, notes=notes,
         figures=[(FIGURES / f"{FIGURE}.png").read_bytes()], partings=(),
     )  # fmt: skip
     print((TABLES / "fidelity.md").read_text())

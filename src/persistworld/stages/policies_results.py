@@ -13,7 +13,8 @@ from PIL import Image
 
 from persistworld.config.checks import require
 from persistworld.config.params import Params
-from persistworld.evaluation.policy_ranking import REAL, UNIT, Resampling, policy_numbers
+from persistworld.evaluation.policy_ranking import REAL, UNIT, policy_numbers
+from persistworld.evaluation.statistics import Resampling
 from persistworld.evaluation.votes import read_progress
 from persistworld.paper.figure_7 import figure_7
 from persistworld.paper.figure_8 import figure_8
