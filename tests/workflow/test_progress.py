@@ -1,9 +1,14 @@
 """The line of `make run` that says what share is done: the arithmetic on jobs that are told, and the plugin in a real Snakemake."""
 
+import fcntl
 import os
+import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 from pathlib import Path
 
@@ -54,13 +59,68 @@ def test_the_last_runs_times_are_taken(tmp_path):
     assert found["masks"] == pytest.approx(SECONDS["masks"] * (50 + 872) / (25 + 436))  # this machine is slower
 
 
-def test_the_plugin_counts_the_jobs_that_have_to_run(tmp_path):
+SNAKEFILE = """
+rule all:
+    input: "a1", "a3"
+
+rule first:
+    output: "a1"
+    shell: "touch {output}"
+
+rule second:
+    output: "a2"
+    shell: "sleep 2; touch {output}"
+
+rule third:
+    input: "a2"
+    output: "a3"
+    shell: "sleep 4; touch {output}"
+"""
+
+
+@pytest.fixture
+def chain(tmp_path) -> Path:
+    """A workflow of three jobs. The first has nothing to do; the third waits for the second."""
     (tmp_path / "workflow").mkdir()
-    (tmp_path / "workflow/Snakefile").write_text(
-        'rule all:\n    input: "a1", "a2"\n\nrule make_one:\n    output: "a{n}"\n    shell: "sleep 3; touch {output}"\n'
-    )
+    (tmp_path / "workflow/Snakefile").write_text(SNAKEFILE)
     (tmp_path / "a1").touch()
-    found = subprocess.run([sys.executable, ROOT / "workflow/run.py"], cwd=tmp_path, capture_output=True, text=True, env=os.environ)
+    return tmp_path
+
+
+def on_a_terminal(folder: Path) -> str:
+    """What `make run` writes on a terminal, where it says every second how far it is."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    written: list[bytes] = []
+
+    def read() -> None:
+        try:
+            while text := os.read(ours, 4096):
+                written.append(text)
+        except OSError:  # the other end is closed
+            return
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    found = subprocess.run([sys.executable, ROOT / "workflow/run.py"], cwd=folder, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    reader.join()
+    os.close(ours)
+    text = b"".join(written).decode()
+    assert found.returncode == 0, text
+    return text
+
+
+def counted(text: str) -> list[tuple[str, str]]:
+    """(finished jobs, all jobs) of each line, in order and each once."""
+    return list(dict.fromkeys(re.findall(r"make run: .*?\((\d) of (\d) jobs\)", text)))
+
+
+def test_the_plugin_counts_the_jobs_that_have_to_run_and_those_that_end(chain):
+    assert counted(on_a_terminal(chain))[:2] == [("0", "2"), ("1", "2")]  # the third job runs long enough to be seen
+
+
+def test_in_a_log_the_first_line_is_written_at_once(chain):
+    found = subprocess.run([sys.executable, ROOT / "workflow/run.py"], cwd=chain, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
-    lines = re.findall(r"(\d+)%.*\((\d) of (\d)", found.stderr)
-    assert lines[0] == ("0", "0", "1")
+    assert counted(found.stderr) == [("0", "2")]

@@ -143,7 +143,10 @@ class Drive:
         return "".join(axis for axis, at, a, b in zip("xyz", self._heading, low, high, strict=False) if not a + 1e-6 < at < b - 1e-6)
 
     def undo(self) -> bool:
-        """Undo the last chunk. Returns False if there is none, or if it is no longer kept."""
+        """Go back to the state before the last chunk, and drop the chunk from the recording.
+
+        Returns False and changes nothing if there is no chunk, or if the state before it is no longer kept (only the last `UNDO` are).
+        """
         if not self._before:
             return False
         for name, state in self._before.pop().items():

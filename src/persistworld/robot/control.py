@@ -20,7 +20,7 @@ class Controller(Protocol):
     def reach(self, pose: np.ndarray, commands: np.ndarray, stop: float) -> np.ndarray:
         """The poses (n, 7) reached one frame after each of `commands` (n, 7), starting at `pose` (7,).
 
-        stop: the gripper value, 0..1, at which the fingers meet an object between them; 1 if there is none.
+        stop: how far the gripper can close, 0..1: its value when the fingers touch the object between them. Without an object, it is 1.
         """
 
     def reach_joints(self, joints: np.ndarray, velocities: np.ndarray, rate: float) -> np.ndarray:

@@ -177,7 +177,11 @@ class Store:
         )
 
     def film(self, handle: str, slot: str) -> bytes | None:
-        """The film in a slot of a rater's item: reference, a, b (candidates), or film (progress). None if there is none."""
+        """The mp4 that a rater sees at one place of the page.
+
+        handle: of the rater's item; slot: `reference`, `a` or `b` (the two candidates), or `film` (in a study of progress). Returns None
+        for an unknown handle or slot, and if the item has no film for the slot.
+        """
         if slot not in SLOTS:  # a model's name is no slot
             return None
         with self._films_lock:
