@@ -25,7 +25,7 @@ TITLE = "Beside Table 1: Fréchet distances, and how well the arm follows its co
 NAME = "fidelity"
 FIGURE = "action_following"
 QUANTITY_NAMES = {"position_cm": "Position (cm)", "rotation_degrees": "Rotation (degrees)", "gripper": "Gripper (0 to 1)"}
-DIGITS = {"position_cm": 2, "rotation_degrees": 2, "gripper": 3}
+DIGITS = {"position_cm": 3, "rotation_degrees": 2, "gripper": 3}
 READER_NAMES = {
     COMMAND: {RECORDED: "Reader's own error: recorded frames", DECODED: "Reader's own error: their reconstruction"},
     READING: {RECORDED: "Recorded frames, not reconstructed"},
@@ -157,8 +157,8 @@ def fidelity_notes(numbers: Mapping[str, Any], settings: Settings) -> list[str]:
         "the recorded poses, so these are the commands. The reader's own error is measured on the recorded frames of the same held-out "
         "episodes. A model's distance to the command contains it: read differences. Frame 0, the given one, is left out.",
         "The distance to the reading of the recorded frames (as the autoencoder reconstructs them, at the same time) leaves out what the "
-        "reader gets wrong in both alike. It tells models apart better, but it says where the arm is in the recording, not in numbers of "
-        "the command. Its first row, the recorded frames themselves, shows what the autoencoder alone changes.",
+        "reader gets wrong in both alike, so smaller differences between models show. It does not say how far the arm is from its "
+        "command. Its first row, the recorded frames themselves, shows what the autoencoder alone changes.",
         f"Brackets: {settings.confidence:.0%} bootstrap interval over episodes ({settings.bootstrap} samples). Means are over frames and "
         "seeds first.",
     ]
@@ -237,7 +237,7 @@ def following_figure(following: Mapping[str, Following], settings: Settings, fol
         fig.tight_layout(rect=(0, 0.035, 1, 0.91), h_pad=1.0)
         cut = "  ·  the copied frame is not shown where it is above the axes" if "copy_frame" in everything else ""
         title_and_note(
-            fig, "Action following: the pose read from the frames, against the commanded one and the one read from the recording",
+            fig, "Action following: the pose that is read from a model's frames",
             f"Scale: {settings.scale}  ·  {len(everything[RECORDED])} episodes, seeds {', '.join(map(str, settings.seeds))}\n"
             f"bands: {settings.confidence:.0%} bootstrap interval over episodes; lower rows: paired differences{cut}",
         )  # fmt: skip
