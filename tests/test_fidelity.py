@@ -13,7 +13,8 @@ from made_up import make_clone, stages
 from scipy.spatial.transform import Rotation
 
 from persistworld.cli import main
-from persistworld.evaluation.fidelity import by_chunk, frechet_numbers
+from persistworld.config.data import EpisodesConfig
+from persistworld.evaluation.fidelity import by_chunk, following_numbers, frechet_numbers
 from persistworld.evaluation.frechet import (
     LARGEST,
     InceptionFeatures,
@@ -25,11 +26,13 @@ from persistworld.evaluation.frechet import (
     jackknife,
     load_features,
 )
-from persistworld.evaluation.pose_reader import PoseNetwork, PoseReader, load_pose_reader, pose_distances, save_pose_reader
+from persistworld.evaluation.pose_reader import PoseNetwork, PoseReader, load_pose_reader, perfect_reading, pose_distances, save_pose_reader
 from persistworld.evaluation.segmentation_backbone import SegmentationBackbone
+from persistworld.evaluation.statistics import Resampling
+from persistworld.evaluation.truth import StoredTruth
 from persistworld.runtime.errors import UserError
+from persistworld.simulator.environment import open_scene
 from persistworld.training.pose_reader import PoseExamples, spread, train_pose_reader
-from persistworld.world_model.poses import represent
 from persistworld.world_model.views import images_to_float
 
 CPU = torch.device("cpu")
@@ -113,20 +116,44 @@ def test_inception_without_its_package_is_one_line(monkeypatch):
 
 def test_distances_of_poses_by_hand():
     poses = np.array([[0.4, 0.1, 0.2, np.pi - 0.01, 0.2, -0.3, 0.25], [0.5, 0.0, 0.1, 0.1, -0.4, 3.0, 1.0]])
-    assert np.allclose(pose_distances(represent(poses, "continuous").astype(float), poses), 0, atol=1e-4)
+    assert np.allclose(pose_distances(perfect_reading(poses), perfect_reading(poses)), 0, atol=1e-4)
     turned = poses.copy()
     turned[:, 3:6] = (Rotation.from_rotvec([0, 0, np.radians(7)]) * Rotation.from_euler("xyz", poses[:, 3:6])).as_euler("xyz")
     turned[:, :3] += [0.03, 0.0, -0.04]
     turned[:, 6] = [0.5, 0.5]
-    read = represent(turned, "continuous").astype(float)
+    read, known = perfect_reading(turned), perfect_reading(poses)
     read[:, 3:9] *= 1.7  # a network's columns are not of unit length
-    assert np.allclose(pose_distances(read, poses), [[5, 7, 0.25], [5, 7, 0.5]], atol=1e-3)
+    assert np.allclose(pose_distances(read, known), [[5, 7, 0.25], [5, 7, 0.5]], atol=1e-3)
+    assert np.allclose(pose_distances(known, read), pose_distances(read, known), atol=1e-6)
 
 
 def test_chunks_leave_the_given_frame_out():
     distances = np.arange(9.0)[None, :, None].repeat(3, axis=2)
     distances[:, 0] = 100
     assert by_chunk(distances).shape == (1, 2, 3) and by_chunk(distances)[0, :, 0].tolist() == [2.5, 6.5]
+
+
+def test_an_error_that_the_reader_makes_everywhere_leaves_the_distance_of_two_readings():
+    poses = np.random.default_rng(0).uniform(-0.3, 0.3, (9, 7))
+    recorded, ours = perfect_reading(poses), perfect_reading(poses)
+    ours[:, :3] += [0.0, 0.006, -0.008]  # the model's arm is 1 cm away
+    for read in (recorded, ours):
+        read[:, :3] += [0.04, 0.0, 0.0]  # and the reader wrong by 4 cm
+        read[:, 9] += 0.2
+    assert np.allclose(pose_distances(ours, recorded), [[1, 0, 0]] * 9, atol=1e-3)
+    assert np.allclose(pose_distances(ours, perfect_reading(poses))[:, 0], np.sqrt(4**2 + 1), atol=1e-3)
+
+
+def test_numbers_of_action_following_by_hand():
+    base = np.zeros((4, 2, 3))
+    base[:, :, 0] = [[1, 2], [3, 4], [5, 6], [7, 8]]
+    ours = base - [0.5, 0, 0]
+    ours[:, 1, 0] -= 1  # the second chunk gains three times as much
+    found = following_numbers({"base": base, "ours": ours}, [("ours", "base")], Resampling(200, 0.95, 0))
+    assert found["chunks"]["base"]["position_cm"] == [4, 5] and found["overall"]["ours"]["position_cm"]["mean"] == 3.5
+    pair, chunks = found["paired"]["ours_vs_base"]["position_cm"], found["paired_chunks"]["ours_vs_base"]["position_cm"]
+    assert (pair["difference"], pair["low"], pair["high"], pair["win_rate"]) == (-1, -1, -1, 1)  # equal in all episodes
+    assert chunks == [{"mean": -0.5, "low": -0.5, "high": -0.5}, {"mean": -1.5, "low": -1.5, "high": -1.5}]
 
 
 def toy_examples(count: int, seed: int) -> PoseExamples:
@@ -145,9 +172,9 @@ def toy_examples(count: int, seed: int) -> PoseExamples:
 def test_the_reader_learns_where_the_hand_is(tmp_path):
     examples, others = toy_examples(600, 0), toy_examples(100, 1)
     reader = train_pose_reader(examples, 250, 0, CPU)
-    away = pose_distances(reader(others.frames), others.poses).mean(axis=0)
-    guess = represent(np.tile(examples.poses.mean(axis=0), (100, 1)), "continuous").astype(float)
-    assert away[0] < 0.15 * pose_distances(guess, others.poses).mean(axis=0)[0]  # cm: 9.7 for the mean pose
+    known, guess = perfect_reading(others.poses), perfect_reading(np.tile(examples.poses.mean(axis=0), (100, 1)))
+    away = pose_distances(reader(others.frames), known).mean(axis=0)
+    assert away[0] < 0.15 * pose_distances(guess, known).mean(axis=0)[0]  # cm: 9.7 for the mean pose
     assert away[2] < 0.2
     save_pose_reader(reader, tmp_path / "reader")
     again = load_pose_reader(tmp_path / "reader")
@@ -157,6 +184,36 @@ def test_the_reader_learns_where_the_hand_is(tmp_path):
     (tmp_path / "reader/pose_reader.json").write_text("{}")
     with pytest.raises(UserError, match=r"pose_reader\.json"):
         load_pose_reader(tmp_path / "reader")
+
+
+def test_an_arm_that_is_moved_in_rendered_frames_is_read_as_moved():
+    random, (scene, _) = np.random.default_rng(0), open_scene(0, 0, EpisodesConfig(height=16, width=24))
+
+    def draw(count: int) -> list[tuple[np.ndarray, float, float]]:
+        return [
+            (random.uniform([0.38, -0.18, 0.08], [0.58, 0.18, 0.26]), random.uniform(-0.5, 0.5), float(random.integers(2)))
+            for _ in range(count)
+        ]
+
+    def show(wanted: list[tuple[np.ndarray, float, float]]) -> PoseExamples:
+        frames, poses = [], []
+        for place, yaw, gripper in wanted:
+            scene.place_arm(place, (np.pi, 0.0, yaw), gripper)
+            frames.append(scene.render()[0])
+            poses.append(scene.robot_state()[0])
+        return PoseExamples(torch.from_numpy(np.stack(frames)), np.array(poses, np.float32))
+
+    try:
+        reader, some = train_pose_reader(show(draw(300)), 250, 0, CPU), draw(16)
+        still = reader(show(some).frames)
+        for axis in range(3):
+            shift = 0.03 * np.eye(3)[axis]
+            moved = reader(show([(place + shift, yaw, gripper) for place, yaw, gripper in some]).frames)
+            read = (moved - still)[:, :3].mean(axis=0)
+            assert np.allclose(read, shift, atol=0.01)  # m: 3 cm along the axis, none across
+            assert 2 < pose_distances(moved, still)[:, 0].mean() < 4.5  # cm
+    finally:
+        scene.close()
 
 
 def test_large_frames_are_averaged_down():
@@ -188,13 +245,28 @@ def test_the_stages_write_what_they_promise(clone, capsys):
     assert set(frechet["decoded"]["frames"]["wrist"]["models"]) == {"copy_frame", "base", "post_trained"}
     assert set(frechet["raw"]["clips"]["external"]["models"]) == {"copy_frame", "base", "post_trained", "autoencoder"}
     assert (frechet["raw"]["frames"]["wrist"]["samples"], frechet["raw"]["clips"]["wrist"]["size"]) == (18, 192)
-    assert set(following["overall"]) == {"recorded", "decoded", "copy_frame", "base", "post_trained"}
-    assert len(following["chunks"]["base"]["position_cm"]) == 2 and set(following["paired"]) == {"post_trained_vs_base"}
+    command, reading = following["command"], following["reading"]
+    assert set(command["overall"]) == {"recorded", "decoded", "copy_frame", "base", "post_trained"}
+    assert set(reading["overall"]) == {"recorded", "copy_frame", "base", "post_trained"}  # the decoded frames are what is compared with
+    assert len(command["chunks"]["base"]["position_cm"]) == 2 and set(command["paired"]) == {"post_trained_vs_base"}
+    assert len(reading["paired_chunks"]["post_trained_vs_base"]["gripper"]) == 2
+    reader, truth = load_pose_reader("checkpoints/pose_reader"), StoredTruth()
+    copied = []
+    for episode in json.loads(Path("data/truth/episodes.json").read_text()):
+        read = reader(truth.decoded(episode))  # the copied frame is the first of them
+        copied.append(100 * np.linalg.norm(read[:1, :3] - read[:, :3], axis=1))
+    assert reading["chunks"]["copy_frame"]["position_cm"] == pytest.approx(np.mean(copied, axis=0)[1:].reshape(2, 4).mean(axis=1), rel=1e-3)
     text = Path("results/tables/fidelity.md").read_text()
     assert "perceptual network" in text and "(18 x 96)" in text and "not the FVD" in text
     table = pd.read_csv("results/tables/fidelity.csv")
-    rows = table[(table["score"] == "action_following") & (table["model"] == "base") & (table["of"] == "position_cm")]
-    assert len(rows) == 3 and rows["value"].iloc[0] == pytest.approx(rows["value"].iloc[1:].mean(), rel=1e-5)
+    table = table[(table["score"] == "action_following") & (table["of"] == "position_cm")]
+    for against, tree in following.items():
+        rows = table[table["against"] == against]
+        own = rows[(rows["model"] == "base") & rows["minus"].isna()]
+        assert len(own) == 3 and own["value"].iloc[0] == pytest.approx(own["value"].iloc[1:].mean(), rel=1e-5)
+        pair, found = rows[rows["minus"] == "base"], tree["paired"]["post_trained_vs_base"]["position_cm"]
+        assert pair["value"].iloc[0] == pytest.approx(found["difference"], rel=1e-4, abs=1e-6) and len(pair) == 3
+        assert pair[["low", "high"]].notna().all(axis=None)
     for name in ("tables/fidelity.tex", "figures/action_following.png", "figures/action_following.pdf", "fidelity.html"):
         assert (Path("results") / name).stat().st_size > 100
 

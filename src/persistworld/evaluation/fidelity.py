@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from persistworld.data.windows import CHUNK_STRIDE
 from persistworld.evaluation.frechet import FrechetScore, jackknife
 from persistworld.evaluation.pose_reader import QUANTITIES
-from persistworld.evaluation.statistics import Resampling, bootstrap_mean, paired
+from persistworld.evaluation.statistics import Interval, Resampling, bootstrap_mean, paired
 
-RECORDED, DECODED = "recorded", "decoded"  # the reader's own errors, among the models: on recorded frames, and on their reconstruction
+RECORDED, DECODED = "recorded", "decoded"  # among the models: the reader on recorded frames, and on their reconstruction
+COMMAND, READING = "command", "reading"  # what a pose read from a model's frames is compared with
+AGAINST = (COMMAND, READING)  # the commanded pose, and the pose that the same reader reads from the reconstruction of the recorded frame
 Following = Mapping[str, NDArray[np.float64]]  # model, RECORDED or DECODED -> (episodes, chunks, QUANTITIES)
 Frechet = Mapping[str, Mapping[tuple[str, str, str], FrechetScore]]  # model -> (protocol, kind, group) -> score
 
@@ -44,14 +46,15 @@ def frechet_numbers(scores: Frechet) -> dict[str, Any]:
 
 
 def following_numbers(following: Following, pairs: Sequence[tuple[str, str]], how: Resampling) -> dict[str, Any]:
-    """How far the arm is from its commands: means over frames, seeds and episodes.
+    """How far the arm is from its commands, or from where it is in the recorded frames: means over frames, seeds and episodes.
 
     overall: model -> quantity -> mean, low, high; chunks: model -> quantity -> a mean per chunk; paired: ours_vs_theirs -> quantity ->
-    the paired comparison over episodes (evaluation/statistics.py).
+    the paired comparison over episodes (evaluation/statistics.py); paired_chunks: ours_vs_theirs -> quantity -> mean, low, high of the
+    difference, per chunk.
     """
     overall = {
         model: {
-            quantity: {name: _number(value) for name, value in vars(bootstrap_mean(each, *astuple(how))).items()}
+            quantity: _interval(bootstrap_mean(each, *astuple(how)))
             for quantity, each in zip(QUANTITIES, values.mean(axis=1).T, strict=True)
         }
         for model, values in following.items()
@@ -60,8 +63,13 @@ def following_numbers(following: Following, pairs: Sequence[tuple[str, str]], ho
         model: {quantity: [_number(mean) for mean in means] for quantity, means in zip(QUANTITIES, values.mean(axis=0).T, strict=True)}
         for model, values in following.items()
     }
-    compared = {}
+    compared, by_chunks = {}, {}
     for ours, theirs in pairs:
+        apart = following[ours] - following[theirs]
+        by_chunks[f"{ours}_vs_{theirs}"] = {
+            quantity: [_interval(bootstrap_mean(each, *astuple(how))) for each in apart[:, :, place].T]
+            for place, quantity in enumerate(QUANTITIES)
+        }
         for place, quantity in enumerate(QUANTITIES):
             mine, other = (following[model].mean(axis=1)[:, place] for model in (ours, theirs))
             found = paired(mine, other, True, *astuple(how))
@@ -69,7 +77,11 @@ def following_numbers(following: Following, pairs: Sequence[tuple[str, str]], ho
                 "difference": _number(found.difference.mean), "low": _number(found.difference.low), "high": _number(found.difference.high),
                 "win_rate": _number(found.win_rate), "wilcoxon_p": _number(found.wilcoxon_p), "episodes": found.episodes,
             }  # fmt: skip
-    return {"overall": overall, "chunks": chunks, "paired": compared}
+    return {"overall": overall, "chunks": chunks, "paired": compared, "paired_chunks": by_chunks}
+
+
+def _interval(found: Interval) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in vars(found).items()}
 
 
 def _number(value: float) -> float | None:

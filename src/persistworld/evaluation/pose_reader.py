@@ -83,16 +83,20 @@ class PoseReader:
         return read.double().cpu().numpy()
 
 
-def pose_distances(read: np.ndarray, poses: np.ndarray) -> np.ndarray:
-    """How far read poses (N, OUTPUTS) are from poses (N, NUMBERS): (N, 3), in the order of QUANTITIES.
+def perfect_reading(poses: np.ndarray) -> np.ndarray:
+    """What a reader without error would read: poses (N, NUMBERS) -> (N, OUTPUTS) float64."""
+    return represent(poses.astype(np.float64), "continuous").astype(np.float64)
+
+
+def pose_distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """How far two readings (N, OUTPUTS) are apart: (N, 3), in the order of QUANTITIES.
 
     The distance of the positions in cm, the angle of the rotation between the two in degrees, the difference of the gripper values.
     """
-    known = represent(poses.astype(np.float64), "continuous").astype(np.float64)
-    away = 100 * np.linalg.norm(read[:, :3] - known[:, :3], axis=1)
-    turned = np.einsum("nij,nij->n", _rotation(read[:, 3:9]), _rotation(known[:, 3:9]))  # the trace of the relative rotation
+    away = 100 * np.linalg.norm(ours[:, :3] - theirs[:, :3], axis=1)
+    turned = np.einsum("nij,nij->n", _rotation(ours[:, 3:9]), _rotation(theirs[:, 3:9]))  # the trace of the relative rotation
     angle = np.degrees(np.arccos(np.clip((turned - 1) / 2, -1, 1)))
-    return np.stack([away, angle, np.abs(read[:, 9] - known[:, 9])], axis=1)
+    return np.stack([away, angle, np.abs(ours[:, 9] - theirs[:, 9])], axis=1)
 
 
 def _rotation(columns: np.ndarray) -> np.ndarray:

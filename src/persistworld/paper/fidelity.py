@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from persistworld.config.models import Models
-from persistworld.evaluation.fidelity import DECODED, RECORDED, Following
+from persistworld.evaluation.fidelity import AGAINST, COMMAND, DECODED, READING, RECORDED, Following
 from persistworld.evaluation.frechet import KINDS
 from persistworld.evaluation.pose_reader import QUANTITIES
 from persistworld.evaluation.score_table import PROTOCOLS
@@ -25,10 +25,18 @@ TITLE = "Beside Table 1: Fréchet distances, and how well the arm follows its co
 NAME = "fidelity"
 FIGURE = "action_following"
 QUANTITY_NAMES = {"position_cm": "Position (cm)", "rotation_degrees": "Rotation (degrees)", "gripper": "Gripper (0 to 1)"}
-DIGITS = {"position_cm": 2, "rotation_degrees": 2, "gripper": 3}
-READER_NAMES = {RECORDED: "Reader's own error: recorded frames", DECODED: "Reader's own error: their reconstruction"}
+DIGITS = {"position_cm": 3, "rotation_degrees": 2, "gripper": 3}
+READER_NAMES = {
+    COMMAND: {RECORDED: "Reader's own error: recorded frames", DECODED: "Reader's own error: their reconstruction"},
+    READING: {RECORDED: "Recorded frames, not reconstructed"},
+}
+CAPTIONS = {
+    COMMAND: "Action following: distance of the pose that is read from the frames to the commanded pose",
+    READING: "Action following: distance of the pose that is read from the frames to the one read from the recorded frames",
+}
+AXES = {COMMAND: "From the commanded pose", READING: "From the recording's reading"}
 LINES = {RECORDED: (":", MUTED), DECODED: ("--", MUTED)}
-NOTHING = "–"
+LEGEND = {RECORDED: "Recorded frames", DECODED: "Their reconstruction (the reader's own error)"}
 
 
 def fidelity_parts(numbers: Mapping[str, Any], settings: Settings) -> list[Part]:
@@ -38,9 +46,10 @@ def fidelity_parts(numbers: Mapping[str, Any], settings: Settings) -> list[Part]
     frechet = numbers["frechet"]
     parts = [_distances(frechet[protocol], protocol, numbers["features"], settings.models) for protocol in order if protocol in frechet]
     parts.insert(1, _differences(frechet[headline], headline, settings.models))
-    following = numbers["action_following"]
-    parts += [_overall(following["overall"], settings.models), _paired(following["paired"], settings.models)]
-    parts.append(_by_chunk(following["chunks"], settings.models))
+    for against in AGAINST:
+        following = numbers["action_following"][against]
+        parts += [_overall(following, against, settings.models), _paired(following["paired"], against, settings.models)]
+        parts.append(_by_chunk(following, against, settings.models))
     return [part for part in parts if part.rows]
 
 
@@ -73,44 +82,55 @@ def _with_error(value: float, error: float | None, sign: str = "") -> str:
     return f"{value:{sign}.4g}" + ("" if error is None else f" ± {error:.2g}")
 
 
-def _label(name: str, models: Models) -> str:
-    return READER_NAMES.get(name) or models[name].label
+def _labels(names: Mapping[str, Any], against: str, models: Models) -> dict[str, str]:
+    """name -> label of the rows, in their order."""
+    readers = {name: label for name, label in READER_NAMES[against].items() if name in names}
+    return readers | {name: models[name].label for name in models.ordered(names)}
 
 
-def _ordered(names: Sequence[str] | Mapping[str, Any], models: Models) -> list[str]:
-    return [name for name in READER_NAMES if name in names] + models.ordered(names)
-
-
-def _overall(overall: Mapping[str, Any], models: Models) -> Part:
+def _overall(following: Mapping[str, Any], against: str, models: Models) -> Part:
     rows = []
-    for name in _ordered(overall, models):
+    for name, label in _labels(following["overall"], against, models).items():
         cells = []
         for quantity, digits in DIGITS.items():
-            found = overall[name][quantity]
+            found = following["overall"][name][quantity]
             cells.append(f"{found['mean']:.{digits}f} [{found['low']:.{digits}f}, {found['high']:.{digits}f}]")
-        rows.append([_label(name, models), *cells])
-    head = ["Frames of", *(f"{name} ↓" for name in QUANTITY_NAMES.values())]
-    return Part("Action following: distance of the pose that is read from the frames to the commanded pose", head, rows)
+        rows.append([label, *cells])
+    return Part(CAPTIONS[against], ["Frames of", *(f"{name} ↓" for name in QUANTITY_NAMES.values())], rows)
 
 
-def _paired(paired: Mapping[str, Any], models: Models) -> Part:
+def _paired(paired: Mapping[str, Any], against: str, models: Models) -> Part:
     rows = []
     for pair, tree in paired.items():
-        ours, theirs = pair.rsplit("_vs_", 1)
         cells = []
         for quantity, digits in DIGITS.items():
             each = tree[quantity]
-            interval = f"[{each['low']:+.{digits}f}, {each['high']:+.{digits}f}]"
-            cells.append(f"{each['difference']:+.{digits}f} {interval}, {each['win_rate']:.0%}, p {p_text(each['wilcoxon_p'])}")
-        rows.append([f"{models[ours].label} − {models[theirs].label}", *cells])
-    caption = "Action following, paired by episode: difference (negative is better), share of better episodes, two-sided Wilcoxon p"
+            change = _change(each["difference"], each, digits)
+            cells.append(f"{change}, {each['win_rate']:.0%}, p {p_text(each['wilcoxon_p'])}")
+        rows.append([_pair_label(pair, models), *cells])
+    caption = f"{CAPTIONS[against]}; paired by episode: difference (negative is better), share of better episodes, two-sided Wilcoxon p"
     return Part(caption, ["Models", *QUANTITY_NAMES.values()], rows)
 
 
-def _by_chunk(chunks: Mapping[str, Any], models: Models) -> Part:
-    rows = [[_label(name, models), *(f"{value:.2f}" for value in chunks[name]["position_cm"])] for name in _ordered(chunks, models)]
-    head = ["Position (cm)", *(f"Chunk {number}" for number in range(1, len(rows[0])))]
-    return Part("Action following by chunk: position", head, rows)
+def _pair_label(pair: str, models: Models) -> str:
+    ours, theirs = pair.rsplit("_vs_", 1)
+    return f"{models[ours].label} − {models[theirs].label}"
+
+
+def _change(value: float, interval: Mapping[str, float], digits: int) -> str:
+    return f"{value:+.{digits}f} [{interval['low']:+.{digits}f}, {interval['high']:+.{digits}f}]"
+
+
+def _by_chunk(following: Mapping[str, Any], against: str, models: Models) -> Part:
+    """Of the position alone: a row per chunk, a column per model and per difference from the base."""
+    quantity = "position_cm"
+    labels = _labels(following["chunks"], against, models)
+    pairs = {pair: tree[quantity] for pair, tree in following["paired_chunks"].items() if pair.endswith("_vs_base")}
+    columns = [[f"{value:.{DIGITS[quantity]}f}" for value in following["chunks"][name][quantity]] for name in labels]
+    columns += [[_change(each["mean"], each, DIGITS[quantity]) for each in tree] for tree in pairs.values()]
+    head = ["Chunk", *labels.values(), *(_pair_label(pair, models) for pair in pairs)]
+    rows = [[str(number), *cells] for number, cells in enumerate(zip(*columns, strict=True), 1)]
+    return Part(f"{CAPTIONS[against]}; by chunk: position (cm), and its difference from the base's", head, rows)
 
 
 def fidelity_notes(numbers: Mapping[str, Any], settings: Settings) -> list[str]:
@@ -135,7 +155,10 @@ def fidelity_notes(numbers: Mapping[str, Any], settings: Settings) -> list[str]:
         "Action following: a small network reads the arm's pose from all views of a frame. It learned from "
         f"{numbers['reader_frames']} recorded frames of training episodes, half of them passed through the autoencoder. Rollouts replay "
         "the recorded poses, so these are the commands. The reader's own error is measured on the recorded frames of the same held-out "
-        "episodes. A model's distance contains it: read differences. Frame 0, the given one, is left out.",
+        "episodes. A model's distance to the command contains it: read differences. Frame 0, the given one, is left out.",
+        "The distance to the reading of the recorded frames (as the autoencoder reconstructs them, at the same time) leaves out what the "
+        "reader gets wrong in both alike, so smaller differences between models show. It does not say how far the arm is from its "
+        "command. Its first row, the recorded frames themselves, shows what the autoencoder alone changes.",
         f"Brackets: {settings.confidence:.0%} bootstrap interval over episodes ({settings.bootstrap} samples). Means are over frames and "
         "seeds first.",
     ]
@@ -155,49 +178,68 @@ def write_fidelity(numbers: Mapping[str, Any], parts: Sequence[Part], notes: Seq
                 for model, found in tree["models"].items():
                     names = {"score": "frechet_distance", "protocol": protocol, "of": kind, "view": group, "model": model}
                     rows.append(names | {"value": found["distance"], "samples": tree["samples"], "size": tree["size"], **found})
-    for model, quantities in numbers["action_following"]["chunks"].items():
-        overall = numbers["action_following"]["overall"][model]
+    for against, following in numbers["action_following"].items():
+        rows += _following_rows(following, {"score": "action_following", "against": against})
+    columns = ["distance", "difference", "mean", "episodes"]
+    write_text(folder / f"{NAME}.csv", pd.DataFrame(rows).drop(columns=columns, errors="ignore").to_csv(index=False, float_format="%.6g"))
+
+
+def _following_rows(following: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    rows = []
+    for model, quantities in following["chunks"].items():
         for quantity, means in quantities.items():
-            found = overall[quantity]
-            names = {"score": "action_following", "of": quantity, "model": model}
-            rows.append(names | {"value": found["mean"], "low": found["low"], "high": found["high"]})
-            rows += [names | {"chunk": number, "value": mean} for number, mean in enumerate(means, 1)]
-    write_text(folder / f"{NAME}.csv", pd.DataFrame(rows).drop(columns="distance").to_csv(index=False, float_format="%.6g"))
+            row, found = {**names, "of": quantity, "model": model}, following["overall"][model][quantity]
+            rows.append(row | found | {"value": found["mean"]})
+            rows += [row | {"chunk": number, "value": mean} for number, mean in enumerate(means, 1)]
+    for pair, quantities in following["paired"].items():
+        ours, theirs = pair.rsplit("_vs_", 1)
+        for quantity, found in quantities.items():
+            row = {**names, "of": quantity, "model": ours, "minus": theirs}
+            rows.append(row | found | {"value": found["difference"]})
+            chunks = following["paired_chunks"][pair][quantity]
+            rows += [row | each | {"chunk": number, "value": each["mean"]} for number, each in enumerate(chunks, 1)]
+    return rows
 
 
-def following_figure(following: Following, settings: Settings, folder: Path) -> None:
-    """Write action_following.{png,pdf}: distances by chunk (top), and their paired difference from the base (bottom)."""
-    known = settings.models
-    shown = known.ordered(following)
+def following_figure(following: Mapping[str, Following], settings: Settings, folder: Path) -> None:
+    """Write action_following.{png,pdf}: for each of AGAINST the distances by chunk, below them their paired difference from the base."""
+    known, everything = settings.models, following[COMMAND]
+    shown = known.ordered(everything)
     trained = [model for model in shown if known[model].checkpoint and model != "base"]
-    chunks = np.arange(1, following[RECORDED].shape[1] + 1)
-    with figure(2, len(QUANTITIES), 9.2, 4.9, sharex=True, height_ratios=(1.5, 1)) as (fig, axes):
-        for place, quantity in enumerate(QUANTITIES):
-            top, bottom = axes[0][place], axes[1][place]
-            for name, (style, colour) in LINES.items():
-                means = following[name][:, :, place].mean(axis=0)
-                top.plot(chunks, means, linestyle=style, color=colour, linewidth=1.1, label=READER_NAMES[name])
-            for model in shown:
-                mean_with_band(top, chunks, following[model][:, :, place], model, settings)
-            _limits(top, [following[name][:, :, place].mean(axis=0) for name in [*LINES, *known.rolled_out(shown)]])
-            top.set_title(f"{QUANTITY_NAMES[quantity]} ↓")
-            for model in trained if "base" in following else []:
-                mean_with_band(bottom, chunks, (following[model] - following["base"])[:, :, place], model, settings)
-            bottom.axhline(0, color=known["base"].colour if "base" in following else INK, linewidth=1.2)
-            bottom.set_xlabel("Chunk of the rollout")
-        axes[0][0].set_ylabel("From the commanded pose")
-        axes[1][0].set_ylabel("Difference from base")
+    chunks = np.arange(1, everything[RECORDED].shape[1] + 1)
+    with figure(2 * len(AGAINST), len(QUANTITIES), 9.2, 8.8, sharex=True, height_ratios=(1.5, 1) * len(AGAINST)) as (fig, axes):
+        for row, against in enumerate(AGAINST):
+            found, (tops, bottoms) = following[against], axes[2 * row : 2 * row + 2]
+            readers = [name for name in LINES if name in found]
+            for place, quantity in enumerate(QUANTITIES):
+                top, bottom = tops[place], bottoms[place]
+                for name in readers:
+                    style, colour = LINES[name]
+                    means = found[name][:, :, place].mean(axis=0)
+                    top.plot(chunks, means, linestyle=style, color=colour, linewidth=1.1, label=LEGEND[name])
+                for model in shown:
+                    mean_with_band(top, chunks, found[model][:, :, place], model, settings)
+                _limits(top, [found[name][:, :, place].mean(axis=0) for name in [*readers, *known.rolled_out(shown)]])
+                if not row:
+                    top.set_title(f"{QUANTITY_NAMES[quantity]} ↓")
+                for model in trained if "base" in found else []:
+                    mean_with_band(bottom, chunks, (found[model] - found["base"])[:, :, place], model, settings)
+                bottom.axhline(0, color=known["base"].colour if "base" in found else INK, linewidth=1.2)
+            tops[0].set_ylabel(AXES[against])
+            bottoms[0].set_ylabel("Difference from base")
+        for ax in axes[-1]:
+            ax.set_xlabel("Chunk of the rollout")
         for ax in (ax for row in axes for ax in row):
             ax.grid(axis="y", color=GRID, linewidth=0.6)
             ax.margins(x=0)
         handles, labels = axes[0][0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="upper left", ncols=3, bbox_to_anchor=(0.005, 0.945), fontsize=8)
-        fig.tight_layout(rect=(0, 0.055, 1, 0.84), h_pad=1.0)
-        cut = "  ·  the copied frame is not shown where it is above the axes" if "copy_frame" in following else ""
+        fig.legend(handles, labels, loc="upper left", ncols=3, bbox_to_anchor=(0.005, 0.97), fontsize=8)
+        fig.tight_layout(rect=(0, 0.035, 1, 0.91), h_pad=1.0)
+        cut = "  ·  the copied frame is not shown where it is above the axes" if "copy_frame" in everything else ""
         title_and_note(
-            fig, "Action following: the pose read from the frames against the commanded one",
-            f"Scale: {settings.scale}  ·  {len(following[RECORDED])} episodes, seeds {', '.join(map(str, settings.seeds))}\n"
-            f"bands: {settings.confidence:.0%} bootstrap interval over episodes; lower row: paired differences{cut}",
+            fig, "Action following: the pose that is read from a model's frames",
+            f"Scale: {settings.scale}  ·  {len(everything[RECORDED])} episodes, seeds {', '.join(map(str, settings.seeds))}\n"
+            f"bands: {settings.confidence:.0%} bootstrap interval over episodes; lower rows: paired differences{cut}",
         )  # fmt: skip
         save(fig, folder, FIGURE)
 

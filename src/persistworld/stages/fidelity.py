@@ -1,7 +1,7 @@
 """Compare models beside Table 1: Frechet distances of frames and clips, and how well the arm follows its commands."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from persistworld.config.checks import require
 from persistworld.config.params import Params
 from persistworld.data.latents import LatentStore
 from persistworld.data.manifest import Entry, evaluation_episodes, load_manifest
-from persistworld.evaluation.fidelity import DECODED, RECORDED, by_chunk, following_numbers, frechet_numbers
+from persistworld.evaluation.fidelity import AGAINST, COMMAND, DECODED, READING, RECORDED, by_chunk, following_numbers, frechet_numbers
 from persistworld.evaluation.frechet import FrameFeatures, frechet_scores, load_features
 from persistworld.evaluation.generated import generated_frames
-from persistworld.evaluation.pose_reader import PoseReader, load_pose_reader, pose_distances
+from persistworld.evaluation.pose_reader import PoseReader, load_pose_reader, perfect_reading, pose_distances
 from persistworld.evaluation.statistics import Resampling
 from persistworld.evaluation.truth import open_truth
 from persistworld.paper.fidelity import FIGURE, TITLE, fidelity_notes, fidelity_parts, following_figure, write_fidelity
@@ -29,17 +29,18 @@ from persistworld.world_model.autoencoder import load_autoencoder
 
 
 class Measured:
-    """What is measured of films: features and, against the commanded poses, distances. Films are added episode by episode."""
+    """What is measured of films: features, and distances of the read poses from others. Films are added episode by episode."""
 
     def __init__(self, network: FrameFeatures, reader: PoseReader) -> None:
         self._network, self._reader = network, reader
         self._features: list[Tensor] = []
         self._distances: list[np.ndarray] = []
 
-    def add(self, frames: Tensor, poses: np.ndarray) -> None:
-        """frames: uint8 (T, V, H, W, 3); poses: (T, 7), the commanded ones."""
+    def add(self, frames: Tensor, others: Mapping[str, np.ndarray]) -> None:
+        """frames: uint8 (T, V, H, W, 3); others: for each of AGAINST the poses (T, OUTPUTS) that the read ones are compared with."""
         self._features.append(self._network(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]))
-        self._distances.append(pose_distances(self._reader(frames), poses))
+        read = self._reader(frames)
+        self._distances.append(np.stack([pose_distances(read, others[against]) for against in AGAINST]))
 
     @property
     def features(self) -> Tensor:
@@ -48,8 +49,8 @@ class Measured:
 
     @property
     def following(self) -> np.ndarray:
-        """(E, chunks, QUANTITIES)."""
-        return by_chunk(np.stack(self._distances))
+        """(AGAINST, E, chunks, QUANTITIES)."""
+        return by_chunk(np.stack(self._distances, axis=1))
 
 
 def main(params: Params, args: argparse.Namespace) -> None:
@@ -63,11 +64,13 @@ def main(params: Params, args: argparse.Namespace) -> None:
     autoencoder = load_autoencoder(BASE).to(place)
     truth, poses = open_truth(params, autoencoder), _poses(episodes, params.rollout_frames)
 
-    recorded, decoded = Measured(network, reader), Measured(network, reader)
+    recorded, decoded, others = Measured(network, reader), Measured(network, reader), {}
     for entry in track(episodes, len(episodes), "recorded frames"):
-        recorded.add(truth.recorded(entry.index), poses[entry.index])
-        decoded.add(truth.decoded(entry.index), poses[entry.index])
-    following = {RECORDED: recorded.following, DECODED: decoded.following}
+        known_frames = truth.decoded(entry.index)
+        others[entry.index] = {COMMAND: perfect_reading(poses[entry.index]), READING: reader(known_frames)}
+        recorded.add(truth.recorded(entry.index), others[entry.index])
+        decoded.add(known_frames, others[entry.index])
+    measured = {RECORDED: recorded.following, DECODED: decoded.following}
     truths, frechet = {"decoded": decoded.features, "raw": recorded.features}, {}
     for model in known.ordered(params.evaluation.models):
         ceiling = known[model].role == "ceiling"  # these are the decoded frames
@@ -76,17 +79,21 @@ def main(params: Params, args: argparse.Namespace) -> None:
             known_frames = truth.decoded(entry.index)
             films = generated_frames(model, entry.index, known_frames, settings.seeds, autoencoder, len(views))
             for (_, seed), film in films.items():
-                seeds.setdefault(seed, Measured(network, reader)).add(film, poses[entry.index])
+                seeds.setdefault(seed, Measured(network, reader)).add(film, others[entry.index])
         against = {protocol: features for protocol, features in truths.items() if not (ceiling and protocol == "decoded")}
         frechet[model] = frechet_scores(against, [each.features for each in seeds.values()], views)
         if not ceiling:
-            following[model] = np.mean([each.following for each in seeds.values()], axis=0)
+            measured[model] = np.mean([each.following for each in seeds.values()], axis=0)
+    following = {against: {name: values[place] for name, values in measured.items()} for place, against in enumerate(AGAINST)}
+    del following[READING][DECODED]  # zero: this is the reading that the others are compared with
 
     how = Resampling(settings.bootstrap, settings.confidence, settings.seed)
     numbers = {
         "features": network.name, "protocol": settings.protocol, "episodes": len(episodes), "reader_frames": reader.frames,
         "frechet": frechet_numbers(frechet),
-        "action_following": following_numbers(following, comparisons(list(following), known), how),
+        "action_following": {
+            against: following_numbers(found, comparisons(list(found), known), how) for against, found in following.items()
+        },
     }  # fmt: skip
     write_json(METRICS / "fidelity.json", numbers)
     parts, notes = fidelity_parts(numbers, settings), fidelity_notes(numbers, settings)
