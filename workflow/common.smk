@@ -31,7 +31,7 @@ configfile: "params.yaml"
 try:
     PARAMS = load_params("params.yaml")
     if config != yaml.safe_load(Path("params.yaml").read_text()):
-        raise UserError("--config and --configfile: stages read params.yaml alone; edit it, or copy a preset over it")
+        raise UserError("--config and --configfile: stages read only params.yaml; edit it, or copy a preset over it")
     if PARAMS.episodes.source == "simulate" and Path(PARAMS.episodes.path) != EPISODES:
         raise UserError(f"episodes.path = {PARAMS.episodes.path}: the workflow simulates into {EPISODES}; name that")
 except UserError as error:

@@ -119,4 +119,4 @@ class SpeedConfig:
 
 def _named(where: str, name: str) -> None:
     plain = bool(NAME.fullmatch(name))
-    require(plain, where, name, "names a target or a key of the metrics: write small letters, digits and _ only, a letter first")
+    require(plain, where, name, "becomes the name of a target or a metric: use lower-case letters, digits and _, starting with a letter")

@@ -91,10 +91,10 @@ def add_speed(found: Derived[P], settings: SpeedConfig, known: Models, for_run: 
 
 
 def add_ablations(found: Derived[P], settings: AblationsConfig, usual: P, checkpoints: dict[str, str], bases: dict[str, str]) -> None:
-    """Add the rows of all axes, which change the run `usual`, and the base model evaluated as they are.
+    """Add the rows of all axes, which change the run `usual`, and the base model with the rows' evaluation.
 
-    checkpoints: training digest -> the model that is trained so; bases: digest of base_checkpoint -> folder. Both name what the models of
-    the file and its variants have already, and are extended.
+    checkpoints: training digest -> the model with this training; bases: digest of base_checkpoint -> its folder. Both contain the file's
+    models and variants, and are extended.
     """
     if not settings.tables:
         return
@@ -113,7 +113,7 @@ def add_ablations(found: Derived[P], settings: AblationsConfig, usual: P, checkp
             row = overlaid(shared, given, where)
             chunks = row.rollout.chunks
             same = chunks == shared.rollout.chunks
-            require(same, f"{where}.rollout.chunks", chunks, "all rows are rolled out for as long: set ablations.rollout.chunks")
+            require(same, f"{where}.rollout.chunks", chunks, "rollouts of all rows are equally long: set ablations.rollout.chunks")
             seeds = settings.training_seeds if given.seed is None else (given.seed,)
             rows[row_name] = [_add_row(dataclasses.replace(row, seed=seed), shared, found, checkpoints, bases) for seed in seeds]
             for seed, run in zip(seeds, rows[row_name], strict=True):

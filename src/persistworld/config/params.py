@@ -46,7 +46,7 @@ class Params(RunParams):
             require(name not in TAKEN_NAMES, "variants", name, "is the name of files that other stages write: choose another")
             require(name not in self.ablations.tables, "variants", name, "is the name of an axis of the ablations: choose another")
             lower = bool(NAME.fullmatch(name))
-            require(lower, "variants", name, "names files: write small letters, digits and _ only, a letter first")
+            require(lower, "variants", name, "becomes part of file names: use lower-case letters, digits and _, starting with a letter")
             self.for_run(name)
         models = self.models
         taken = self.all_models.bases
@@ -81,7 +81,7 @@ class Params(RunParams):
         given, where = self.variants[run] or VariantConfig(), f"variants.{run}"
         changed = overlaid(self, given, where)
         chunks = changed.rollout.chunks
-        require(chunks == self.rollout.chunks, f"{where}.rollout.chunks", chunks, "all models are rolled out for as long: leave it out")
+        require(chunks == self.rollout.chunks, f"{where}.rollout.chunks", chunks, "all models' rollouts are equally long: remove this key")
         return changed
 
     @cached_property

@@ -57,13 +57,13 @@ class PoliciesConfig:
         require(len(self.tasks) >= 1, "policies.tasks", self.tasks, "name at least one")
         for name, task in self.tasks.items():
             lower = bool(NAME.fullmatch(name))
-            require(lower, "policies.tasks", name, "write small letters, digits and _ only, a letter first")
+            require(lower, "policies.tasks", name, "use lower-case letters, digits and _, starting with a letter")
             require(len(task.stages) >= 1, f"policies.tasks.{name}.stages", task.stages, "name at least one")
             distinct(task, f"policies.tasks.{name}", "stages")
 
     def require_rollouts(self, judged: tuple[str, ...]) -> None:
         """Raise UserError unless policies are rolled out here, in tasks whose stages are those that the judge knows (`judged`)."""
-        require(self.labels is None, "policies.labels", self.labels, "people judge rollouts made elsewhere: nothing is rolled out")
+        require(self.labels is None, "policies.labels", self.labels, "its rollouts were made elsewhere: set null to make some here")
         for name, task in self.tasks.items():
             require(task.stages == judged, f"policies.tasks.{name}.stages", task.stages, f"the judge knows {', '.join(judged)}")
 

@@ -60,7 +60,7 @@ class RunParams:
         needed = LPIPS_SMALLEST[self.metrics.lpips]
         require(
             needed <= smallest, "metrics.lpips", self.metrics.lpips,
-            f"takes no views below {needed} pixels, and the smaller of episodes.height and width is {smallest}: enlarge it, or name "
+            f"needs views of at least {needed} pixels, but the smaller of episodes.height and width is {smallest}: enlarge it, or choose "
             "another network",
         )
         # A run with training episodes only (to train a base model) evaluates nothing.
@@ -83,7 +83,7 @@ class RunParams:
         key, weights, views = "post_training.reward.view_weights", self.post_training.reward.view_weights, self.episodes.views
         for view in weights:
             require(view in views, key, view, f"no such view; {nearest(view, views)}")
-        require(any(weights.get(view, 1.0) > 0 for view in views), key, weights, "all views weigh 0: nothing would be rewarded")
+        require(any(weights.get(view, 1.0) > 0 for view in views), key, weights, "all views have weight 0: nothing would be rewarded")
 
     @property
     def rollout_frames(self) -> int:
