@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from persistworld.config.checks import distinct, require
+from persistworld.config.models import SHOWN
 from persistworld.config.variants import VariantConfig
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # of axes and rows: they name targets, files and keys of the metrics
@@ -110,7 +111,7 @@ class SpeedConfig:
     """Speed against quality: the rollouts of each model with each number of sampler steps. Nothing is trained."""
 
     steps: tuple[int, ...] = ()  # none: no such table
-    models: tuple[str, ...] = ("base", "post_trained")
+    models: tuple[str, ...] = SHOWN
 
     def check(self) -> None:
         distinct(self, "speed", "steps", "models")

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from persistworld.config.checks import at_least, distinct, require
+from persistworld.config.models import SHOWN
 from persistworld.config.reading import nearest
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -35,7 +36,7 @@ class PoliciesConfig:
 
     tasks: dict[str, TaskConfig] = field(default_factory=_paper_tasks)
     names: tuple[str, ...] = ("pi0", "pi0_fast", "groot_n1_5")  # with `labels`: names in that file
-    models: tuple[str, ...] = ("base", "post_trained")
+    models: tuple[str, ...] = SHOWN
     labels: str | None = "policies.csv"  # a CSV of people's labels (docs/policies.md); null: the judge in `judge` scores simulated tasks
     states: int = 8  # initial states of each task
     scenes: int = 1000  # seed of the simulated scenes; policies and judge were trained on other seeds

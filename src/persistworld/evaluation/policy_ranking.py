@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from persistworld.config.models import OURS, THEIRS
 from persistworld.evaluation.statistics import Interval, mmrv, pearson_r
 
 REAL = "real"
@@ -134,8 +135,8 @@ def policy_numbers(table: pd.DataFrame, models: Sequence[str], stages: dict[str,
         replayed = table[table["world"] == f"{world}_replayed"]
         if len(replayed):
             result[world]["replayed"] = _replayed(main, replayed, means, world, stages)
-    if {"base", "post_trained"} <= {*models}:
-        result["post_trained_minus_base"] = {"pearson": _plain(means.interval(r["post_trained"] - r["base"]))}
+    if {OURS, THEIRS} <= {*models}:
+        result["post_trained_minus_base"] = {"pearson": _plain(means.interval(r[OURS] - r[THEIRS]))}
     progress = {
         world: {
             policy: {
