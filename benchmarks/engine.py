@@ -40,7 +40,7 @@ def rows(materials: Materials) -> list[Row]:
         time = seconds(lambda: model.sample(condition, noise, settings.sampler, settings.precision))
         parts.append(Row(f"ours, {settings.precision}", batch / time, "chunks/s", f"{time_plain / time:.2f} times the plain loop"))
     difference = ((ours - plain).norm() / plain.norm()).item()
-    return [*parts, Row("difference in float32", difference, "relative", "rounding alone")]
+    return [*parts, Row("difference in float32", difference, "relative", "only rounding")]
 
 
 @torch.no_grad()

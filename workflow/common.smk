@@ -13,6 +13,7 @@ ROOT = Path(workflow.basedir).parent
 PACKAGE = ROOT / "src/persistworld"
 sys.path.insert(0, str(PACKAGE.parent))
 from persistworld.runtime.errors import UserError
+from persistworld.config.models import SHOWN as SIDE_BY_SIDE
 from persistworld.config.params import load_params
 from persistworld.runtime.holding import share
 from persistworld.runtime.lifeline import begin_workflow
@@ -31,7 +32,7 @@ configfile: "params.yaml"
 try:
     PARAMS = load_params("params.yaml")
     if config != yaml.safe_load(Path("params.yaml").read_text()):
-        raise UserError("--config and --configfile: stages read params.yaml alone; edit it, or copy a preset over it")
+        raise UserError("--config and --configfile: stages read only params.yaml; edit it, or copy a preset over it")
     if PARAMS.episodes.source == "simulate" and Path(PARAMS.episodes.path) != EPISODES:
         raise UserError(f"episodes.path = {PARAMS.episodes.path}: the workflow simulates into {EPISODES}; name that")
 except UserError as error:
@@ -63,7 +64,7 @@ SECTIONS = [name for name in asdict(PARAMS) if name not in ("compute", "ablation
 FIGURES = [3, 4, 5, 11]
 LATENTS = expand("data/latents/shard-{shard}.{kind}", shard=SHARDS, kind=["safetensors", "json"])
 ROLLOUTS = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=EVALUATED, seed=SEEDS)
-SHOWN = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=["base", "post_trained"], seed=SEEDS)
+SHOWN = expand("data/rollouts/{model}/seed-{seed}.safetensors", model=SIDE_BY_SIDE, seed=SEEDS)
 SCORES = expand("results/scores/{model}.parquet", model=MODELS)
 TRAINING = expand("results/training/{model}.csv", model=[model for model in CHECKPOINTS if model != "base"])
 # The base checkpoint that the workflow trains, if base_checkpoint.location names it.

@@ -5,7 +5,7 @@ that rule of the main Snakefile and nothing upstream. `TARGETS` are Snakemake's 
 The ablations have a file of their own, so that `dvc repro` alone, which takes the dvc.yaml of the working directory, does not train them.
 
     python workflow/dvc_yaml.py [TARGETS]            write both pipelines, dvc.yaml for TARGETS
-    python workflow/dvc_yaml.py --check [TARGETS]    its stage `parameters`: refuse if dvc.yaml is out of date, write the values alone
+    python workflow/dvc_yaml.py --check [TARGETS]    its stage `parameters`: refuse if dvc.yaml is out of date, else write only the values
     python workflow/dvc_yaml.py --check --ablations  the same for workflow/ablations/dvc.yaml
 """
 
@@ -65,7 +65,7 @@ TABLE_RULES = ("ablation_table", "speed_table")
 
 @dataclass
 class Stage:
-    """Jobs of one rule that differ in `PARTS` alone."""
+    """Jobs of one rule that differ only in `PARTS`."""
 
     rule: str
     name: str  # the rule, and the values of its other wildcards
@@ -239,14 +239,14 @@ def write_ablations() -> None:
 
 
 def check(targets: list[str]) -> None:
-    """Write the values of dvc.yaml alone, or stop if it is out of date."""
+    """Write only the values of dvc.yaml, or stop if it is out of date."""
     stages = find_stages(targets)
     _refuse_outdated(MAIN, dvc_yaml(stages, targets))
     write_values(stages)
 
 
 def check_ablations() -> None:
-    """Write the values of the ablations alone, or stop if their file is out of date."""
+    """Write only the values of the ablations, or stop if their file is out of date."""
     stages = find_stages(ABLATION_TARGETS)
     _refuse_outdated(ABLATIONS, ablations_yaml(stages))
     ABLATIONS.values.write_text(ablation_values(stages))
@@ -264,7 +264,7 @@ def write_values(stages: list[Stage]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="refuse if dvc.yaml is out of date; write the values alone")
+    parser.add_argument("--check", action="store_true", help="refuse if dvc.yaml is out of date, else write only the values")
     parser.add_argument("--ablations", action="store_true", help="check the ablations' pipeline")
     parser.add_argument("targets", nargs="*", default=["all"], help="of Snakemake (default: all)")
     args = parser.parse_args()

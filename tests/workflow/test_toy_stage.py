@@ -44,7 +44,7 @@ class ToyConfig:
 
 
 @dataclass(frozen=True)
-class Params:
+class RunParams:
 """
 
 
@@ -52,9 +52,9 @@ def test_a_stage_with_parameters(tmp_path):
     folder = copy_of_repository(tmp_path)
     (folder / "src/persistworld/stages/toy.py").write_text(MODULE)
     (folder / "workflow/rules/toy.smk").write_text(RULE)
-    parameters = folder / "src/persistworld/config/params.py"
-    change(parameters, "@dataclass(frozen=True)\nclass Params:\n", SECTION)
-    change(parameters, "    variants: dict", "    toy: ToyConfig = field(default_factory=ToyConfig)\n    variants: dict")
+    parameters = folder / "src/persistworld/config/run.py"
+    change(parameters, "@dataclass(frozen=True)\nclass RunParams:\n", SECTION)
+    change(parameters, "    paper: PaperConfig", "    toy: ToyConfig = field(default_factory=ToyConfig)\n    paper: PaperConfig")
     result, log, log_of_base = folder / "data/toy.json", folder / "logs/toy.log", folder / "logs/base_checkpoint.log"
 
     # Snakemake runs it, and what it needs. `make record` writes DVC's stages again and records what is there.

@@ -12,4 +12,4 @@ git -C "$source" checkout --quiet FETCH_HEAD
 echo "$source" > "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/roboengine.pth"
 python -m pip install --quiet --no-deps "$source"/en_core_web_sm-3.8.0-py3-none-any.whl
 python -m pip install --quiet --no-deps --no-build-isolation --editable .
-python -c "import persistworld.segmentation.roboengine as masks; masks.import_engine()"
+python -c "import persistworld.evaluation.roboengine as masks; masks.import_engine()"

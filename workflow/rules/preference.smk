@@ -1,6 +1,6 @@
 rule preference:
     input:
-        scores=expand("results/scores/{model}.parquet", model=["base", "post_trained"]),
+        scores=expand("results/scores/{model}.parquet", model=SIDE_BY_SIDE),
         votes=[] if IN_ARCHIVE else ["assets/votes.csv"],
         code=code("preference"),
         labels=LABELS,

@@ -30,11 +30,12 @@ from persistworld.apps.driving import Drive, Push, Starts, pushed
 from persistworld.apps.recording import save_episode, save_film
 from persistworld.apps.server import LOOPBACK, make_app
 from persistworld.apps.worlds import Parts, inhabited
+from persistworld.config.models import FIXED
 from persistworld.config.params import Params
 from persistworld.rollouts.inhabited import Embodiment
 from persistworld.runtime.errors import UserError
 
-LABELS = {"base": "Base", "post_trained": "Post-trained", "tabletop_base": "Base"}
+LABELS = {model.name: model.label for model in FIXED} | {"tabletop_base": "Base"}
 MOST = 16  # tabs at once: each holds what it records in memory
 LISTED = 2000  # numbers of episodes that are sent to the page
 LARGEST_STEP, LARGEST_ANGLE = 0.3, 1.5  # m and rad a chunk

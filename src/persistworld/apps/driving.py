@@ -102,7 +102,7 @@ class Drive:
         if self.start is None:
             raise UserError("drive: start at an episode first")
         if self.chunks >= LONGEST:
-            raise UserError(f"drive: {LONGEST} chunks are as long as a drive gets; save it and start again")
+            raise UserError(f"drive: a drive has at most {LONGEST} chunks; save it and start again")
         commands = self._commands(push, step, angle)
         note = [*self._heading, self._gripper]
         self._before = [*self._before[1 - UNDO :], {name: model.state(note) for name, model in self.models.items()}]

@@ -42,10 +42,10 @@ def save_episode(folder: Path, recording: Recording, model: str, views: Sequence
     Raises UserError if the layout cannot hold it: other views than DROID's three, or no recorded joints.
     """
     if tuple(views) != VIEWS:
-        raise UserError(f"a LeRobot episode is written with the views {', '.join(VIEWS)}; this model has {', '.join(views)}")
+        raise UserError(f"a LeRobot episode needs the views {', '.join(VIEWS)}; this model has {', '.join(views)}")
     joints = recording.joints[model]
     if any(angles is None for angles in joints):
-        raise UserError("a LeRobot episode is written with a Panda's joints, which are not known here")
+        raise UserError("a LeRobot episode needs a Panda's joints, which are not known here")
     known = LeRobotEpisodes(folder) if (folder / "meta/info.json").is_file() else None
     if known is not None and known.fps != fps:
         raise UserError(f"{folder}: has {known.fps:g} frames a second, this recording {fps:g}; choose another folder")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from persistworld.config.models import SHOWN
 from persistworld.config.params import Params
 from persistworld.data.formats import open_episodes
 from persistworld.policies.grasp_reader import GraspReader, load_grasp_reader
@@ -23,7 +24,6 @@ from persistworld.world_model.model import WorldModel
 NO_READER = "none"
 GRASP_READER = Path("assets/tabletop_grasp_reader")
 SIMULATOR = "simulator"  # in place of a folder of episodes
-DEFAULT_MODELS = ("base", "post_trained")
 SMALL = 20_000_000  # parameters: threads would wait for each other, at batch 1, longer than they work (much longer on a busy machine)
 
 Parts = tuple[WorldModel, Autoencoder]
@@ -35,7 +35,7 @@ def open_models(names: Sequence[str] | None, params: Params) -> dict[str, Parts]
     Before the workflow has run, the default is the base checkpoint in the parameters, if that is a folder. Raises UserError if a model is
     missing, or if the models have different views.
     """
-    given = list(names or [name for name in DEFAULT_MODELS if (CHECKPOINTS / name).is_dir()])
+    given = list(names or [name for name in SHOWN if (CHECKPOINTS / name).is_dir()])
     location = Path(params.base_checkpoint.location)
     folders = {Path(name).name: _folder(name) for name in given} or ({"base": location} if location.is_dir() else {})
     if not folders:

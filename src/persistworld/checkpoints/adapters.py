@@ -67,7 +67,7 @@ def check_base(folder: Path, base_folder: Path) -> None:
     """Raise UserError unless `base_folder` holds the base that `folder`'s adapter was trained from."""
     if sha256(base_folder / WEIGHTS) != _entries(folder / MANIFEST, "parents")["parents"].get("base"):
         weights = base_folder / WEIGHTS
-        raise UserError(f"{folder}: was trained from another base than {weights} (sha256 differs); name its own, or train it again")
+        raise UserError(f"{folder}: was not trained from {weights} (sha256 differs); name its own base, or train it again")
 
 
 def read_adapter(folder: Path, origin: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:

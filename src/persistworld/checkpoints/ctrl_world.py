@@ -81,7 +81,7 @@ def reconcile(found: Tensors, wanted: Shapes, origin: str) -> Tensors:
     ]
     if problems:
         raise UserError(
-            f"{origin}: {'; '.join(problems)}; is this the checkpoint of another model than world_model describes?"
+            f"{origin}: {'; '.join(problems)}; does world_model describe this checkpoint?"
         )
     return {name: renamed[name] for name in wanted}
 

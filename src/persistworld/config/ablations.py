@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from persistworld.config.checks import distinct, require
+from persistworld.config.models import SHOWN
 from persistworld.config.variants import VariantConfig
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # of axes and rows: they name targets, files and keys of the metrics
@@ -110,7 +111,7 @@ class SpeedConfig:
     """Speed against quality: the rollouts of each model with each number of sampler steps. Nothing is trained."""
 
     steps: tuple[int, ...] = ()  # none: no such table
-    models: tuple[str, ...] = ("base", "post_trained")
+    models: tuple[str, ...] = SHOWN
 
     def check(self) -> None:
         distinct(self, "speed", "steps", "models")
@@ -119,4 +120,4 @@ class SpeedConfig:
 
 def _named(where: str, name: str) -> None:
     plain = bool(NAME.fullmatch(name))
-    require(plain, where, name, "names a target or a key of the metrics: write small letters, digits and _ only, a letter first")
+    require(plain, where, name, "becomes the name of a target or a metric: use lower-case letters, digits and _, starting with a letter")

@@ -43,7 +43,7 @@ class EvaluationConfig:
     def require_models(self, names: tuple[str, ...], purpose: str) -> None:
         """Raise UserError unless all of `names` are in `models`. `purpose` says what needs them; the tables do not."""
         lacking = [name for name in names if name not in self.models]
-        fix = f"{purpose} compare {' with '.join(names)}: add {', '.join(lacking)}, or ask for the tables alone"
+        fix = f"{purpose} compare {' with '.join(names)}: add {', '.join(lacking)}, or make only the tables"
         require(not lacking, "evaluation.models", ", ".join(self.models), fix)
 
 

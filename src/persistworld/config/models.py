@@ -40,7 +40,8 @@ FIXED = (
     Model("post_trained", "post_trained", "Post-trained", "#009E73", checkpoint="post_trained"),
     Model("autoencoder", "ceiling", "Autoencoder (ceiling)", "#56B4E9", (0, (3, 1, 1, 1))),
 )
-SHOWN = ("base", "post_trained")  # side by side in film strips and videos
+THEIRS, OURS = "base", "post_trained"  # the pair that the headline compares
+SHOWN = (THEIRS, OURS)  # side by side in film strips, videos and `persistworld drive`
 
 
 def variant(name: str, label: str, checkpoint: str, base: str) -> Model:

@@ -9,20 +9,17 @@ import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from persistworld.config.ablations import NAME, AblationsConfig, SpeedConfig
 from persistworld.config.checks import require
-from persistworld.config.compute import ComputeConfig
-from persistworld.config.data import BaseCheckpointConfig, EpisodesConfig, LatentsConfig, MasksConfig
-from persistworld.config.derived import Derived, derive, overlaid, training_digest
-from persistworld.config.evaluation import LPIPS_SMALLEST, EvaluationConfig, MetricsConfig, PaperConfig
+from persistworld.config.derived import Derived, add_ablations, add_speed, overlaid, training_digest
 from persistworld.config.models import FIXED, Models, variant
-from persistworld.config.policies import PoliciesConfig
 from persistworld.config.post_training import PostTrainingConfig
 from persistworld.config.reading import build_section, digest, nearest, read_yaml
+from persistworld.config.run import RunParams
 from persistworld.config.training import BaseTrainingConfig, ControlConfig, OwnHistoryConfig
 from persistworld.config.variants import VariantConfig
-from persistworld.config.world_model import RolloutConfig, WorldModelConfig
 from persistworld.runtime.errors import UserError
 
 # Names that other stages use for files in results/metrics/, checkpoints/ and runs/, so variants cannot have them.
@@ -33,26 +30,9 @@ TAKEN_NAMES = (
 
 
 @dataclass(frozen=True)
-class Params:
-    """All parameters in `params.yaml`."""
+class Params(RunParams):
+    """All parameters in `params.yaml`: one run, and the runs that differ from it."""
 
-    preset: str = "droid"
-    seed: int = 0
-    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
-    base_checkpoint: BaseCheckpointConfig = field(default_factory=BaseCheckpointConfig)
-    latents: LatentsConfig = field(default_factory=LatentsConfig)
-    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
-    base_training: BaseTrainingConfig = field(default_factory=BaseTrainingConfig)
-    rollout: RolloutConfig = field(default_factory=RolloutConfig)
-    post_training: PostTrainingConfig = field(default_factory=PostTrainingConfig)
-    control: ControlConfig = field(default_factory=ControlConfig)
-    own_history: OwnHistoryConfig = field(default_factory=OwnHistoryConfig)
-    masks: MasksConfig = field(default_factory=MasksConfig)
-    metrics: MetricsConfig = field(default_factory=MetricsConfig)
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    policies: PoliciesConfig = field(default_factory=PoliciesConfig)
-    paper: PaperConfig = field(default_factory=PaperConfig)
     ablations: AblationsConfig = field(default_factory=AblationsConfig)
     speed: SpeedConfig = field(default_factory=SpeedConfig)
     variants: dict[str, VariantConfig | None] = field(default_factory=dict)  # name -> changes from post_trained; each adds a model
@@ -66,7 +46,7 @@ class Params:
             require(name not in TAKEN_NAMES, "variants", name, "is the name of files that other stages write: choose another")
             require(name not in self.ablations.tables, "variants", name, "is the name of an axis of the ablations: choose another")
             lower = bool(NAME.fullmatch(name))
-            require(lower, "variants", name, "names files: write small letters, digits and _ only, a letter first")
+            require(lower, "variants", name, "becomes part of file names: use lower-case letters, digits and _, starting with a letter")
             self.for_run(name)
         models = self.models
         taken = self.all_models.bases
@@ -81,54 +61,9 @@ class Params:
                 known = models.rolled_out(models.names)
                 require(name in known, "policies.models", name, f"no model with a checkpoint; {nearest(name, known)}")
 
-    def check_run(self) -> None:
-        """Raise UserError at the first value that is impossible in this run, alone or in combination."""
-        require(0 <= self.seed < 1 << 63, "seed", self.seed, "choose a whole number from 0 to 2^63 - 1")
-        for section in dataclasses.fields(self):
-            value = getattr(self, section.name)
-            if hasattr(value, "check"):
-                value.check()
-        require(self.world_model.future == 5, "world_model.future", self.world_model.future, "only 5 (L) is supported")
-        require(
-            len(self.rollout.history_index) == self.world_model.history, "rollout.history_index", self.rollout.history_index,
-            f"must have world_model.history = {self.world_model.history} entries",
-        )
-        self._check_views()
-        window = self.metrics.ssim_window
-        smallest = min(self.episodes.height, self.episodes.width)
-        require(window <= smallest, "metrics.ssim_window", window, f"does not fit into views of {smallest} pixels (episodes.height, width)")
-        needed = LPIPS_SMALLEST[self.metrics.lpips]
-        require(
-            needed <= smallest, "metrics.lpips", self.metrics.lpips,
-            f"takes no views below {needed} pixels, and the smaller of episodes.height and width is {smallest}: enlarge it, or name "
-            "another network",
-        )
-        # A run with training episodes only (to train a base model) evaluates nothing.
-        held_out = set(self.episodes.splits) - {"train"}
-        require(
-            not held_out or self.evaluation.split in held_out, "evaluation.split", self.evaluation.split,
-            f"is not among episodes.splits, {', '.join(self.episodes.splits)}: add it there, or choose another",
-        )
-        longest = self.post_training.prefix[1] + self.post_training.branch
-        chunk = self.world_model.future - 1
-        if self.episodes.source == "simulate":
-            needed = max(longest * chunk + 1, self.rollout_frames)
-            require(
-                needed <= self.episodes.frames, "episodes.frames", self.episodes.frames,
-                f"post_training.prefix + branch and rollout.chunks need {needed} frames: shorten them or simulate more",
-            )
-
-    def _check_views(self) -> None:
-        """Check that the reward's view weights name existing views and are not all 0."""
-        key, weights, views = "post_training.reward.view_weights", self.post_training.reward.view_weights, self.episodes.views
-        for view in weights:
-            require(view in views, key, view, f"no such view; {nearest(view, views)}")
-        require(any(weights.get(view, 1.0) > 0 for view in views), key, weights, "all views weigh 0: nothing would be rewarded")
-
-    @property
-    def rollout_frames(self) -> int:
-        """Number of distinct frames in an evaluation rollout, including the first."""
-        return self.rollout.chunks * (self.world_model.future - 1) + 1
+    def with_sections(self, **sections: Any) -> "Params":
+        """The parameters of one other run, so without variants and derived runs."""
+        return dataclasses.replace(self, variants={}, ablations=AblationsConfig(), speed=SpeedConfig(), **sections)
 
     def for_run(self, run: str) -> "Params":
         """The parameters for training and rolling out model `run`: these, with a variant's changes applied if `run` is a variant.
@@ -146,7 +81,7 @@ class Params:
         given, where = self.variants[run] or VariantConfig(), f"variants.{run}"
         changed = overlaid(self, given, where)
         chunks = changed.rollout.chunks
-        require(chunks == self.rollout.chunks, f"{where}.rollout.chunks", chunks, "all models are rolled out for as long: leave it out")
+        require(chunks == self.rollout.chunks, f"{where}.rollout.chunks", chunks, "all models' rollouts are equally long: remove this key")
         return changed
 
     @cached_property
@@ -155,10 +90,13 @@ class Params:
         return self._registries[0]
 
     @cached_property
-    def derived(self) -> Derived:
+    def derived(self) -> "Derived[Params]":
         """The runs of the ablations and of the table of speed."""
         _, checkpoints, bases = self._registries
-        return derive(self, dict(checkpoints), dict(bases))
+        found: Derived[Params] = Derived()
+        add_speed(found, self.speed, self.models, self.for_run)
+        add_ablations(found, self.ablations, self, dict(checkpoints), dict(bases))
+        return found
 
     @cached_property
     def all_models(self) -> Models:

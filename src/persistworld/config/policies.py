@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 
 from persistworld.config.checks import at_least, distinct, require
+from persistworld.config.models import SHOWN
 from persistworld.config.reading import nearest
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -35,7 +36,7 @@ class PoliciesConfig:
 
     tasks: dict[str, TaskConfig] = field(default_factory=_paper_tasks)
     names: tuple[str, ...] = ("pi0", "pi0_fast", "groot_n1_5")  # with `labels`: names in that file
-    models: tuple[str, ...] = ("base", "post_trained")
+    models: tuple[str, ...] = SHOWN
     labels: str | None = "policies.csv"  # a CSV of people's labels (docs/policies.md); null: the judge in `judge` scores simulated tasks
     states: int = 8  # initial states of each task
     scenes: int = 1000  # seed of the simulated scenes; policies and judge were trained on other seeds
@@ -57,13 +58,13 @@ class PoliciesConfig:
         require(len(self.tasks) >= 1, "policies.tasks", self.tasks, "name at least one")
         for name, task in self.tasks.items():
             lower = bool(NAME.fullmatch(name))
-            require(lower, "policies.tasks", name, "write small letters, digits and _ only, a letter first")
+            require(lower, "policies.tasks", name, "use lower-case letters, digits and _, starting with a letter")
             require(len(task.stages) >= 1, f"policies.tasks.{name}.stages", task.stages, "name at least one")
             distinct(task, f"policies.tasks.{name}", "stages")
 
     def require_rollouts(self, judged: tuple[str, ...]) -> None:
         """Raise UserError unless policies are rolled out here, in tasks whose stages are those that the judge knows (`judged`)."""
-        require(self.labels is None, "policies.labels", self.labels, "people judge rollouts made elsewhere: nothing is rolled out")
+        require(self.labels is None, "policies.labels", self.labels, "its rollouts were made elsewhere: set null to make some here")
         for name, task in self.tasks.items():
             require(task.stages == judged, f"policies.tasks.{name}.stages", task.stages, f"the judge knows {', '.join(judged)}")
 

@@ -25,7 +25,7 @@ class RewardConfig:
         positive(self, where, "epsilon")
         for key in ("lpips", "ssim", "psnr", "target"):
             seen = self.credit != "latent" or getattr(self, key) == getattr(RewardConfig, key)
-            require(seen, f"{where}.{key}", getattr(self, key), "credit: latent looks at no image: drop it, or set another credit")
+            require(seen, f"{where}.{key}", getattr(self, key), "credit: latent decodes no image: remove this key, or change credit")
         rewarded = self.lpips + self.ssim + self.psnr > 0
         require(rewarded, f"{where}.ssim", self.ssim, "lpips, ssim and psnr are all 0: nothing would be rewarded")
         for view, weight in self.view_weights.items():
@@ -86,7 +86,7 @@ class PostTrainingConfig:
 
     def check(self) -> None:
         self.sampler.check("post_training.sampler")
-        require(self.candidates >= 2, "post_training.candidates", self.candidates, "K must be at least 2: one alone cannot be ranked")
+        require(self.candidates >= 2, "post_training.candidates", self.candidates, "K must be at least 2: a group's candidates are ranked")
         require(
             0 <= 2 * self.keep <= self.candidates, "post_training.keep", self.keep,
             f"N best and N worst must fit in K = {self.candidates}: choose N <= {self.candidates // 2} (0 keeps all)",
@@ -112,5 +112,5 @@ class PostTrainingConfig:
         weights = set(self.reward.view_weights.values())
         require(
             self.reward.credit == "clip" or weights <= {1.0}, "post_training.reward.view_weights", self.reward.view_weights,
-            "views are weighed against each other in a clip's reward only: set reward.credit to clip, or drop the weights",
+            "only a clip's reward averages over views: set reward.credit to clip, or remove the weights",
         )

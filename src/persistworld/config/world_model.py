@@ -136,5 +136,6 @@ class RolloutConfig:
         past = all(-BUFFER_FILL <= i <= 0 for i in self.history_index)
         require(
             past, "rollout.history_index", self.history_index,
-            f"0 is the first latent, negatives count from the end, at first of {BUFFER_FILL}: choose from -{BUFFER_FILL} to 0",
+            f"0 is the first latent, negative numbers count from the end of a buffer that starts with {BUFFER_FILL} latents: choose from "
+            f"-{BUFFER_FILL} to 0",
         )

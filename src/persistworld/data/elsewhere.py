@@ -43,7 +43,7 @@ def follow(folder: Path) -> tuple[Path, Path | None]:
             "set back"
         )
     if keep_ranges is not None and (not keep_ranges.is_file() or sha256(keep_ranges) != record.get("keep_ranges_sha256")):
-        raise UserError(f"episodes.keep_ranges = {keep_ranges}: is gone or not the file that {folder / RECORD} recorded; {AGAIN}")
+        raise UserError(f"episodes.keep_ranges = {keep_ranges}: is missing, or not the file that {folder / RECORD} recorded; {AGAIN}")
     return source, keep_ranges
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from persistworld.config.models import OURS, THEIRS
 from persistworld.evaluation.statistics import Interval, Resampling, mmrv, pearson_r
 
 REAL = "real"
@@ -75,9 +76,10 @@ class Means:
 
 
 def outcomes(table: pd.DataFrame, world: str, stages: dict[str, Sequence[str]]) -> dict[str, dict[str, int]]:
-    """Per stage, over paired rollouts: {"false": reached in `world` alone, "of_misses": not in reality, "missed", "of_hits"}.
+    """How often a stage is reached in only one of two paired rollouts: stage -> {"false", "of_misses", "missed", "of_hits"}.
 
-    stages: task -> the names of its stages. A model's rollouts of several seeds count one by one. The last stage is the success.
+    false: reached in `world` but not in reality, out of_misses not reached in reality. missed: reached in reality but not in `world`, out
+    of_hits reached in reality. stages: task -> the names of its stages; the last one is success. Each seed of a model counts separately.
     """
     real = table[table["world"] == REAL].groupby(UNIT)["reached"].median()
     rows = table[table["world"] == world].join(real.rename("real"), on=UNIT, how="inner")
@@ -126,8 +128,8 @@ def policy_numbers(table: pd.DataFrame, models: Sequence[str], stages: dict[str,
         replayed = table[table["world"] == f"{world}_replayed"]
         if len(replayed):
             result[world]["replayed"] = _replayed(main, replayed, means, world, stages)
-    if {"base", "post_trained"} <= {*models}:
-        result["post_trained_minus_base"] = {"pearson": _plain(means.interval(r["post_trained"] - r["base"]))}
+    if {OURS, THEIRS} <= {*models}:
+        result["post_trained_minus_base"] = {"pearson": _plain(means.interval(r[OURS] - r[THEIRS]))}
     progress = {
         world: {
             policy: {

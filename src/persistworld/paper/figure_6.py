@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from persistworld.config.models import FIXED
+from persistworld.config.models import FIXED, OURS, THEIRS
 from persistworld.evaluation import judges
 from persistworld.evaluation.preference import analysed
 from persistworld.evaluation.score_table import Scores
@@ -15,7 +15,6 @@ from persistworld.evaluation.statistics import elo_mean
 from persistworld.paper.notes import Settings, short_note
 from persistworld.paper.style import GRID, INK, MUTED, figure, save, title_and_note
 
-OURS, THEIRS = "post_trained", "base"
 LABEL = {model.name: model.label.lower() for model in FIXED}
 COLOUR = {model.name: model.colour for model in FIXED}
 PEOPLE, ALL = "people", "all"

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from persistworld.config.models import OURS, THEIRS
 from persistworld.evaluation.score_table import METRICS, Scores, cell_values, closest_group, curve_values, episode_cells
 from persistworld.evaluation.statistics import LOWER_IS_BETTER
 from persistworld.paper.bands import mean_with_band
@@ -18,7 +19,7 @@ OVER_TIME = ("figure_5", "figure_11")  # Figure 5: the view that sees the grippe
 
 
 def figure_4(
-    scores: Scores, settings: Settings, folder: Path, ours: str = "post_trained", theirs: str = "base"
+    scores: Scores, settings: Settings, folder: Path, ours: str = OURS, theirs: str = THEIRS
 ) -> None:
     """The sorted gains of `ours` over `theirs` per episode, with win rate, sign test and Wilcoxon's test. One panel per view and metric."""
     values = episode_cells(scores.frame)

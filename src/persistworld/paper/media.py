@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from persistworld.config.models import OURS, THEIRS
 from persistworld.config.params import Params
 from persistworld.data.manifest import load_manifest
 from persistworld.evaluation.masks import MaskStore
@@ -43,12 +44,12 @@ def ranked_episodes(scores: Scores, protocol: str, group: str, region: str, metr
     For a region, only episodes where it is visible in four fifths of the frames are ranked. If there are none, all episodes are.
     """
     values = scores.cells
-    mine, other = (cell_values(values, protocol, model, group, region, metric) for model in ("post_trained", "base"))
+    mine, other = (cell_values(values, protocol, model, group, region, metric) for model in (OURS, THEIRS))
     common = mine.index.intersection(other.index)
     gain = (mine[common] - other[common]) * (-1 if metric in LOWER_IS_BETTER else 1)
     frame = scores.frame
     rows = frame[
-        (frame["model"] == "post_trained") & (frame["metric"] == metric) & (frame["protocol"] == protocol)
+        (frame["model"] == OURS) & (frame["metric"] == metric) & (frame["protocol"] == protocol)
         & (frame["view"].map(view_group) == group)
     ]  # fmt: skip
     in_view, whole = rows[rows["region"] == region], rows[rows["region"] == "full"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from persistworld.config.models import Models
+from persistworld.config.models import OURS, THEIRS, Models
 from persistworld.config.policies import TaskConfig
 from persistworld.paper.parts import Part, write_parts
 from persistworld.paper.tables import write_text
@@ -67,7 +67,7 @@ def _agreement(agreement: Mapping[str, Any], models: Models) -> Part:
     rows = []
     for world, found in agreement.items():
         if world == DIFFERENCE:
-            rows.append([f"{models['post_trained'].label} − {models['base'].label}", _interval(found["pearson"]), *[NOTHING] * 7])
+            rows.append([f"{models[OURS].label} − {models[THEIRS].label}", _interval(found["pearson"]), *[NOTHING] * 7])
             continue
         inner, pairs, replayed, shown = found["without_extremes"], found["pairs"], found.get("replayed"), NOTHING
         if replayed:

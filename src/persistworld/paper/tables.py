@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from persistworld.config.models import Models
+from persistworld.config.models import OURS, THEIRS, Models
 from persistworld.evaluation.score_table import METRICS, Scores
 from persistworld.evaluation.statistics import Interval
 from persistworld.paper.blocks import HEADINGS, Block, Entry, paper_rows, table_blocks
@@ -41,7 +41,7 @@ def write_tables(scores: Scores, settings: Settings, tables: Path, metrics: Path
         write_text(tables / f"{table}.md", markdown_page(TITLES[table], blocks, notes, settings))
         write_text(tables / f"{table}.tex", latex_page(table, TITLES[table], blocks, notes, settings.scale))
         write_json(metrics / f"{table}.json", table_json(cells, table, settings.protocol))
-    write_json(metrics / "paired.json", paired_json(details, settings.protocol, "post_trained", "base"))
+    write_json(metrics / "paired.json", paired_json(details, settings.protocol, OURS, THEIRS))
     write_json(metrics / "paired_details.json", details)
 
 
@@ -59,7 +59,7 @@ def model_json(scores: Scores, settings: Settings, model: str) -> dict[str, Any]
         "seeds": list(settings.seeds),
         "table_1": table_json(cells, "table_1", settings.protocol),
         "table_2": table_json(cells, "table_2", settings.protocol),
-        "paired": paired_json(details, settings.protocol, model, "base"),
+        "paired": paired_json(details, settings.protocol, model, THEIRS),
         "paired_details": {pair: tree.get(settings.protocol, {}) for pair, tree in details.items()},
     }
 

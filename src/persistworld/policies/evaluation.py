@@ -56,7 +56,7 @@ class PolicyRollouts:
     @staticmethod
     def of(states: Sequence[int], seeds: Sequence[int], frames: np.ndarray, poses: np.ndarray, verdicts: Sequence[Verdict],
            new: int, truth: np.ndarray | None = None) -> "PolicyRollouts":  # fmt: skip
-        """frames: (R, T, V, H, W, 3), all of them; new: frames a chunk."""
+        """frames: (R, T, V, H, W, 3), of which the first one and each chunk's last are kept; new: new frames per chunk."""
         stages, seen = np.stack([verdict.stages for verdict in verdicts]), np.stack([verdict.seen for verdict in verdicts])
         return PolicyRollouts(
             np.array(states), np.array(seeds), frames[:, ::new], poses.astype(np.float32), stages, seen, truth

@@ -95,7 +95,7 @@ class OpenPi:
         except (InvalidURI, InvalidHandshake) as error:
             raise UserError(f"{self.address}: no websocket server there ({line_of(error)}); is the address right?") from None
         except (TimeoutError, ConnectionClosed) as error:
-            raise UserError(f"{self.address}: does not greet as an openpi server does ({line_of(error)})") from None
+            raise UserError(f"{self.address}: is not an openpi server ({line_of(error)}); is the address right?") from None
         except OSError as error:
             raise UserError(f"{self.address}: cannot be reached ({error.strerror or line_of(error)}); is the server running?") from None
         if isinstance(metadata, str):

@@ -43,7 +43,7 @@ def pictures(observation: Observation, views: Mapping[str, str], height: int, wi
     for key, view in views.items():
         if view not in observation["views"]:
             known = ", ".join(observation["views"])
-            raise UserError(f"config.views: {key} is to be the view {view}, but there are {known}; set config.views")
+            raise UserError(f"config.views: {key} needs the view {view}, but the views are {known}; change config.views")
         found[key] = fitted(observation["views"][view], height, width)
     return found
 
@@ -60,9 +60,9 @@ def fitted(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def rows(answer: Mapping[str, object], key: str, numbers: int, wanted: int, server: str) -> np.ndarray:
-    """`wanted` rows of `numbers` from an answer's array under `key`, (horizon, numbers) or (1, horizon, numbers).
+    """The first `wanted` actions, (wanted, numbers), of an answer that has (horizon, numbers) or (1, horizon, numbers) under `key`.
 
-    The last row is repeated if the horizon is shorter (pi0 plans 10 of the 12 actions of a chunk). Raises UserError for anything else.
+    If the horizon is shorter, the last action is repeated (pi0 plans 10 of the 12 actions of a chunk). Raises UserError for other answers.
     """
     if key not in answer:
         known = ", ".join(map(str, answer)) or "nothing"

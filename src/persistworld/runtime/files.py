@@ -84,7 +84,7 @@ def user_path(text: str | Path) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise UserError(f"{text}: there is no such home as ~ stands for; write the whole path") from None
+        raise UserError(f"{text}: the home folder that ~ stands for is unknown; write the whole path") from None
 
 
 def disguise(path: Path) -> str | None:

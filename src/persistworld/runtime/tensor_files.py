@@ -50,7 +50,7 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
             raise UserError(f"{path}: damaged ({error}); fetch it again") from None
     if not zipfile.is_zipfile(path):
         raise UserError(
-            f"{path}: truncated, or not written by torch.save since version 1.6; fetch it again, or save it again"
+            f"{path}: truncated, or saved by torch before version 1.6; fetch it again, or save it with a newer torch"
         )
     try:
         tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)

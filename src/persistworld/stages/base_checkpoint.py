@@ -94,7 +94,7 @@ def _check_config(params: Params, fetched: Path) -> WorldModelConfig:
     location, config = params.base_checkpoint.location, read_json(fetched / CONFIG)
     if not isinstance(config, dict) or "world_model" not in config:
         raise UserError(
-            f"base_checkpoint.location = {location}: its {CONFIG} is no world model's, it has no key world_model. If it is CLIP's, {IMPORT}"
+            f"base_checkpoint.location = {location}: its {CONFIG} lacks the key world_model of a world model. If it is CLIP's, {IMPORT}"
         )
     views, trained = params.episodes.views, tuple(config.get("views") or params.episodes.views)
     _check_views(params, len(trained))

@@ -58,7 +58,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     settings, place, known, views = settings_of(params), device(), params.models, params.episodes.views
     episodes = evaluation_episodes(load_manifest(MANIFEST), params.evaluation, params.rollout_frames)
     clips = len(episodes) * params.rollout.chunks
-    require(clips >= 2, "evaluation.episodes", len(episodes), "a distance needs two clips at least: name more, or raise rollout.chunks")
+    require(clips >= 2, "evaluation.episodes", len(episodes), "a distance needs two or more clips: add episodes, or raise rollout.chunks")
     network, reader = load_features(params.metrics.lpips, BASE, place), load_pose_reader(POSE_READER)
     reader.network.to(place)
     autoencoder = load_autoencoder(BASE).to(place)

@@ -2,10 +2,11 @@
 
 import argparse
 
+from persistworld.config.models import OURS, THEIRS
 from persistworld.config.params import Params
 from persistworld.evaluation.score_table import load_scores
 from persistworld.evaluation.votes import read_votes
-from persistworld.paper.figure_6 import OURS, THEIRS, figure_6, preference_numbers
+from persistworld.paper.figure_6 import figure_6, preference_numbers
 from persistworld.paper.notes import settings_of
 from persistworld.runtime.errors import UserError
 from persistworld.runtime.files import write_json

@@ -20,7 +20,8 @@ OPTIONS = {
 def main(params: Params, args: argparse.Namespace) -> None:
     base, reward_model, data = load_materials(params)
     several = len({entry.index for entry in data.episodes}) > 1
-    require(args.groups > 1 and several, "--groups", args.groups, "two episodes are compared: name at least 2, and have 2 to train on")
+    advice = "different episodes' gradients are compared: choose 2 or more, and have 2 or more training episodes"
+    require(args.groups > 1 and several, "--groups", args.groups, advice)
     sample_batch = params.compute.post_training.sample_batch
     found = agreements(base, reward_model, data, params.post_training, params.rollout, params.seed, args.groups, sample_batch)
     print("| weights | what episodes have in common | share of the gradient | number |\n|---|---|---|---|")

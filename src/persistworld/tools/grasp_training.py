@@ -33,7 +33,7 @@ def main(params: Params, args: argparse.Namespace) -> None:
     """args: steps, output."""
     source, autoencoder = open_episodes(params.episodes.path), load_autoencoder(base_folder(params))
     indices, count = wanted_indices(params.episodes, source), params.world_model.future - 1
-    require(len(indices) >= 5, "episodes.count", len(indices), "five episodes at least: one in five is measured on")
+    require(len(indices) >= 5, "episodes.count", len(indices), "at least five are needed: one in five is held out")
     held = indices[-(len(indices) // 5) :]
     parts: dict[str, list[GraspExamples]] = {"training": [], "recorded": [], "decoded": []}
     for number, index in enumerate(track(indices, len(indices), "frames")):

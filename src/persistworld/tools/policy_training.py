@@ -23,7 +23,7 @@ from persistworld.world_model.views import images_to_float, stack_views
 
 OPTIONS = {
     "--output": {"required": True, "metavar": "FOLDER", "help": "gets tabletop_policies/ and tabletop_judge/"},
-    "--part": {"choices": ["eyes", "judge"], "help": "train this alone (default: both)"},
+    "--part": {"choices": ["eyes", "judge"], "help": "train only this (default: both)"},
     "--eyes-steps": {"type": "int", "default": 700, "metavar": "N", "help": "of 48 frames (default: %(default)s)"},
     "--judge-steps": {"type": "int", "default": 2500, "metavar": "N", "help": "of 64 frames (default: %(default)s)"},
     "--rollouts": {"type": "int", "default": 110, "metavar": "N", "help": "for the judge (default: %(default)s)"},

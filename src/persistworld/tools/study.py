@@ -36,7 +36,7 @@ OPTIONS = {
         "print invitation links, each for one rater",
         {
             "name": {"metavar": "NAME", "help": "of the study"},
-            "raters": {"nargs": "*", "metavar": "RATER", "help": "names, for the administrator's page alone"},
+            "raters": {"nargs": "*", "metavar": "RATER", "help": "names, shown only on the administrator's page"},
             "--count": {"type": "int", "default": 0, "metavar": "N", "help": "and so many raters without a name"},
             "--url": {"default": "http://127.0.0.1:8642", "help": "where the study is served (default: %(default)s)"},
         },

@@ -1,7 +1,7 @@
 """Trains the judge (policies.judge) on frames whose true stages the simulator knows.
 
-Rollouts of policies that know the true state, and err by chance in every way of `Skill`, show what happens. Frames without the object, and
-hands that close beside it, show what a world model may invent.
+The examples are simulated rollouts of policies that know the true state and make random errors of every kind in `Skill`. Edited frames
+without the object, and hands that close beside it, stand for what a world model may invent.
 """
 
 import itertools

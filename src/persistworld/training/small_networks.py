@@ -16,8 +16,8 @@ def fit(
 ) -> None:  # fmt: skip
     """Minimise `loss` with AdamW under a one-cycle schedule that peaks at `rate`.
 
-    loss: computes one step's loss; it draws the examples and their augmentation from the generator that it gets, which depends on seed,
-    purpose and step alone. label: of the progress line.
+    loss: computes one step's loss. It draws examples and augmentation from the generator that it gets, which depends only on seed, purpose
+    and step. label: of the progress line.
     """
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)

@@ -69,7 +69,7 @@ def target_modules(unet: nn.Module, lora: AdapterConfig) -> list[str]:
         advice = f"no adapted module's name has it in it, such as {names[len(names) // 2]}"
         require(any(part in n for n in names), "post_training.lora.exclude", part, advice)
     chosen = [n for n in names if not any(part in n for part in lora.exclude)]
-    require(len(chosen) > 0, "post_training.lora.exclude", ", ".join(lora.exclude), "leaves no module to adapt: name fewer")
+    require(len(chosen) > 0, "post_training.lora.exclude", ", ".join(lora.exclude), "leaves no module to adapt: exclude fewer")
     return chosen
 
 

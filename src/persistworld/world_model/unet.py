@@ -80,8 +80,8 @@ class TemporalConvolution(nn.Conv3d):
 class Blend(AlphaBlender):
     """Blends spatial and temporal features with the learned factor, in one pass over memory.
 
-    Supports only the variant of SVD's U-Net: the factor weights the spatial features (in the autoencoder's decoder it does not), and no
-    frame is a still image.
+    Only for SVD's U-Net, where the factor is the weight of the spatial features and no frame is a still image. (In the autoencoder's
+    decoder it is the weight of the temporal features.)
     """
 
     def forward(self, x_spatial: Tensor, x_temporal: Tensor, image_only_indicator: Tensor | None = None) -> Tensor:

@@ -67,7 +67,7 @@ class Material:
 def study_path(name: str) -> Path:
     """The path of a study's file. Raises UserError if `name` is not allowed."""
     if not NAME.fullmatch(name):
-        raise UserError(f"study {name}: a name has small letters, digits, - and _ only, 64 at most")
+        raise UserError(f"study {name}: use lower-case letters, digits, - and _, at most 64 of them")
     return STUDIES / f"{name}.sqlite"
 
 
@@ -104,7 +104,7 @@ class Store:
         except (sqlite3.DatabaseError, ValueError) as error:
             raise UserError(f"{path}: not a study ({error})") from None
         if self.meta.get("version") != VERSION:
-            raise UserError(f"{path}: of version {self.meta.get('version')}, this program reads {VERSION}")
+            raise UserError(f"{path}: has version {self.meta.get('version')}, but this program reads version {VERSION}")
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, check_same_thread=False, timeout=30, isolation_level=None)

@@ -54,8 +54,8 @@ def check_timestamps(index: int, times: np.ndarray, fps: float) -> list[str]:
     if clock.off > OFF:
         step = times[clock.worst] - times[clock.worst - 1]
         raise BadEpisode(
-            index, f"timestamp: row {clock.worst} comes {step:.3g} s after the one before it, at {fps:g} frames a second {1 / fps:.3g} s "
-            "are right: rows are missing or doubled"
+            index, f"timestamp: row {clock.worst} comes {step:.3g} s after the previous one, but at {fps:g} frames a second rows are "
+            f"{1 / fps:.3g} s apart: rows are missing or doubled"
         )  # fmt: skip
     drift = abs(clock.rate / fps - 1)
     if drift > SAME_RATE and drift * (len(times) - 1) > 2 * OFF:
