@@ -145,7 +145,7 @@ def test_one_tab_drives(client, drives):
         moved, frames = ask(connection, GO | {"keys": "f"})
         assert moved["chunks"] == 1 and frames.shape[0] == 4
         moved, _ = ask(connection, GO | {"push": {"move": [0, 0.5, 0], "turn": 0, "gripper": 1}})
-        assert moved["pose"][1] == pytest.approx(0.01) and moved["pose"][6] == 1
+        assert moved["pose"][1] == pytest.approx(0.01) and moved["grippers"] == dict.fromkeys(NAMES, 1.0)
         moved, back = ask(connection, {"do": "undo"})
         assert moved["chunks"] == 1 and np.array_equal(back[0], frames[-1])
         kept, _ = ask(connection, {"do": "save", "as": "mp4"})

@@ -31,7 +31,7 @@ from persistworld.evaluation.score_table import episode_values, load_scores, vie
 from persistworld.evaluation.statistics import bootstrap_mean
 from persistworld.evaluation.votes import VOTES, write_rows
 from persistworld.paper.bands import mean_with_band
-from persistworld.paper.blocks import PROTOCOL_TEXT
+from persistworld.paper.blocks import PROTOCOL_TEXT, table_blocks
 from persistworld.paper.cells import claims, make_cells, paired_details, paired_json, reported, table_json
 from persistworld.paper.figures import figure_4, figure_over_time, over_time
 from persistworld.paper.media import Media, ranked_by_object, ranked_episodes, spread_over
@@ -40,7 +40,7 @@ from persistworld.paper.overlays import empty_text, mask_sheet, overlay
 from persistworld.paper.strips import Strip, cut, figure_3, mask_centres
 from persistworld.paper.style import figure
 from persistworld.paper.tables import model_json, write_tables
-from persistworld.paper.training_plot import read_training
+from persistworld.paper.training_plot import panels_of, read_training
 from persistworld.paper.videos import comparison_video
 from persistworld.simulator.episode import simulate_episode
 from persistworld.simulator.generation import write_simulated
@@ -105,6 +105,19 @@ def test_claims_count_cells_and_name_those_that_do_not_improve(scores):
     failed = claims(cells, "decoded", [reverse, ("nobody", "base")])
     assert [(c.table, c.better) for c in failed] == [("table_1", 0), ("table_2", 0)]
     assert "wrist full LPIPS" in failed[0].worse and len(failed[1].worse) == 12
+
+
+def test_a_win_that_may_be_chance_is_neither_better_nor_worse(scores):
+    details = paired_details(scores, [("post_trained", "base"), ("base", "post_trained")], *OPTIONS)
+    details["post_trained_vs_base"]["decoded"]["wrist"]["full"]["psnr"]["wilcoxon_p"] = 0.05
+    (_, ours), (_, reverse) = table_blocks(make_cells(scores, *OPTIONS), details, "table_1", SETTINGS)[1].rows
+    assert [entry.better for entry in ours] == [True, True, True, True, None, True]
+    assert [entry.better for entry in reverse] == [False] * 6
+
+
+def test_a_logged_number_has_one_panel():
+    log = pd.DataFrame(columns=["reward_mean", "seconds_reward", "loss", "seconds_update", "note"])
+    assert list(panels_of(log).values()) == [["reward_mean"], ["loss"], ["seconds_reward", "seconds_update"]]
 
 
 def test_json_has_the_promised_shape(scores):

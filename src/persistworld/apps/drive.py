@@ -5,7 +5,7 @@ for each view.
 
 | do | other keys | answer |
 |---|---|---|
-| start | episode (a number, or null for a random one), noise | started: instruction, pose, ... and 1 frame |
+| start | episode (a number, or null for a random one), noise | started: instruction, pose, each model's gripper, ... and 1 frame |
 | go | keys (letters pressed at once) or push (move, turn, gripper), step (m), angle (rad) | moved: pose, seconds, ... and n frames |
 | undo | | moved, and 1 frame |
 | save | as: mp4 or lerobot, model (lerobot) | saved: the path |
@@ -32,6 +32,7 @@ from persistworld.apps.server import LOOPBACK, make_app
 from persistworld.apps.worlds import Parts, inhabited
 from persistworld.config.models import FIXED
 from persistworld.config.params import Params
+from persistworld.robot.control import GRIPPER
 from persistworld.rollouts.inhabited import Embodiment
 from persistworld.runtime.errors import UserError
 
@@ -98,7 +99,11 @@ class Drives:
         return {"started": self._where(drive) | about}, sheet(drive.current[None])
 
     def _where(self, drive: Drive) -> dict[str, Any]:
-        return {"pose": [round(float(number), 4) for number in drive.pose], "chunks": drive.chunks, "edge": drive.at_edge}
+        return {
+            "pose": [round(float(number), 4) for number in drive.pose],
+            "grippers": {name: round(float(model.poses[0][GRIPPER]), 4) for name, model in drive.models.items()},
+            "chunks": drive.chunks, "edge": drive.at_edge,
+        }  # fmt: skip
 
     def _save(self, drive: Drive, message: Mapping[str, Any]) -> dict[str, Any]:
         if not drive.chunks:

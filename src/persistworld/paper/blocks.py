@@ -14,12 +14,13 @@ PROTOCOL_TEXT = {
     "raw": "against the raw recorded frames",
 }
 HEADINGS = {"ssim": "SSIM ↑", "psnr": "PSNR (dB) ↑", "lpips": "LPIPS ↓"}
+SIGNIFICANT = 0.05  # p values above are printed without the colour of a gain or a loss
 DIGITS = {"ssim": 4, "psnr": 2, "lpips": 4}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One printed number: formatted text, interval and change. `better` tells whether the change is an improvement."""
+    """One printed number: formatted text, interval and change. `better` tells whether the change is an improvement; None: undecided."""
 
     value: str
     interval: str = ""
@@ -110,7 +111,7 @@ def _paired_block(details: dict[str, Any], table: str, settings: Settings, group
 def _win_entry(found: dict[str, Any] | None) -> Entry:
     if found is None:
         return NOTHING
-    better = found["win_rate"] > 0.5
+    better = found["win_rate"] > 0.5 if found["wilcoxon_p"] < SIGNIFICANT else None
     return Entry(f"{found['win_rate']:.0%}", change=f"p {p_text(found['wilcoxon_p'])}", better=better)
 
 

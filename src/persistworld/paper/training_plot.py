@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from persistworld.paper.style import GRID, INK, figure, save, title_and_note
 from persistworld.runtime.errors import UserError
 
-KINDS = {  # panel title -> strings, one of which the column's name contains
+KINDS = {  # panel title -> what the column's name contains; a name that fits several (seconds_reward) belongs to the last
     "Reward": "reward",
     "Loss": "loss",
     "Gradient norm": "grad",
@@ -32,7 +32,7 @@ def read_training(path: Path) -> pd.DataFrame:
 
 def training_figure(logs: dict[str, pd.DataFrame], folder: Path, note: str) -> None:
     """Draw one row of panels per run: every step as a faint line, the running mean over a twentieth of the run as a strong line."""
-    panels = {name: _panels(log) for name, log in logs.items()}
+    panels = {name: panels_of(log) for name, log in logs.items()}
     columns = max(len(found) for found in panels.values())
     with figure(len(logs), columns, 2.9 * columns, 2.5 * len(logs) + 0.7) as (fig, axes):
         for row, (name, found) in zip(axes, panels.items(), strict=True):
@@ -48,8 +48,12 @@ def training_figure(logs: dict[str, pd.DataFrame], folder: Path, note: str) -> N
         save(fig, folder, "training")
 
 
-def _panels(log: pd.DataFrame) -> dict[str, list[str]]:
-    found = {title: [c for c in log.columns if key in c.lower()] for title, key in KINDS.items()}
+def panels_of(log: pd.DataFrame) -> dict[str, list[str]]:
+    """Panel title -> columns of the log. A column is in one panel at most. A log of no known kind gets one panel of its first columns."""
+    found: dict[str, list[str]] = {title: [] for title in KINDS}
+    for column in log.columns:
+        if fitting := [title for title, key in KINDS.items() if key in column.lower()]:
+            found[fitting[-1]].append(column)
     return {title: names for title, names in found.items() if names} or {"Logged": list(log.columns[:6])}
 
 

@@ -30,7 +30,7 @@ from persistworld.runtime.workspace import BENCHMARKS, CHECKPOINTS, FIGURES, MAN
 
 MASK_FRAMES = 6  # the most columns in a sheet of masks
 CAPTIONS = {
-    3: "Film strips of one view: recorded, base and post-trained; the episodes with the largest, median and smallest gain on the object.",
+    3: "Film strips: recorded, base, post-trained. Largest, median and smallest gain on the object, then the median gain on the robot.",
     4: "Gain of the post-trained model over the base; each bar is one episode.",
     5: "Metrics over the rollout (top) and their difference from the base (bottom), {} view.",
     6: "How often the post-trained model's rollouts are preferred to the base's: by people, if any voted, and by automatic judges.",

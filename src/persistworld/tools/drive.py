@@ -48,10 +48,12 @@ HAND = Follower(gripper_step=0.65)  # the arm follows its target at once, the fi
 
 def main(params: Params, args: argparse.Namespace) -> None:
     """args: models, episodes, grasp, episode, noise, keyboard, step, output, host, port, prefix, allow_host."""
+    # Mistakes in the options first: models of the paper's size take minutes to load.
+    pushes = [pushed(letter) for letter in args.keyboard or ""]
+    require(0 < args.step <= 0.3, "--step", args.step, "choose metres a chunk, above 0 and up to 0.3")
     models, starts = open_models(args.models, params), open_starts(args.episodes, params)
     actions, grasp = actions_of(next(iter(models.values()))[0], params.episodes, "absolute"), grasp_reader_for(args.grasp, params)
     robot = Embodiment(actions, tool_of_starts(starts), HAND, grasp)
-    require(0 < args.step <= 0.3, "--step", args.step, "choose metres a chunk, above 0 and up to 0.3")
     if args.keyboard is None:
         from persistworld.apps.drive import Drives, drive_app
         from persistworld.apps.server import allowed_hosts, serve
@@ -59,7 +61,6 @@ def main(params: Params, args: argparse.Namespace) -> None:
         drives = Drives(models, starts, robot, params, Path(args.output or "drives"))
         serve(drive_app(drives, allowed_hosts(args.host, args.allow_host)), args.host, args.port, args.prefix)
         return
-    pushes = [pushed(letter) for letter in args.keyboard]
     drive = Drive({name: inhabited(parts, params, robot) for name, parts in models.items()}, starts)
     drive.reset(starts.indices()[0] if args.episode is None else args.episode, args.noise)
     for push in track(pushes, len(pushes), "drive"):

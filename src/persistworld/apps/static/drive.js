@@ -7,12 +7,17 @@ const ARROWS = {
   ArrowUp: "f", ArrowDown: "b", ArrowLeft: "l", ArrowRight: "r", PageUp: "u", PageDown: "d", " ": ".",
 };
 const KEYS = "lrfbudqeoc.";
+const WRITING = "input[type=text], input[type=number]"; // where keys write instead of driving
 const TURN_FOR_STEP = 5; // rad of a turn for each metre of a step
+const DEGREES = 180 / Math.PI;
+const ENLARGED = 480; // pixels: about the width to which a view is drawn, by a whole factor
+const TOGETHER = 40; // ms: fingers that press several keys at once are not faster
 const DEAD = 0.15; // of a gamepad's sticks
 
 const about = await call("about").catch((error) => fail(error.message));
 const models = Object.keys(about.models);
 const canvases = build();
+const cutting = make("canvas", { width: about.width, height: about.height }).getContext("2d", { alpha: false });
 
 const held = new Set(); // keys that are down
 const tapped = new Set(); // keys that went down since the last request
@@ -21,7 +26,8 @@ let busy = false; // a request is on its way
 let waiting = []; // frames that were received and not shown yet: [image, row of the first model]
 let due = 0; // when the next frame is shown, ms
 let timer = 0; // of the next request
-let seconds = 0.3; // that a chunk takes the models, smoothed
+let asked = 0; // when the last chunk was asked for, ms
+let delay = 0; // from asking for a chunk to its picture, ms, smoothed; 0: not known yet
 let started = null;
 
 const line = socket("drive");
@@ -37,7 +43,8 @@ line.onmessage = async ({ data }) => {
   if (answer.error) {
     busy = false;
     queue.length = 0;
-    return fail(answer.error);
+    byId("episode").value = started?.episode ?? "";
+    return answer.fatal ? fail(answer.error) : warn(answer.error);
   }
   byId("trouble").hidden = true;
   if (answer.saved) return saved(answer.saved);
@@ -48,6 +55,7 @@ line.onmessage = async ({ data }) => {
 
 function ask(message) {
   busy = true;
+  asked = performance.now();
   byId("state").textContent = message.do === "go" ? "driving" : "working";
   line.send(JSON.stringify(message));
 }
@@ -65,34 +73,41 @@ function begin(found) {
   byId("instruction").textContent = found.instruction ? `“${found.instruction}”` : "no instruction";
   document.title = `Drive · episode ${found.episode}`;
   byId("saved").hidden = true;
+  byId("saved").replaceChildren();
 }
 
 function report(found) {
-  if (found.seconds) {
-    seconds = 0.7 * seconds + 0.3 * found.seconds;
-    byId("speed").textContent = `${(about.frames / seconds).toFixed(1)} frames/s`;
-  }
-  const [x, y, z, , , yaw, grip] = found.pose;
-  byId("pose").textContent = `x ${x.toFixed(3)}  y ${y.toFixed(3)}  z ${z.toFixed(3)} m   turn ${yaw.toFixed(2)}   gripper ${grip.toFixed(2)}`;
+  const [x, y, z, , , yaw] = found.pose;
+  byId("pose").textContent = `x ${x.toFixed(3)}  y ${y.toFixed(3)}  z ${z.toFixed(3)} m  turn ${Math.round(yaw * DEGREES)}°`;
+  models.forEach((model) => { byId(`gripper-${model}`).textContent = `gripper ${found.grippers[model].toFixed(2)}`; });
   byId("edge").hidden = !found.edge;
   byId("edge").textContent = `edge of the known workspace: ${[...found.edge].join(", ")}`;
-  const frames = 1 + found.chunks * about.frames;
-  byId("length").textContent = `${frames} frames, ${(frames / about.fps).toFixed(1)} s`;
+  const frames = found.chunks * about.frames;
+  byId("length").textContent = frames ? `${frames} new frames, ${(frames / about.fps).toFixed(1)} s` : "The recorded first frame; no key pressed yet.";
   for (const name of ["undo", "save-film", "save-episode"]) byId(name).disabled = !found.chunks;
 }
 
 // Playing -----------------------------------------------------------------------------------------------------------
 
 /** Take a picture apart into frames and play them; ask for the next chunk in time. */
-function show(image, { frames }) {
+function show(image, { frames, seconds }) {
   for (let frame = 0; frame < frames; frame += 1) waiting.push([image, frame * models.length]);
   busy = false;
   const now = performance.now();
+  if (seconds) measured(now - asked);
   due = Math.max(due, now);
   requestAnimationFrame(play);
   const left = (waiting.length * period()) + (due - now);
   clearTimeout(timer);
-  timer = setTimeout(next, Math.max(0, left - 1000 * seconds * 1.25 - 30));
+  timer = setTimeout(next, Math.max(0, left - 1.25 * delay - 30));
+}
+
+/** Show how long a chunk takes from the request to its picture, and the frames a second that this allows. */
+function measured(took) {
+  delay = delay ? 0.7 * delay + 0.3 * took : took;
+  const rate = 1000 * about.frames / delay;
+  byId("speed").textContent = `${(delay / 1000).toFixed(2)} s a key, ${rate.toFixed(rate < 10 ? 1 : 0)} frames/s`;
+  byId("speed").classList.toggle("warn", rate < about.fps);
 }
 
 function period() {
@@ -111,8 +126,11 @@ function play(now) {
 
 function draw(image, row) {
   const { width, height } = about;
+  const alone = cutting.canvas;
   canvases.forEach((views, model) => views.forEach((context, view) => {
-    context.drawImage(image, view * width, (row + model) * height, width, height, 0, 0, width, height);
+    // Cut first, then enlarge: smoothing would mix in the neighbours' edges.
+    cutting.drawImage(image, view * width, (row + model) * height, width, height, 0, 0, width, height);
+    context.drawImage(alone, 0, 0, context.canvas.width, context.canvas.height);
   }));
 }
 
@@ -143,7 +161,9 @@ function press(key) {
   held.add(key);
   tapped.add(key);
   mark(key, true);
-  if (!busy && !waiting.length) next();
+  if (busy || waiting.length) return;
+  clearTimeout(timer);
+  timer = setTimeout(next, TOGETHER);
 }
 
 function release(key) {
@@ -156,7 +176,8 @@ function mark(key, down) {
 }
 
 function keyOf(event) {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input[type=text], input[type=number]")) return null;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches(WRITING)) return null;
+  if (event.key === " " && event.target.matches("input[type=checkbox]")) return null; // it ticks the box
   const key = ARROWS[event.key] ?? event.key.toLowerCase();
   return key.length === 1 && KEYS.includes(key) ? key : null;
 }
@@ -166,7 +187,7 @@ addEventListener("keydown", (event) => {
   if (key) {
     event.preventDefault();
     if (!event.repeat) press(key);
-  } else if (event.key === "Backspace" && !event.target.matches("input")) {
+  } else if (event.key === "Backspace" && !event.target.matches(WRITING)) {
     event.preventDefault();
     undo();
   } else if (event.key === "Escape") {
@@ -238,7 +259,11 @@ byId("again").onclick = again;
 byId("previous").onclick = () => shift(-1);
 byId("next").onclick = () => shift(1);
 byId("dice").onclick = () => start(null);
-byId("episode").onchange = () => start(Number(byId("episode").value));
+byId("episode").title = `${about.episodes[0]} to ${about.episodes.at(-1)}`;
+byId("episode").onchange = () => {
+  byId("episode").blur(); // so that the next keys drive
+  start(byId("episode").value === "" ? null : Number(byId("episode").value));
+};
 byId("run").onchange = () => { if (!busy && !waiting.length) next(); };
 byId("step").oninput = showStep;
 byId("sequence").onsubmit = (event) => {
@@ -247,26 +272,37 @@ byId("sequence").onsubmit = (event) => {
   byId("letters").blur();
   if (!busy && !waiting.length) next();
 };
-byId("save-film").onclick = () => ask({ do: "save", as: "mp4" });
-byId("save-episode").onclick = () => models.forEach((model) => ask({ do: "save", as: "lerobot", model }));
+byId("save-film").onclick = () => keep([{ as: "mp4" }]);
+byId("save-episode").onclick = () => keep(models.map((model) => ({ as: "lerobot", model })));
 showStep();
 
 function showStep() {
   const step = Number(byId("step").value);
-  byId("step-shown").textContent = `${step} cm, ${Math.round(TURN_FOR_STEP * step * 0.573)}° a chunk`;
+  byId("step-shown").textContent = `${step} cm, ${Math.round(TURN_FOR_STEP * step / 100 * DEGREES)}° a key`;
+}
+
+function keep(orders) {
+  byId("saved").replaceChildren();
+  for (const order of orders) ask({ do: "save", ...order });
 }
 
 function saved({ path, link }) {
   busy = false;
   byId("state").textContent = "idle";
-  const where = byId("saved");
-  where.hidden = false;
-  where.replaceChildren("Saved: ", link ? make("a", { href: link, target: "_blank" }, path) : path);
+  byId("saved").hidden = false;
+  byId("saved").append(make("div", {}, "Saved: ", link ? make("a", { href: link, target: "_blank" }, path) : path));
 }
 
-function fail(text) {
+/** Show a line about a request that was refused; the drive goes on. */
+function warn(text) {
   byId("trouble").hidden = false;
   byId("trouble").textContent = text;
+  byId("state").textContent = "idle";
+}
+
+/** Show why the page cannot go on. */
+function fail(text) {
+  warn(text);
   byId("state").textContent = "stopped";
 }
 
@@ -275,14 +311,24 @@ function build() {
   const root = document.documentElement.style;
   root.setProperty("--views", about.views.length);
   root.setProperty("--aspect", `${about.width} / ${about.height}`);
+  byId("length-of-key").textContent = `${about.frames} frames, ${(about.frames / about.fps).toFixed(1)} s`;
+  const factor = Math.max(1, Math.round(ENLARGED / about.width));
   return models.map((model) => {
     const drawn = about.views.map((view) => {
-      const canvas = make("canvas", { className: "view", width: about.width, height: about.height });
+      const canvas = make("canvas", { className: "view", width: factor * about.width, height: factor * about.height });
       canvas.setAttribute("aria-label", `${about.models[model]}, ${view.replaceAll("_", " ")}`);
       return canvas;
     });
     const figures = drawn.map((canvas, view) => make("figure", {}, canvas, make("figcaption", {}, about.views[view].replaceAll("_", " "))));
-    byId("worlds").append(make("article", { className: "card world" }, make("h2", {}, about.models[model]), make("div", { className: "views" }, ...figures)));
-    return drawn.map((canvas) => canvas.getContext("2d", { alpha: false }));
+    const gripper = make("span", {
+      id: `gripper-${model}`, className: "tag number", title: "0 is open, 1 is closed; closing fingers that stop in between hold something",
+    });
+    const title = make("h2", {}, about.models[model], make("span", { className: "fill" }), gripper);
+    byId("worlds").append(make("article", { className: "card world" }, title, make("div", { className: "views" }, ...figures)));
+    return drawn.map((canvas) => {
+      const context = canvas.getContext("2d", { alpha: false });
+      context.imageSmoothingQuality = "high"; // people look at scenes, not at pixels
+      return context;
+    });
   });
 }
