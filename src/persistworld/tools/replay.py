@@ -98,12 +98,12 @@ def _truth(source: EpisodeSource, episode: int, params: Params, autoencoder: Aut
 
 
 def _captions(scores: pd.DataFrame, protocol: str) -> dict[str, list[str]]:
-    """Model -> one line per frame: PSNR and SSIM of each group of views (external, wrist)."""
+    """Model -> one line per frame: PSNR and SSIM of each group of views (external, wrist). Under the truth: what the numbers are."""
     shown = scores[(scores["protocol"] == protocol) & (scores["region"] == "full")].copy()
     shown["group"] = shown["view"].map(view_group)
     means = shown.pivot_table(index=["model", "frame"], columns=["group", "metric"], values="value")
     groups = list(dict.fromkeys(shown["group"]))
-    lines: dict[str, list[str]] = {}
+    lines = {TRUTH: [f"frame {frame}; right: PSNR and SSIM, {protocol}" for frame in sorted(shown["frame"].unique())]}
     for (model, _), row in means.iterrows():
         parts = [f"{group} {row[group, 'psnr']:.1f} dB {row[group, 'ssim']:.3f}" for group in groups]
         lines.setdefault(model, []).append("  ".join(parts))
