@@ -25,20 +25,22 @@ TARGETS ?= all
 dvc: .venv/ready
 	$(BIN)/python workflow/dvc_yaml.py $(TARGETS)
 
-# The ablations count where they were recorded. (Evaluated when a recipe runs, after `make record` may have recorded them.)
-PIPELINES = dvc.yaml $$(ls workflow/ablations/dvc.lock 2>/dev/null | sed s/lock/yaml/)
-RECORDED = all $$(ls workflow/ablations/dvc.lock >/dev/null 2>&1 && echo ablations speed)
+# What was recorded: the default run, and those tables of the ablations that were made. (Evaluated when a recipe runs.)
+PIPELINES = dvc.yaml $$($(BIN)/python workflow/recorded.py --stages)
+RECORDED = all $$($(BIN)/python workflow/recorded.py)
 
 # After `git checkout` and `dvc checkout`: tell Snakemake that the restored files are up to date with this commit's parameters.
 sync: .venv/ready
+	@test ! -e workflow/ablations/dvc.lock || $(BIN)/python workflow/dvc_yaml.py --check --ablations  # the values are not in the cache
 	@$(BIN)/dvc status --quiet $(PIPELINES) || { $(BIN)/dvc status $(PIPELINES); echo "make sync: files and dvc.lock differ: dvc checkout, or dvc repro" >&2; exit 1; }
 	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules -- $(RECORDED)
 
 # After running snakemake directly: record the outputs in DVC. (`make run` does this itself.)
-# DVC replaces the outputs by links to its cache, which changes their times. Snakemake is therefore told that all files are up to date.
+# DVC may replace outputs by links to its cache, which changes their times: Snakemake is told that those are up to date. Others keep their
+# times (no --forceall), or the ablations' runs that no row needs at present would be older than the data, and trained again.
 record: .venv/ready
 	$(BIN)/python workflow/record.py
-	$(BIN)/snakemake --touch --forceall --cores all --quiet host progress rules -- $(RECORDED)
+	$(BIN)/snakemake --touch --cores all --quiet host progress rules -- $(RECORDED)
 
 # Save this run's metrics and film strips in results/presets/, beside the other presets'.
 keep:

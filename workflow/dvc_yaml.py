@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 import sys
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -46,7 +47,7 @@ PLOTS = {
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One file with stages. values: stage -> section -> value, as the rules' `params:` have them. option: of this script, for `--check`."""
+    """One file with stages. values: what its stages compare, as the rules' `params:` have it. option: of this script, for `--check`."""
 
     file: Path
     values: Path
@@ -58,7 +59,9 @@ class Pipeline:
 
 
 MAIN = Pipeline(Path("dvc.yaml"), Path("results/parameters.json"))
-ABLATIONS = Pipeline(Path("workflow/ablations/dvc.yaml"), Path("results/ablation_parameters.json"), "--ablations")
+# A file of values per table. They are dependencies, not DVC's parameters: git and the cache lack them, so `dvc exp show` and
+# `dvc params diff` would list each of them as changed.
+ABLATIONS = Pipeline(Path("workflow/ablations/dvc.yaml"), Path("results/ablation_parameters"), "--ablations")
 ABLATION_TARGETS = ["ablations", "speed"]
 TABLE_RULES = ("ablation_table", "speed_table")
 
@@ -155,24 +158,30 @@ def ablations_yaml(stages: list[Stage]) -> str:
         rules = " ".join(sorted({stage.rule for stage in needed}))
         target = needed[-1].metrics[0]
         data = {path for stage in needed for path in stage.inputs if path not in made and not path.startswith("src/")}
+        folders = {str(folder) if str(folder := Path(path).parent) in outputs else path for path in data}
         entry["cmd"] = f"snakemake --quiet host progress --cores all --allowed-rules {rules} -- {target}"
-        entry["deps"] = sorted({str(folder) if str(folder := Path(path).parent) in outputs else path for path in data})
-        entry["params"] = [{str(ABLATIONS.values): [name]}]
+        entry["deps"] = sorted({str(_values_of(name)), *folders})
+        entry.pop("params")
         entry["outs"] = [out for out in entry["outs"] if isinstance(out, dict)]
         entries[name] = entry
     content = {"stages": {name: {"wdir": "../.."} | entry for name, entry in entries.items()}}
     return HEADER + yaml.safe_dump(content, sort_keys=False, width=120)
 
 
-def ablation_values(stages: list[Stage]) -> str:
-    """The text of what the ablations' stages compare: the table's own parameters, and digests of those of its runs and of the code."""
-    values = {}
+def write_ablation_values(stages: list[Stage]) -> None:
+    """Write what the ablations' stages compare: the table's own parameters, and digests of those of its runs and of the code."""
+    shutil.rmtree(ABLATIONS.values, ignore_errors=True)  # of tables that there are no more
+    ABLATIONS.values.mkdir(parents=True)
     for name, needed in ablation_tables(stages).items():
         jobs = sorted(json.dumps([stage.name, stage.parameters], sort_keys=True) for stage in needed)
         files = sorted({path for stage in needed for path in stage.inputs if path.startswith("src/")})
         code = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in files]
-        values[name] = needed[-1].parameters | {"runs_digest": _digest(jobs), "code_digest": _digest(code)}
-    return json.dumps(values, indent=1, sort_keys=True) + "\n"
+        values = needed[-1].parameters | {"runs_digest": _digest(jobs), "code_digest": _digest(code)}
+        _values_of(name).write_text(json.dumps(values, indent=1, sort_keys=True) + "\n")
+
+
+def _values_of(table: str) -> Path:
+    return ABLATIONS.values / f"{table}.json"
 
 
 def _digest(parts: list[str]) -> str:
@@ -235,7 +244,7 @@ def write_ablations() -> None:
     stages = find_stages(ABLATION_TARGETS)
     ABLATIONS.file.parent.mkdir(exist_ok=True)
     ABLATIONS.file.write_text(ablations_yaml(stages))
-    ABLATIONS.values.write_text(ablation_values(stages))
+    write_ablation_values(stages)
 
 
 def check(targets: list[str]) -> None:
@@ -249,7 +258,7 @@ def check_ablations() -> None:
     """Write only the values of the ablations, or stop if their file is out of date."""
     stages = find_stages(ABLATION_TARGETS)
     _refuse_outdated(ABLATIONS, ablations_yaml(stages))
-    ABLATIONS.values.write_text(ablation_values(stages))
+    write_ablation_values(stages)
 
 
 def _refuse_outdated(pipeline: Pipeline, text: str) -> None:

@@ -2,7 +2,7 @@
 
 dvc.yaml is generated first, for the same targets as before, so that it has the models that params.yaml now names. A stage that lacks an
 output, or an input that dvc.yaml names, would make `dvc commit` fail; it is left out and named. The ablations have a lock file of their
-own once one of their stages was recorded.
+own once one of their stages was recorded; tables that were never made are not named.
 """
 
 import logging
@@ -26,16 +26,17 @@ def main() -> int:
 
 def _record(repo: Repo, pipeline: dvc_yaml.Pipeline) -> list[str]:
     """Record a file's stages; returns the names of those that lack files. Does nothing if none but `parameters` has made its outputs."""
+    optional = pipeline is dvc_yaml.ABLATIONS
     stages = [stage for stage in repo.index.stages if Path(stage.path) == pipeline.file.resolve()]
     whole = [stage for stage in stages if all(each.exists for each in (*stage.outs, *stage.deps))]
     if not {stage.name for stage in whole} - {"parameters"}:
-        return [] if pipeline is dvc_yaml.ABLATIONS else [stage.name for stage in stages]
+        return [] if optional else [stage.name for stage in stages]
     # What `dvc commit --force` does for a stage. Called once for each, it would write the lock as often: half a minute.
     for stage in whole:
         stage.save()
         stage.commit()
     whole[0].dvcfile.dump_stages(whole, update_pipeline=False)
-    return [stage.name for stage in stages if stage not in whole]
+    return [stage.name for stage in stages if stage not in whole and (not optional or any(out.exists for out in stage.outs))]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import dvc_yaml
 import pytest
+import recorded
 import yaml
+from dvc.repo import Repo
 from engines import copy_of_repository, dvc_status, jobs, planned, snakemake
 from made_up import make_clone
 
@@ -80,22 +82,46 @@ def test_a_changed_row_runs_alone(folder):
     assert planned(folder, "ablations") == set()
 
 
+def values() -> dict[str, str]:
+    return {path.stem: path.read_text() for path in dvc_yaml.ABLATIONS.values.iterdir()}
+
+
 def test_dvc_has_a_stage_per_table_and_its_own_pipeline_does_not_see_them(folder):
     with contextlib.chdir(folder):
         dvc_yaml.write_ablations()
         stages = yaml.safe_load(dvc_yaml.ABLATIONS.file.read_text())["stages"]
         assert stages.keys() == {"parameters", "weight", "group", "speed"}
-        values = json.loads(dvc_yaml.ABLATIONS.values.read_text())
+        before = values()
         set_ablations(folder, changed_row())
         dvc_yaml.check_ablations()  # the stages are the same
-        changed = json.loads(dvc_yaml.ABLATIONS.values.read_text())
+        changed = values()
         set_ablations(folder, ABLATIONS)
-    assert changed["weight"] == values["weight"] and changed["speed"] == values["speed"] and changed["group"] != values["group"]
+    assert changed["weight"] == before["weight"] and changed["speed"] == before["speed"] and changed["group"] != before["group"]
     assert not set(stages) & (set(yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]) - {"parameters"})
     rules, _, target = stages["group"]["cmd"].partition("--allowed-rules ")[2].partition(" -- ")
     wanted = jobs(folder, target, allowed_rules=set(rules.split()), forceall=True, needed=True)
     assert {job.rule.name for job in wanted} == set(rules.split())
     assert set(dvc_status(folder)) <= {"parameters"}
+
+
+def test_experiments_list_none_of_the_values_that_the_tables_compare(folder):
+    """Git and the cache lack them, so as DVC's parameters each would be a column of `dvc exp show --only-changed`."""
+    with contextlib.chdir(folder):
+        dvc_yaml.write_ablations()
+        with Repo() as repo:
+            shown = repo.params.show()[""]["data"]
+        names = {path.name for path in dvc_yaml.ABLATIONS.values.iterdir()}
+    assert {"params.yaml", "results/parameters.json"} <= shown.keys() and not names & {Path(path).name for path in shown}
+
+
+def test_only_recorded_tables_count_for_make_sync(folder):
+    lock = folder / "workflow/ablations/dvc.lock"
+    with contextlib.chdir(folder):
+        dvc_yaml.write_ablations()
+        assert recorded.tables() == []
+        lock.write_text(yaml.safe_dump({"stages": {"parameters": {}, "group": {}, "dropped_since": {}}}))
+        assert recorded.tables() == ["group"]
+        lock.unlink()
 
 
 @pytest.mark.slow

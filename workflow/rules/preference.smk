@@ -5,7 +5,7 @@ rule preference:
         code=code("preference"),
         labels=LABELS,
     output:
-        metrics="results/metrics/preference.json",
+        numbers="results/metrics/preference.json",  # not named `metrics`: a hundred numbers, which repeat those of the tables
         vector="results/figures/figure_6.pdf",
         figure_6=report("results/figures/figure_6.png", caption="../report/figure_6.rst", category="Figures"),
     log:

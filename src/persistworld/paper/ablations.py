@@ -106,13 +106,14 @@ def write_ablation(table: AblationTable, scores: Scores, settings: Settings, tab
 def metrics_json(table: AblationTable) -> dict[str, Any]:
     """{base, rows: {row}: {view: {metric: mean}, unet_evaluations}}, sensitivity: {view: {metric: {over_base, seeds, rows}}}}.
 
-    Seconds are left out, since they differ from run to run; numbers that are not finite are null.
+    For `dvc metrics diff`: seconds are left out, since they differ from run to run, and the standard errors of `sensitivity` have two
+    decimals. Numbers that are not finite are null.
     """
     tree: dict[str, Any] = {"base": _means(table.base), "rows": {}, "sensitivity": {}}
     for name, row in table.rows.items():
         tree["rows"][name] = _means(row) | {"unet_evaluations": rounded(row.evaluations)}
     for (group, metric), found in table.sensitivity.items():
-        numbers = {key: rounded(value) if np.isfinite(value) else None for key, value in dataclasses.asdict(found).items()}
+        numbers = {key: round(value, 2) if np.isfinite(value) else None for key, value in dataclasses.asdict(found).items()}
         tree["sensitivity"].setdefault(group, {})[metric] = numbers
     return tree
 
