@@ -91,7 +91,7 @@ def test_help_imports_nothing_heavy():
 
 def test_stages_without_a_model_do_not_import_its_libraries():
     libraries = ("diffusers", "transformers", "peft")
-    light = ("base_checkpoint", "episodes", "manifest", "masks", "tables", "variant")
+    light = ("base_checkpoint", "episodes", "manifest", "masks", "tables", "comparison")
     code = (
         f"import sys, importlib\nfor stage in {light}: importlib.import_module(f'persistworld.stages.{{stage}}')\n"
         f"print([name for name in {libraries} if name in sys.modules])"

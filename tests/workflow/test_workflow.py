@@ -148,7 +148,7 @@ def test_a_control_that_the_default_run_leaves_out_is_compared_on_request(finish
     with contextlib.chdir(finished):
         found = {stage.name: stage for stage in dvc_yaml.find_stages(["results/metrics/own_history.json"])}
     assert {"own_history", "rollouts-own_history", "scores-own_history"} <= found.keys()
-    compared = ("base", "teacher_forced", "post_trained", "own_history")
+    compared = ("base", "own_history", "post_trained", "teacher_forced")
     assert found["comparison-own_history"].inputs[:4] == [f"results/scores/{model}.parquet" for model in compared]
 
 
@@ -233,7 +233,7 @@ def test_post_training_and_its_control_have_half_of_the_cores_each(finished):
 def test_the_sample_of_droid_is_one_command_from_an_empty_clone(changeable):
     shutil.copy(ROOT / "presets/droid_sample.yaml", changeable / "params.yaml")
     rules = {job.rule.name for job in jobs(changeable)}
-    on_request = {"variant", "report", "ablations", "policies", "speed", "fidelity"}
+    on_request = {"comparison", "report", "ablations", "policies", "speed", "fidelity"}
     assert rules == {path.stem for path in ROOT.glob("workflow/rules/*.smk")} - on_request | {"report_page", "baseline_scores"}
 
 

@@ -1,7 +1,9 @@
 # One more model, a variant or a control that evaluation.models does not name, compared with the base and its rivals. Not part of `all`.
 rule comparison:
     input:
-        scores=lambda wildcards: expand("results/scores/{model}.parquet", model=[*REGISTRY.rivals(wildcards.model, MODELS), wildcards.model]),
+        scores=lambda wildcards: expand(
+            "results/scores/{model}.parquet", model=[*REGISTRY.rivals(wildcards.model, MODELS), wildcards.model]
+        ),
         code=code("comparison"),
         labels=LABELS,
     output:
