@@ -125,12 +125,13 @@ def _elo(ax: Axes, rows: list[tuple[str, dict[str, Any]]]) -> None:
     for place, (_, part) in enumerate(rows):
         ours, theirs = part["elo"]
         ax.plot([theirs, ours], [place, place], color=GRID, linewidth=2.5, zorder=1)
-        for rating, model in ((ours, OURS), (theirs, THEIRS)):
+        for rating, other, model in ((ours, theirs, OURS), (theirs, ours, THEIRS)):
             ax.plot(rating, place, "o", color=COLOUR[model], markersize=6)
-            ax.text(rating, place - 0.3, f"{rating:.0f}", ha="center", va="bottom", fontsize=7, color=INK)
+            outwards = "left" if rating > other else "right"  # so that numbers of like ratings stand apart
+            ax.text(rating, place - 0.3, f"{rating:.0f}", ha=outwards, va="bottom", fontsize=7, color=INK)
     ax.axvline(800, color=INK, linewidth=0.7, linestyle=(0, (4, 2)))
     low, high = (pick(rating for _, part in rows for rating in part["elo"]) for pick in (min, max))
-    ax.set_xlim(low - 60, high + 60)
+    ax.set_xlim(low - 90, high + 90)
     ax.set_title("Elo (800, K = 32)")
 
 

@@ -26,6 +26,6 @@ def figure_7(pictures: Mapping[str, Sequence[np.ndarray]], note: str, folder: Pa
             row[0].set_title(label)
             if not len(shown):
                 row[0].text(0.5, 0.5, "no picture: policies.tasks.NAME.picture", ha="center", color=MUTED, transform=row[0].transAxes)
-        fig.tight_layout(rect=(0, 0.04, 1, 0.93))
+        fig.tight_layout(rect=(0, 0.25 / height, 1, 1 - 0.3 / height))
         title_and_note(fig, "Figure 7. Initial states of the tasks", note)
         save(fig, folder, "figure_7")

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 
 from persistworld.config.models import Models
 from persistworld.paper.style import GRID, INK, MUTED, figure, save, title_and_note
 
 MARKERS = "osD^vP"  # of the tasks
+OUTLINE = withStroke(linewidth=2, foreground="white")  # keeps names legible where they cross an interval
 
 
 def figure_8(numbers: Mapping[str, Any], worlds: Sequence[str], tasks: Mapping[str, str], models: Models, note: str, folder: Path) -> None:
@@ -43,7 +45,7 @@ def _panel(ax: Axes, numbers: Mapping[str, Any], world: str, tasks: Sequence[str
         ax.plot(x["mean"], y["mean"], "o", color=colour, markersize=6.5)
         right = x["mean"] > 0.75
         ax.annotate(policy.replace("_", " "), (x["mean"], y["mean"]), (-5 if right else 5, 5 if right else -9), textcoords="offset points",
-                    fontsize=6.5, color=INK, ha="right" if right else "left")  # fmt: skip
+                    fontsize=6.5, color=INK, ha="right" if right else "left", path_effects=[OUTLINE])  # fmt: skip
     r, mmrv, inner = found["pearson"], found["mmrv"], found["without_extremes"]["pearson"]
     lines = [f"r = {_text(r)}", f"MMRV = {_text(mmrv)}", f"r without extremes = {_text(inner)}"]
     ax.text(0.02, 0.98, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=8, color=INK)
