@@ -42,10 +42,10 @@ def _panel(ax: Axes, numbers: Mapping[str, Any], world: str, tasks: Sequence[str
             continue
         ax.plot([x["low"], x["high"]], [y["mean"]] * 2, color=colour, linewidth=0.9)
         ax.plot([x["mean"]] * 2, [y["low"], y["high"]], color=colour, linewidth=0.9)
-        ax.plot(x["mean"], y["mean"], "o", color=colour, markersize=6.5)
+        ax.plot(x["mean"], y["mean"], "o", color=colour, markersize=6.5, zorder=6)  # above the names' outlines
         right = x["mean"] > 0.75
         ax.annotate(policy.replace("_", " "), (x["mean"], y["mean"]), (-5 if right else 5, 5 if right else -9), textcoords="offset points",
-                    fontsize=6.5, color=INK, ha="right" if right else "left", path_effects=[OUTLINE])  # fmt: skip
+                    fontsize=6.5, color=INK, ha="right" if right else "left", path_effects=[OUTLINE], zorder=5)  # fmt: skip
     r, mmrv, inner = found["pearson"], found["mmrv"], found["without_extremes"]["pearson"]
     lines = [f"r = {_text(r)}", f"MMRV = {_text(mmrv)}", f"r without extremes = {_text(inner)}"]
     ax.text(0.02, 0.98, "\n".join(lines), transform=ax.transAxes, va="top", fontsize=8, color=INK)
