@@ -239,12 +239,17 @@ def write(targets: list[str]) -> None:
     write_values(stages)
 
 
-def write_ablations() -> None:
-    """Write the ablations' pipeline and the values that it compares. It leaves out what dvc.yaml has, so that comes first."""
+def write_ablations() -> set[str]:
+    """Write the ablations' pipeline and the values that it compares. It leaves out what dvc.yaml has, so that comes first.
+
+    Returns the tables that were made here with these parameters: all their runs are there. The tables themselves are in git.
+    """
     stages = find_stages(ABLATION_TARGETS)
     ABLATIONS.file.parent.mkdir(exist_ok=True)
     ABLATIONS.file.write_text(ablations_yaml(stages))
     write_ablation_values(stages)
+    tables = ablation_tables(stages).items()
+    return {name for name, needed in tables if all(Path(path).exists() for stage in needed for path in stage.outputs)}
 
 
 def check(targets: list[str]) -> None:
